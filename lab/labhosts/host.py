@@ -1,0 +1,253 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: the selfhost.websocket authors
+"""One host: its file system, its control group, its boot and its end."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+from . import image, network
+from .shell import LabError, run, succeeds, write
+from .state import Host, Run
+
+KEEPER = Path(__file__).with_name("keeper.sh")
+CGROUPS = Path("/sys/fs/cgroup")
+BOOT_TIMEOUT = 90.0
+END_TIMEOUT = 20.0
+
+
+def directory(one: Run, host: Host) -> Path:
+    return one.directory / "hosts" / host.name
+
+
+def machine(one: Run, host: Host) -> str:
+    return f"ws-lab-{one.name}-{host.name}"
+
+
+def make(one: Run, host: Host) -> None:
+    """Make a host's file system: the base below, its own layer above."""
+    unmake(one, host)
+    home = directory(one, host)
+    for part in ("upper", "work", "root"):
+        (home / part).mkdir(parents=True)
+    (home / "base").symlink_to(image.base(host.suite))
+    root = home / "upper"
+    image.furnish(root, host.suite)
+    image.lend_packages(root, host.suite)
+    _identify(one, host, root)
+
+
+def _identify(one: Run, host: Host, root: Path) -> None:
+    etc = root / "etc"
+    write(etc / "hostname", f"{host.name}\n")
+    write(etc / "hosts", f"127.0.0.1 localhost\n::1 localhost\n127.0.1.1 {host.name}\n")
+    write(etc / "machine-id", f"{secrets.token_hex(16)}\n")
+    write(etc / "default/locale", "LANG=C.UTF-8\n")
+    # Kernel settings beyond the network are the control machine's: booting a host must not apply Debian's to it.
+    (etc / "sysctl.d").mkdir()
+    for name in ("50-default.conf", "50-pid-max.conf"):
+        (etc / "sysctl.d" / name).symlink_to("/dev/null")
+    (etc / "ssh").mkdir()
+    run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", host.name, "-f", etc / "ssh/ssh_host_ed25519_key"])
+    address = network.address(one, host)
+    known = one.known_hosts.read_text().splitlines() if one.known_hosts.exists() else []
+    known = [line for line in known if line.split()[0] != address]
+    known.append(f"{address} {(etc / 'ssh/ssh_host_ed25519_key.pub').read_text().strip()}")
+    write(one.known_hosts, "\n".join(known) + "\n")
+    keys = root / "root/.ssh"
+    keys.mkdir(parents=True, mode=0o700)
+    (root / "root").chmod(0o700)
+    shutil.copy(one.key.with_suffix(".pub"), keys / "authorized_keys")
+
+
+def is_running(one: Run, host: Host) -> bool:
+    return any(_processes(group) for group in _groups(one, host))
+
+
+def boot(one: Run, host: Host) -> None:
+    """Start a host that has a file system and is not running. Does not wait for it."""
+    halt(one, host)
+    network.plug_in(one, host)
+    home = directory(one, host)
+    layers = f"lowerdir={(home / 'base').resolve()},upperdir={home / 'upper'},workdir={home / 'work'}"
+    run(["mount", "-t", "overlay", machine(one, host), "-o", layers, home / "root"])
+    wheels = image.CACHE / "pip"
+    wheels.mkdir(parents=True, exist_ok=True)
+    for group in _groups(one, host):
+        _make_group(group)
+    command = [
+        "systemd-nspawn",
+        "--quiet",
+        "--register=no",
+        "--keep-unit",
+        f"--directory={home / 'root'}",
+        f"--machine={machine(one, host)}",
+        f"--hostname={host.name}",
+        f"--network-namespace-path=/run/netns/{network.namespace(one, host)}",
+        f"--bind={wheels}:/root/.cache/pip",
+        "--resolv-conf=off",
+        "--timezone=off",
+        "--link-journal=no",
+        "--console=pipe",
+        "--boot",
+    ]
+    environment = {
+        "PATH": os.environ["PATH"],
+        # systemd in the host refuses version 1 control groups; on a machine that still has them it gets version 2.
+        "UNIFIED_CGROUP_HIERARCHY": "1",
+        "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1",
+        # Roles set sysctls.
+        "SYSTEMD_NSPAWN_API_VFS_WRITABLE": "1",
+        # The lab has its own locks; nspawn's would outlive a killed host.
+        "SYSTEMD_NSPAWN_LOCK": "0",
+        "LAB_CGROUPS": " ".join(str(group / "machine") for group in _groups(one, host)),
+    }
+    with _console(one, host).open("ab") as console:
+        subprocess.Popen(
+            [KEEPER, *command],
+            stdin=subprocess.DEVNULL,
+            stdout=console,
+            stderr=console,
+            env=environment,
+            start_new_session=True,
+            preexec_fn=lambda: _enter(one, host),
+        )
+
+
+def wait(one: Run, host: Host) -> None:
+    """Wait until a host that was booted has finished booting and takes SSH."""
+    deadline = time.monotonic() + BOOT_TIMEOUT
+    asked = "no answer over SSH"
+    while time.monotonic() < deadline:
+        if not is_running(one, host):
+            asked = "it stopped"
+            break
+        done = subprocess.run(
+            [*ssh(one, host, "-o", "ConnectTimeout=2"), "systemctl is-system-running --wait"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=BOOT_TIMEOUT,
+            check=False,
+        )
+        if done.stdout.strip() == "running":
+            return
+        if done.stdout.strip() == "degraded":
+            asked = "units failed: " + run([*ssh(one, host), "systemctl --failed --plain --no-legend"]).strip()
+            break
+        asked = done.stdout.strip() or done.stderr.strip() or asked
+        time.sleep(0.2)
+    tail = "\n".join(_console(one, host).read_text(errors="replace").splitlines()[-20:])
+    raise LabError(f"host {host.name} of run {one.name} did not boot ({asked}); the end of its console:\n{tail}")
+
+
+def ssh(one: Run, host: Host, *options: str) -> list[str]:
+    """The start of a command line that reaches a host over SSH."""
+    fixed = ["-F", "none", "-i", str(one.key), "-o", f"UserKnownHostsFile={one.known_hosts}", "-o", "LogLevel=ERROR"]
+    fixed += ["-o", "BatchMode=yes", "-o", "ServerAliveInterval=10"]
+    return ["ssh", *fixed, *options, f"root@{network.address(one, host)}"]
+
+
+def halt(one: Run, host: Host) -> None:
+    """End a host's processes and take away what booting it made; its file system stays."""
+    deadline = time.monotonic() + END_TIMEOUT
+    while is_running(one, host):
+        if time.monotonic() > deadline:
+            raise LabError(f"the processes of host {host.name} of run {one.name} do not end")
+        for group in _groups(one, host):
+            for pid in _processes(group):
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    continue
+        time.sleep(0.05)
+    for mount in _mounts(one, host):
+        while not succeeds(["umount", mount]):
+            if time.monotonic() > deadline:
+                raise LabError(f"{mount} does not unmount")
+            time.sleep(0.1)
+    for group in _groups(one, host):
+        _remove_group(group, deadline)
+    for leftover in Path("/run/systemd/nspawn").glob(f"*/{machine(one, host)}"):
+        leftover.rmdir()
+    network.unplug(one, host)
+
+
+def unmake(one: Run, host: Host) -> None:
+    halt(one, host)
+    home = directory(one, host)
+    if (home / "upper").exists():
+        image.keep_packages(home / "upper", host.suite)
+    if home.exists():
+        shutil.rmtree(home)
+
+
+def _console(one: Run, host: Host) -> Path:
+    return directory(one, host) / "console.log"
+
+
+def _mounts(one: Run, host: Host) -> list[str]:
+    """What is mounted for a host, innermost first. (nspawn has places of its own under /run, by machine name.)"""
+    table = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    own = re.compile(rf"{re.escape(str(directory(one, host)))}/root(/.*)?|/run/.*/{re.escape(machine(one, host))}(/.*)?")
+    return [path for path in reversed(table) if own.fullmatch(path)]
+
+
+# Control groups. A host needs one of its own in each hierarchy that systemd uses: without, all hosts would share the
+# control machine's and stop each other's services. Below it, "keeper" holds the process that starts the host (again
+# after a reboot), and "machine" is the host's.
+
+
+def _groups(one: Run, host: Host) -> list[Path]:
+    pure = (CGROUPS / "cgroup.controllers").exists()
+    hierarchies = [CGROUPS] if pure else [CGROUPS / "systemd", CGROUPS / "unified"]
+    return [path / "ws-lab" / one.name / host.name for path in hierarchies if path.exists()]
+
+
+def _make_group(group: Path) -> None:
+    for part in ("keeper", "machine"):
+        (group / part).mkdir(parents=True, exist_ok=True)
+    # Version 2 hands controllers down one level at a time.
+    for level in reversed([group, *group.parents[: len(group.parents) - len(CGROUPS.parents)]]):
+        controllers = level / "cgroup.controllers"
+        if controllers.exists():
+            wanted = " ".join(f"+{name}" for name in controllers.read_text().split())
+            (level / "cgroup.subtree_control").write_text(wanted)
+
+
+def _enter(one: Run, host: Host) -> None:
+    for group in _groups(one, host):
+        (group / "keeper/cgroup.procs").write_text("0")
+
+
+def _processes(group: Path) -> list[int]:
+    found: list[int] = []
+    for path in group.rglob("cgroup.procs"):
+        try:
+            found += map(int, path.read_text().split())
+        except OSError:  # the group went away meanwhile
+            continue
+    return found
+
+
+def _remove_group(group: Path, deadline: float) -> None:
+    while group.exists():
+        try:
+            for path, _, _ in os.walk(group, topdown=False):
+                os.rmdir(path)
+        except OSError:  # a dead process is not yet out of its group
+            if time.monotonic() > deadline:
+                raise LabError(f"the control group {group} cannot be removed") from None
+            time.sleep(0.05)
+    for parent in list(group.parents)[:2]:
+        try:
+            parent.rmdir()
+        except OSError:  # other hosts, other runs
+            return

@@ -1,0 +1,78 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: the selfhost.websocket authors
+#
+# Makes a Debian machine able to run the verbs: the missing Debian packages, and .venv from requirements/dev.txt.
+# A second run finds everything in place and is done at once; a run that was killed is made good by the next.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+packages=(
+    git make python3-venv openssh-client              # the verbs themselves
+    iproute2 mmdebstrap nftables systemd-container    # the lab
+    postgresql redis-server                           # unit tests run a real one of each, on a socket of their own
+)
+
+stop() {
+    echo "$*" >&2
+    exit 2
+}
+
+[ "$(id -u)" = 0 ] || stop "This needs root: it installs Debian packages and boots test hosts. Run it again with sudo."
+# shellcheck source=/dev/null
+. /etc/os-release
+case "${ID:-unknown} ${VERSION_ID:-}" in
+"debian 12" | "debian 13") ;;
+*) stop "This needs Debian 12 or 13 on the control machine, and this is ${PRETTY_NAME:-an unknown system}." ;;
+esac
+
+mkdir -p .lab
+exec 9>.lab/prerequisites.lock
+flock 9
+
+# A server that apt installs is started and enabled at once; nobody asked for one on this machine.
+install_quietly() {
+    local policy=/usr/sbin/policy-rc.d unit
+    local before after
+    before=$(systemctl list-unit-files --state=enabled --type=service --no-legend 2>/dev/null | awk '{print $1}' | sort)
+    if [ ! -e "$policy" ]; then
+        # The lab's own policy is known by its marker, so that one left behind by a killed run is taken away, too.
+        printf '#!/bin/sh\n# selfhost.websocket lab\nexit 101\n' >"$policy"
+        chmod 755 "$policy"
+    fi
+    trap 'if grep -q "selfhost.websocket lab" '"$policy"' 2>/dev/null; then rm -f '"$policy"'; fi' EXIT
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get -qq -o DPkg::Lock::Timeout=300 update >/dev/null
+    apt-get -qq -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 install --no-install-recommends -y "$@" >.lab/apt.log 2>&1 || {
+        tail -n 20 .lab/apt.log >&2
+        stop "apt-get could not install: $*"
+    }
+    after=$(systemctl list-unit-files --state=enabled --type=service --no-legend 2>/dev/null | awk '{print $1}' | sort)
+    for unit in $(comm -13 <(echo "$before") <(echo "$after")); do
+        systemctl disable --quiet "$unit" 2>/dev/null
+    done
+}
+
+missing=()
+for package in "${packages[@]}"; do
+    [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing+=("$package")
+done
+if [ ${#missing[@]} -gt 0 ]; then
+    echo "Installing Debian packages: ${missing[*]}"
+    install_quietly "${missing[@]}"
+fi
+
+# .venv is a link to an environment named after its lock, switched only when that environment is complete.
+python=/usr/bin/python3
+lock=$({ $python --version; cat requirements/dev.txt; } | sha256sum | cut -c1-12)
+environment=$PWD/.lab/venv/$lock
+if [ ! -e "$environment/complete" ]; then
+    echo "Installing Python packages from requirements/dev.txt into .venv (about a minute)"
+    rm -rf "$environment"
+    $python -m venv "$environment"
+    "$environment/bin/pip" install -qq --disable-pip-version-check --require-hashes -r requirements/dev.txt
+    touch "$environment/complete"
+fi
+if [ "$(readlink .venv || true)" != ".lab/venv/$lock" ]; then
+    ln -sfnT ".lab/venv/$lock" .venv
+fi
