@@ -97,6 +97,8 @@ def boot(one: Run, host: Host) -> None:
         "--link-journal=no",
         "--console=pipe",
         "--boot",
+        "--",
+        "--show-status=1",
     ]
     environment = {
         "PATH": os.environ["PATH"],
