@@ -159,6 +159,8 @@ def ssh(one: Run, host: Host, *options: str) -> list[str]:
 
 def halt(one: Run, host: Host) -> None:
     """End a host's processes and take away what booting it made; its file system stays."""
+    # Ansible keeps a connection open for its next task. Without its host it would hang there, under a living name.
+    succeeds(["ssh", "-F", "none", "-O", "exit", "-S", one.directory / f"ssh-{network.address(one, host)}", "host"])
     deadline = time.monotonic() + END_TIMEOUT
     while is_running(one, host):
         if time.monotonic() > deadline:

@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: the selfhost.websocket authors
+#
+# The verbs. Each is a script in lab/.
+
+# USER comes from the command line only: the environment's own USER is not a wish.
+ifneq ($(origin USER),command line)
+USER :=
+endif
+
+.PHONY: help up status token down test lint
+.SILENT:
+
+help: ## this list
+	sed -nE 's/^([a-z]+): ## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+up: ## a test host with the whole fleet on it, and how to connect (SUITE=bookworm: on Debian 12)
+	SUITE="$(SUITE)" lab/up.sh
+
+status: ## that fleet as one JSON object
+	lab/status.sh
+
+token: ## a token for it: make token USER=alice
+	lab/token.sh "$(USER)"
+
+down: ## unmake everything that make up made
+	lab/down.sh
+
+lint: ## the linters alone
+	lab/lint.sh
+
+test: ## everything that CI checks
+	lab/test.sh

@@ -1,0 +1,11 @@
+# shellcheck shell=bash
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: the selfhost.websocket authors
+#
+# What the verbs' scripts share: they work in the root of the clone, with its environment, under a name of its own.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+PATH=$PWD/.venv/bin:$PATH
+# Runs are named after the clone, so that the verbs of two clones do not meet.
+clone=$(pwd -P | sha256sum | cut -c1-8)

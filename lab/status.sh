@@ -1,0 +1,12 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: the selfhost.websocket authors
+#
+# Prints what `make up` deployed, as one JSON object.
+. "$(dirname "$0")/common.sh"
+
+if [ ! -e .lab/up/ca.pem ]; then
+    echo "Nothing is up here. Run: make up" >&2
+    exit 1
+fi
+cat .lab/up/status.json
