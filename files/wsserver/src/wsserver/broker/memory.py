@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: MIT
+"""The broker of `ws-server dev`: one process, nothing to install, nothing kept."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict, deque
+
+from wsserver.broker import Listener, Published
+from wsserver.messages import Message, Position
+
+_REMEMBERED_PUBLISHES = 100_000
+
+
+class MemoryBroker:
+    """Rooms in this process's memory, with the same rules as the Redis broker."""
+
+    def __init__(self, log_length: int) -> None:
+        self.available = False
+        self._log_length = log_length
+        self._epoch = time.time_ns() // 1_000_000
+        self._logs: dict[str, deque[Message]] = {}
+        self._heads: dict[str, Position] = {}
+        self._published: OrderedDict[tuple[str, str, str], Position] = OrderedDict()
+        self._subscribed: set[str] = set()
+        self._listener: Listener | None = None
+
+    async def run(self, listener: Listener) -> None:
+        self._listener = listener
+        self.available = True
+        listener.on_available()
+        await asyncio.get_running_loop().create_future()
+
+    def publish(self, room: str, user: str, id: str, data: bytes) -> asyncio.Future[Published]:
+        future: asyncio.Future[Published] = asyncio.get_running_loop().create_future()
+        future.set_result(self._publish(room, user, id, data))
+        return future
+
+    def _publish(self, room: str, user: str, id: str, data: bytes) -> Published:
+        known = self._published.get((user, room, id))
+        if known is not None:
+            return Published(known, repeat=True)
+        position = self._head(room).next()
+        message = Message(room=room, position=position, user=user, ts=time.time(), data=data)
+        self._heads[room] = position
+        self._logs.setdefault(room, deque(maxlen=self._log_length)).append(message)
+        self._published[user, room, id] = position
+        if len(self._published) > _REMEMBERED_PUBLISHES:
+            self._published.popitem(last=False)
+        if self._listener is not None and room in self._subscribed:
+            self._listener.on_message(message)
+        return Published(position, repeat=False)
+
+    async def subscribe(self, room: str) -> None:
+        self._subscribed.add(room)
+
+    async def unsubscribe(self, room: str) -> None:
+        self._subscribed.discard(room)
+
+    async def head(self, room: str) -> Position:
+        return self._head(room)
+
+    def _head(self, room: str) -> Position:
+        return self._heads.setdefault(room, Position(self._epoch, 0))
+
+    async def heads(self, rooms: list[str]) -> list[Position | None]:
+        return [self._heads.get(room) for room in rooms]
+
+    async def renew(self, room: str, seen: Position) -> Position:
+        return await self.head(room)  # memory does not forget its tail
+
+    async def read(self, room: str, after: Position, limit: int) -> list[Message]:
+        log = self._logs.get(room, ())
+        return [message for message in log if message.position > after][:limit]

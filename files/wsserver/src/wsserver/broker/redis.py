@@ -1,0 +1,345 @@
+# SPDX-License-Identifier: MIT
+"""The broker of a fleet: Redis holds each room's log and carries its live feed between the workers.
+
+Every key carries its shard as a hash tag, so that all keys of a room live on one node of a Redis Cluster.
+Key names and the envelope carry a version: workers of two releases share them during a rollout.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+import zlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from hashlib import blake2b
+from importlib import resources
+from typing import Any
+
+import msgspec
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import NoScriptError, OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
+
+from wsserver.broker import (
+    BrokerError,
+    BrokerFull,
+    BrokerUnavailable,
+    Listener,
+    OutcomeUnknown,
+    Published,
+)
+from wsserver.messages import Message, Position
+from wsserver.telemetry.logs import log
+
+_SHARDS = 16
+_DEDUPE_TTL_S = 300
+# An unanswered command or ping means that Redis is gone; both are far above a healthy Redis's pauses.
+_COMMAND_TIMEOUT_S = 3.0
+_CHECK_INTERVAL_S = 2.0
+_SILENCE_LIMIT_S = 6.0
+_RETRY_DELAY_MAX_S = 1.0
+# Bounds one pipeline's memory, and how long a publish waits behind others.
+_PUBLISH_BATCH = 200
+_SUBSCRIBE_BATCH = 500
+
+
+class _Header(msgspec.Struct, rename={"user": "from"}):
+    """The envelope's first line; fields that a newer release adds are ignored."""
+
+    epoch: int
+    seq: int
+    user: str
+    ts: float
+
+
+class _PublishHeader(msgspec.Struct, rename={"user": "from"}):
+    """What the publisher contributes to the header; the script adds the position."""
+
+    user: str
+    ts: float
+
+
+class _Keys:
+    """The keys of one room."""
+
+    def __init__(self, room: str) -> None:
+        prefix = f"ws:1:{{{zlib.crc32(room.encode()) % _SHARDS}}}"
+        self.hash = f"{prefix}:room:{room}"
+        self.stream = f"{prefix}:log:{room}"
+        self.channel = f"{prefix}:live:{room}"
+        self._once = f"{prefix}:once:"
+
+    def once(self, user: str, room: str, id: str) -> str:
+        """The dedupe key of one publish; a digest, because each part may hold any character."""
+        parts = msgspec.json.encode((user, room, id))
+        return self._once + blake2b(parts, digest_size=16).hexdigest()
+
+
+def _script(name: str) -> str:
+    scripts = resources.files("wsserver.broker") / "scripts"
+    return (scripts / "room.lua").read_text() + (scripts / name).read_text()
+
+
+class RedisBroker:
+    """One connection carries the live feed, one the publishes in order, a few more the reads."""
+
+    def __init__(self, url: str, username: str | None, password: str | None, log_length: int, room_ttl_s: int) -> None:
+        self.available = False
+        self._log_length = log_length
+        self._room_ttl_s = room_ttl_s
+        self._pool = BlockingConnectionPool.from_url(
+            url,
+            username=username,
+            password=password,
+            max_connections=8,
+            timeout=_COMMAND_TIMEOUT_S,
+            protocol=2,
+            socket_timeout=_COMMAND_TIMEOUT_S,
+            socket_connect_timeout=_COMMAND_TIMEOUT_S,
+            # A publish that is sent twice could land twice; whoever sent it decides, by its id.
+            retry=Retry(NoBackoff(), 0),
+        )
+        self._redis: Redis = Redis(connection_pool=self._pool)
+        self._publish_sha = ""
+        self._head = self._redis.register_script(_script("head.lua"))
+        self._renew = self._redis.register_script(_script("renew.lua"))
+        self._life = ""
+        self._queue: list[tuple[tuple[Any, ...], asyncio.Future[Published]]] = []
+        self._queued = asyncio.Event()
+        self._feed: AbstractConnection | None = None
+        self._feed_heard = 0.0
+        self._channels: dict[str, str] = {}  # channel -> room, all that should be subscribed
+        self._confirmations: dict[str, asyncio.Future[None]] = {}
+        self._header_decoder = msgspec.json.Decoder(_Header)
+        self._header_encoder = msgspec.json.Encoder()
+
+    # Connection.
+
+    async def run(self, listener: Listener) -> None:
+        delay = 0.0
+        try:
+            while True:
+                try:
+                    async with asyncio.TaskGroup() as tasks:
+                        await self._connect(tasks, listener)
+                        delay = 0.0
+                        log.info("broker_available", life=self._life, rooms=len(self._channels))
+                        listener.on_available()
+                        tasks.create_task(self._send_publishes())
+                        tasks.create_task(self._check())
+                except* (RedisError, OSError, TimeoutError) as group:
+                    # A group of one in practice; the first is the cause, the rest follow from it.
+                    cause = group.exceptions[0]
+                    log.warning("broker_unavailable", error=f"{type(cause).__name__}: {cause}", retry_s=delay)
+                await self._disconnected()
+                await asyncio.sleep(delay)
+                delay = min(delay * 2 or 0.05, _RETRY_DELAY_MAX_S)
+        finally:
+            await self._disconnected()
+            await self._pool.aclose()
+
+    async def _connect(self, tasks: asyncio.TaskGroup, listener: Listener) -> None:
+        self._publish_sha = await self._redis.script_load(_script("publish.lua"))
+        self._life = await self._current_life()
+        self._feed = self._pool.make_connection()  # type: ignore[no-untyped-call]
+        await self._feed.connect()
+        self._feed_heard = time.monotonic()
+        tasks.create_task(self._read_feed(self._feed, listener))
+        channels = list(self._channels)
+        confirmed = [self._expect(channel) for channel in channels]
+        for start in range(0, len(channels), _SUBSCRIBE_BATCH):
+            await self._feed.send_command("SUBSCRIBE", *channels[start : start + _SUBSCRIBE_BATCH])
+        async with asyncio.timeout(_SILENCE_LIMIT_S + len(channels) / 1000):
+            await asyncio.gather(*confirmed)
+        self.available = True
+
+    async def _disconnected(self) -> None:
+        self.available = False
+        queue, self._queue = self._queue, []
+        for _, future in queue:
+            _fail(future, BrokerUnavailable("the broker is unavailable; nothing was published"))
+        for confirmation in self._confirmations.values():
+            _fail(confirmation, BrokerUnavailable("the broker is unavailable"))
+        self._confirmations.clear()
+        if self._feed is not None:
+            feed, self._feed = self._feed, None
+            await feed.disconnect(nowait=True)
+
+    async def _current_life(self) -> str:
+        """See scripts/room.lua."""
+        settings = await self._redis.config_get("append*")
+        if settings["appendonly"] == "yes" and settings["appendfsync"] == "always":
+            return "aof"
+        server = await self._redis.info("server")
+        return str(server["run_id"])
+
+    async def _check(self) -> None:
+        """Notice a Redis that is gone without a word (a half-open connection, a stopped process)."""
+        assert self._feed is not None
+        while True:
+            await asyncio.sleep(_CHECK_INTERVAL_S)
+            self._life = await self._current_life()
+            await self._feed.send_command("PING")
+            if time.monotonic() - self._feed_heard > _SILENCE_LIMIT_S:
+                raise TimeoutError("the live feed is silent")
+
+    # The live feed.
+
+    async def subscribe(self, room: str) -> None:
+        if not self.available or self._feed is None:
+            raise BrokerUnavailable("the broker is unavailable")
+        channel = _Keys(room).channel
+        self._channels[channel] = room
+        confirmation = self._expect(channel)
+        try:
+            await self._feed.send_command("SUBSCRIBE", channel)
+            await confirmation
+        except (RedisError, OSError) as exc:
+            raise BrokerUnavailable("the broker is unavailable") from exc
+
+    async def unsubscribe(self, room: str) -> None:
+        channel = _Keys(room).channel
+        self._channels.pop(channel, None)
+        if self._feed is not None and self.available:
+            try:
+                await self._feed.send_command("UNSUBSCRIBE", channel)
+            except (RedisError, OSError):
+                return  # the connection is gone, and the subscription with it
+
+    def _expect(self, channel: str) -> asyncio.Future[None]:
+        confirmation = self._confirmations.get(channel)
+        if confirmation is None:
+            confirmation = self._confirmations[channel] = asyncio.get_running_loop().create_future()
+        return confirmation
+
+    async def _read_feed(self, feed: AbstractConnection, listener: Listener) -> None:
+        while True:
+            kind, channel, payload = (await feed.read_response(timeout=math.inf))[:3]
+            self._feed_heard = time.monotonic()
+            if kind == b"message":
+                room = self._channels.get(channel.decode())
+                if room is not None and (message := self._decode(room, payload)) is not None:
+                    listener.on_message(message)
+            elif kind == b"subscribe":
+                confirmation = self._confirmations.pop(channel.decode(), None)
+                if confirmation is not None and not confirmation.done():
+                    confirmation.set_result(None)
+
+    def _decode(self, room: str, envelope: bytes) -> Message | None:
+        header, _, data = envelope.partition(b"\n")
+        try:
+            fields = self._header_decoder.decode(header)
+        except msgspec.MsgspecError as exc:
+            # Never this release's own doing; the hub will report the hole that it leaves.
+            log.error("broker_envelope_unreadable", error=str(exc))
+            return None
+        position = Position(fields.epoch, fields.seq)
+        return Message(room=room, position=position, user=fields.user, ts=fields.ts, data=data)
+
+    # Publishing.
+
+    def publish(self, room: str, user: str, id: str, data: bytes) -> asyncio.Future[Published]:
+        future: asyncio.Future[Published] = asyncio.get_running_loop().create_future()
+        if not self.available:
+            future.set_exception(BrokerUnavailable("the broker is unavailable; nothing was published"))
+            return future
+        keys = _Keys(room)
+        header = self._header_encoder.encode(_PublishHeader(user=user, ts=time.time()))[1:-1]
+        arguments = (
+            *(keys.hash, keys.stream, keys.once(user, room, id), keys.channel),
+            *(self._life, header, data, self._log_length, self._room_ttl_s, _DEDUPE_TTL_S),
+        )
+        self._queue.append((arguments, future))
+        self._queued.set()
+        return future
+
+    async def _send_publishes(self) -> None:
+        """One pipeline at a time, in order; whatever arrives meanwhile makes the next."""
+        while True:
+            await self._queued.wait()
+            batch, self._queue = self._queue[:_PUBLISH_BATCH], self._queue[_PUBLISH_BATCH:]
+            if not self._queue:
+                self._queued.clear()
+            pipeline = self._redis.pipeline(transaction=False)
+            for arguments, _ in batch:
+                pipeline.evalsha(self._publish_sha, 4, *arguments)
+            try:
+                replies = await pipeline.execute(raise_on_error=False)
+            except BaseException:
+                unknown = OutcomeUnknown("the broker's answer was lost; repeat the publish with the same id")
+                for _, future in batch:
+                    _fail(future, unknown)
+                raise
+            for (_, future), reply in zip(batch, replies, strict=True):
+                if isinstance(reply, Exception):
+                    _fail(future, _broker_error(reply))
+                elif not future.done():
+                    epoch, seq, repeat = reply
+                    future.set_result(Published(Position(int(epoch), seq), repeat == 1))
+            for reply in replies:
+                # Scripts forgotten, or a replica in the master's place: only a new connection helps.
+                if isinstance(reply, NoScriptError | ReadOnlyError):
+                    raise reply
+
+    # Reading.
+
+    async def head(self, room: str) -> Position:
+        keys = _Keys(room)
+        async with _reading():
+            epoch, seq = await self._head(keys=[keys.hash, keys.stream], args=[self._life, self._room_ttl_s])
+        return Position(int(epoch), seq)
+
+    async def heads(self, rooms: list[str]) -> list[Position | None]:
+        pipeline = self._redis.pipeline(transaction=False)
+        for room in rooms:
+            keys = _Keys(room)
+            pipeline.hmget(keys.hash, "epoch", "seq")
+            pipeline.expire(keys.hash, self._room_ttl_s)
+            pipeline.expire(keys.stream, self._room_ttl_s)
+        async with _reading():
+            replies = await pipeline.execute()
+        return [Position(int(epoch), int(seq)) if epoch else None for epoch, seq in replies[::3]]
+
+    async def renew(self, room: str, seen: Position) -> Position:
+        keys = _Keys(room)
+        async with _reading():
+            epoch, seq = await self._renew(
+                keys=[keys.hash, keys.stream],
+                args=[self._life, self._room_ttl_s, seen.epoch, seen.seq],
+            )
+        return Position(int(epoch), seq)
+
+    async def read(self, room: str, after: Position, limit: int) -> list[Message]:
+        async with _reading():
+            entries: Any = await self._redis.xrange(_Keys(room).stream, min=f"({after.epoch}-{after.seq}", count=limit)
+        messages = (self._decode(room, fields[b"m"]) for _, fields in entries)
+        return [message for message in messages if message is not None]
+
+
+@asynccontextmanager
+async def _reading() -> AsyncIterator[None]:
+    try:
+        yield
+    except (RedisError, OSError) as exc:
+        raise BrokerUnavailable("the broker is unavailable") from exc
+
+
+def _fail(future: asyncio.Future[Any], exc: BrokerError) -> None:
+    if not future.done():
+        future.set_exception(exc)
+
+
+def _broker_error(reply: Exception) -> BrokerError:
+    """Redis's own refusal of one publish: it did not happen."""
+    if isinstance(reply, NoScriptError | ReadOnlyError):
+        return BrokerUnavailable("the broker is unavailable; nothing was published")
+    if isinstance(reply, OutOfMemoryError):
+        return BrokerFull("the broker is out of memory; nothing was published")
+    if isinstance(reply, ResponseError) and "MISCONF" in str(reply):
+        return BrokerFull("the broker cannot write to its disk; nothing was published")
+    log.error("broker_error", error=f"{type(reply).__name__}: {reply}")
+    return BrokerError("the broker refused the publish; nothing was published")

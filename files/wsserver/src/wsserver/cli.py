@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: MIT
+"""The command `ws-server`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import uvloop
+
+from wsserver import __version__, settings
+from wsserver.auth import mint
+from wsserver.broker import Broker
+from wsserver.broker.memory import MemoryBroker
+from wsserver.broker.redis import RedisBroker
+from wsserver.dev import make_dev_server
+from wsserver.migrate import migrate
+from wsserver.server import Server
+from wsserver.settings import BadSettings, Settings
+from wsserver.telemetry import logs
+
+# As for bad arguments; the unit does not restart a worker whose settings are wrong.
+_EXIT_BAD_SETTINGS = 2
+_ENV_FILE = Path("/etc/ws-server/env")
+
+
+def main() -> int:
+    arguments = _parser().parse_args()
+    try:
+        if "env_file" in arguments:
+            settings.use_file(arguments.env_file)
+        return int(arguments.run(arguments))
+    except BadSettings as exc:
+        return _fail(_EXIT_BAD_SETTINGS, *exc.problems)
+    except KeyboardInterrupt:
+        return 130
+    except OSError as exc:
+        return _fail(1, str(exc))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="ws-server", description="A WebSocket service with rooms.")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, run: Any, help: str, env_file: bool = False) -> argparse.ArgumentParser:
+        subparser = commands.add_parser(name, help=help, description=help)
+        subparser.set_defaults(run=run)
+        if env_file:
+            subparser.add_argument(
+                "--env-file", type=Path, default=_ENV_FILE, help="the settings (default: %(default)s)"
+            )
+        return subparser
+
+    command("serve", _serve, "run a worker; settings come from the environment")
+    dev = command("dev", _dev, "try it: one process, no Redis, no Postgres, a page in the browser")
+    dev.add_argument("--port", type=int, default=8000, help="the port on 127.0.0.1 (default: %(default)s)")
+    command("migrate", _migrate, "bring the Postgres schema up to date", env_file=True)
+    command("check-settings", _check_settings, "check settings without starting", env_file=True)
+    token = command("token", _token, "print a token that lets USER connect", env_file=True)
+    token.add_argument("user", metavar="USER")
+    token.add_argument("--ttl", type=int, default=86400, help="seconds it is valid (default: %(default)s)")
+    return parser
+
+
+def _serve(_: argparse.Namespace) -> int:
+    chosen = settings.load()
+    logs.set_up(chosen.log_level, instance=chosen.instance or str(chosen.port), version=__version__)
+    uvloop.run(Server(chosen, _broker(chosen)).run())
+    return 0
+
+
+def _broker(chosen: Settings) -> Broker:
+    if chosen.broker == "memory":
+        return MemoryBroker(chosen.room_log_length)
+    password = chosen.redis_password
+    return RedisBroker(
+        chosen.redis_url,
+        chosen.redis_username,
+        password.get_secret_value() if password else None,
+        chosen.room_log_length,
+        chosen.room_ttl_s,
+    )
+
+
+def _dev(arguments: argparse.Namespace) -> int:
+    logs.set_up("info")
+    server, introduction = make_dev_server(arguments.port)
+    print(introduction, flush=True)
+    uvloop.run(server.run())
+    return 0
+
+
+def _migrate(_: argparse.Namespace) -> int:
+    dsn = settings.load().postgres_dsn
+    if dsn is None:
+        raise BadSettings([f"{settings.variable('postgres_dsn')} is missing; it must be a postgresql:// URL"])
+    try:
+        applied = asyncio.run(migrate(dsn.get_secret_value()))
+    except (TimeoutError, asyncpg.PostgresError) as exc:
+        return _fail(1, f"the schema was not changed: {exc or 'Postgres does not answer'}")
+    print(json.dumps({"applied": len(applied), "migrations": applied}))
+    return 0
+
+
+def _check_settings(_: argparse.Namespace) -> int:
+    settings.load()
+    return 0
+
+
+def _token(arguments: argparse.Namespace) -> int:
+    print(mint(settings.load().jwt_secret.get_secret_value(), arguments.user, arguments.ttl))
+    return 0
+
+
+def _fail(status: int, *sentences: str) -> int:
+    for sentence in sentences:
+        print(f"ws-server: {sentence}", file=sys.stderr)
+    return status

@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: MIT
+"""Plain HTTP answers beside the WebSocket upgrade, on the same port."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+from prometheus_client import CONTENT_TYPE_LATEST
+from websockets.datastructures import Headers
+from websockets.http11 import Response
+
+from wsserver.telemetry import metrics
+
+
+def text(status: HTTPStatus, body: str, **headers: str) -> Response:
+    """`headers` in Python spelling: Retry_After="1"."""
+    return _response(status, f"{body}\n".encode(), "text/plain; charset=utf-8", headers)
+
+
+def html(body: bytes) -> Response:
+    return _response(HTTPStatus.OK, body, "text/html; charset=utf-8", {"Cache_Control": "no-store"})
+
+
+def metrics_page() -> Response:
+    return _response(HTTPStatus.OK, metrics.exposition(), CONTENT_TYPE_LATEST, {})
+
+
+def _response(status: HTTPStatus, body: bytes, content_type: str, extra: dict[str, str]) -> Response:
+    headers = Headers()
+    headers["Content-Type"] = content_type
+    headers["Content-Length"] = str(len(body))
+    headers["Connection"] = "close"
+    for name, value in extra.items():
+        headers[name.replace("_", "-")] = value
+    return Response(status.value, status.phrase, headers, body)

@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: MIT
+"""The wire: every command a client may send, every event the server may send, and their JSON codec.
+
+Session and hub know these types and a `Codec`; a second wire protocol is a second codec.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, NamedTuple, Protocol
+
+import msgspec
+from msgspec import Meta, Struct
+from websockets.frames import Frame, Opcode
+
+Room = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^[\x21-\x7e\u00a1-\U0010ffff]+\Z")]
+PublishId = Annotated[str, Meta(min_length=1, max_length=128)]
+# Sequence numbers travel through Redis scripts and JavaScript, where integers are exact below 2^53.
+Seq = Annotated[int, Meta(ge=0, lt=2**53)]
+# Milliseconds since 1970, as a string on the wire: clients compare epochs, and never calculate with them.
+Epoch = Annotated[str, Meta(pattern=r"^[0-9]{1,15}\Z")]
+
+
+class Position(NamedTuple):
+    """A place in a room's log. Positions order as the log does: epochs grow, and seq grows within one."""
+
+    epoch: int
+    seq: int
+
+    def next(self) -> Position:
+        return Position(self.epoch, self.seq + 1)
+
+
+class Message(Struct, frozen=True):
+    """One published message: `data` is the publisher's JSON, byte for byte; `ts` is Unix time in seconds."""
+
+    room: str
+    position: Position
+    user: str
+    ts: float
+    data: bytes
+
+
+# Commands: client to server.
+
+
+class Since(Struct, frozen=True):
+    epoch: Epoch
+    seq: Seq
+
+
+class Join(Struct, frozen=True, tag="join"):
+    room: Room
+    since: Since | None = None
+
+
+class Leave(Struct, frozen=True, tag="leave"):
+    room: Room
+
+
+class Publish(Struct, frozen=True, tag="publish"):
+    room: Room
+    data: msgspec.Raw
+    id: PublishId
+
+
+class Ping(Struct, frozen=True, tag="ping"):
+    t: msgspec.Raw = msgspec.Raw(b"null")
+
+
+Command = Join | Leave | Publish | Ping
+
+
+# Events: server to client.
+
+
+class Welcome(Struct, frozen=True, tag="welcome"):
+    user: str
+    heartbeat_s: float
+    max_message_bytes: int
+
+
+class Joined(Struct, frozen=True, tag="joined"):
+    """`seq` is where the replay starts: the next message of the room is `seq` + 1."""
+
+    room: str
+    epoch: str
+    seq: int
+    recovered: bool
+
+
+class Left(Struct, frozen=True, tag="left"):
+    room: str
+
+
+class Ack(Struct, frozen=True, tag="ack"):
+    id: str
+    room: str
+    seq: int
+
+
+class Delivery(Struct, frozen=True, tag="message", rename={"user": "from"}):
+    room: str
+    seq: int
+    user: str
+    ts: float
+    data: msgspec.Raw
+
+
+class Gap(Struct, frozen=True, tag="gap", rename={"first": "from", "last": "to"}):
+    """Messages `from` to `to` (both included) are no longer in the room's log."""
+
+    room: str
+    first: int
+    last: int
+
+
+class Reset(Struct, frozen=True, tag="reset"):
+    """The room's log began a new life: count on from `seq` in `epoch`."""
+
+    room: str
+    epoch: str
+    seq: int
+
+
+class Pong(Struct, frozen=True, tag="pong"):
+    t: msgspec.Raw
+
+
+class Reconnect(Struct, frozen=True, tag="reconnect"):
+    """Close and dial again after `after_ms` milliseconds; whoever stays is closed with 1001."""
+
+    after_ms: int
+    reason: str
+
+
+class Error(Struct, frozen=True, tag="error", omit_defaults=True):
+    code: str
+    message: str
+    id: str | None = None
+
+
+Event = Welcome | Joined | Left | Ack | Delivery | Gap | Reset | Pong | Reconnect | Error
+
+
+class BadMessage(Exception):
+    """What the client sent is not a command; the text says why, and `id` names the publish if it is known."""
+
+    def __init__(self, why: str, id: str | None = None) -> None:
+        super().__init__(why)
+        self.id = id
+
+
+class Codec(Protocol):
+    """Commands from bytes, events to complete WebSocket frames."""
+
+    def decode(self, payload: bytes) -> Command:
+        """Raises BadMessage."""
+
+    def frame(self, event: Event) -> bytes: ...
+
+
+class _PublishId(Struct):
+    """Just enough of a bad publish to name it in the error."""
+
+    id: PublishId
+
+
+class JsonCodec:
+    """JSON text frames, one object each."""
+
+    def __init__(self) -> None:
+        self._decoder = msgspec.json.Decoder[Command](Command)
+        self._id_decoder = msgspec.json.Decoder(_PublishId)
+        self._encoder = msgspec.json.Encoder()
+
+    def decode(self, payload: bytes) -> Command:
+        # `data` is passed on as it came and only its structure is checked while decoding, so the
+        # encoding is checked here: one client's bad UTF-8 must not end the connections of all others.
+        try:
+            payload.decode()
+        except UnicodeDecodeError as exc:
+            raise BadMessage(f"not UTF-8: {exc.reason} at byte {exc.start}") from None
+        try:
+            command: Command = self._decoder.decode(payload)
+        except RecursionError:
+            raise BadMessage("nested too deeply") from None
+        except msgspec.MsgspecError as exc:
+            raise BadMessage(str(exc), self._id_of(payload)) from None
+        return command
+
+    def _id_of(self, payload: bytes) -> str | None:
+        try:
+            return self._id_decoder.decode(payload).id
+        except (msgspec.MsgspecError, RecursionError):
+            return None
+
+    def frame(self, event: Event) -> bytes:
+        return text_frame(self._encoder.encode(event))
+
+
+def text_frame(payload: bytes) -> bytes:
+    """A complete, unmasked text frame (server to client)."""
+    return bytes(Frame(Opcode.TEXT, payload).serialize(mask=False))

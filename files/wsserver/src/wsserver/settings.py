@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: MIT
+"""Settings from the environment, all checked at start. Each description says what is allowed."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from dotenv import dotenv_values
+from pydantic import AfterValidator, BeforeValidator, Field, IPvAnyAddress, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+_PREFIX = "WS_"
+
+
+def _origins(value: Any) -> Any:
+    if isinstance(value, str):
+        return [origin.strip().lower() for origin in value.split(",") if origin.strip()]
+    return value
+
+
+Origin = Annotated[str, Field(pattern=r"^(\*|https?://[^/\s?#]+)$")]
+Secret32 = Annotated[SecretStr, Field(min_length=32)]
+
+
+def _postgres_url(value: SecretStr) -> SecretStr:
+    if not value.get_secret_value().startswith(("postgresql://", "postgres://")):
+        raise ValueError("not a postgresql:// URL")
+    return value
+
+
+class Settings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, extra="ignore", frozen=True)
+
+    port: int = Field(8080, validation_alias="PORT", ge=1, le=65535, description="the TCP port, 1 to 65535")
+    listen_address: IPvAnyAddress = Field(
+        IPv4Address("127.0.0.1"),
+        description="the IP address to listen on; never one that the Internet reaches",
+    )
+    instance: str = Field(
+        "", pattern=r"^[\w.-]*$", description="the worker's name in logs: letters, digits, '.', '_' and '-'"
+    )
+    broker: Literal["redis", "memory"] = Field("redis", description="redis, or memory (one process, nothing kept)")
+    redis_url: str = Field(
+        "redis://127.0.0.1:6379/0",
+        pattern=r"^(redis|rediss|unix)://",
+        description="where Redis is: unix:///run/redis/redis-server.sock or redis://ADDRESS:PORT/0, without a password",
+    )
+    redis_username: str | None = Field(None, min_length=1, description="the Redis ACL user")
+    redis_password: SecretStr | None = Field(None, description="the Redis user's password")
+    postgres_dsn: Annotated[SecretStr, AfterValidator(_postgres_url)] | None = Field(
+        None, description="where Postgres is: a postgresql:// URL"
+    )
+    jwt_secret: Secret32 = Field(
+        description="the key that signs tokens (HS256): at least 32 characters, for example from openssl rand -hex 32"
+    )
+    allowed_origins: Annotated[frozenset[Origin], NoDecode, BeforeValidator(_origins)] = Field(
+        frozenset(),
+        description="web origins that may connect, separated by commas: https://chat.example.org, or * for any",
+    )
+    heartbeat_s: float = Field(25, ge=1, le=3600, description="seconds between two pings, 1 to 3600")
+    max_message_bytes: int = Field(
+        65536,
+        ge=1024,
+        le=16 * 2**20,
+        description="the largest message from a client in bytes, 1024 to 16777216",
+    )
+    room_log_length: int = Field(
+        1000, ge=10, le=1_000_000, description="messages that each room keeps for resuming, 10 to 1000000"
+    )
+    room_ttl_s: int = Field(
+        7 * 86400,
+        ge=3600,
+        le=365 * 86400,
+        description="seconds that an unused room is kept, 3600 to 31536000",
+    )
+    send_buffer_bytes: int = Field(
+        262144,
+        ge=16384,
+        le=64 * 2**20,
+        description="bytes that may wait for one client before it is fed from the room's log, 16384 to 67108864",
+    )
+    slow_client_s: float = Field(
+        30, ge=1, le=3600, description="seconds that a client may leave a full buffer unread, 1 to 3600"
+    )
+    drain_window_s: float = Field(
+        5, ge=0, le=600, description="seconds over which clients are sent away at a stop, 0 to 600"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="debug, info, warning or error")
+
+
+class BadSettings(Exception):
+    """`problems`: one sentence for each variable, with its name, its value and what is allowed."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
+
+
+def load() -> Settings:
+    """The settings of this process's environment. Raises BadSettings."""
+    problems = _unknown()
+    try:
+        settings = Settings()
+    except ValidationError as exc:
+        failed = {str(error["loc"][0]): error["input"] for error in exc.errors()}
+        problems += [_problem(name, value) for name, value in failed.items()]
+    if problems:
+        raise BadSettings(problems)
+    return settings
+
+
+def use_file(path: Path) -> None:
+    """Replace this process's settings by those of an environment file as systemd reads it. Raises OSError."""
+    for name in [name for name in os.environ if name.startswith(_PREFIX)]:
+        del os.environ[name]
+    with path.open() as stream:
+        values = dotenv_values(stream=stream, interpolate=False)
+    os.environ.update({name: value or "" for name, value in values.items()})
+
+
+def variable(field: str) -> str:
+    """The environment variable of a field."""
+    alias = Settings.model_fields[field].validation_alias
+    return alias if isinstance(alias, str) else (_PREFIX + field).upper()
+
+
+def _unknown() -> list[str]:
+    """A misspelt variable would silently leave its default in force."""
+    known = {variable(field) for field in Settings.model_fields}
+    problems = []
+    for name in sorted(name for name in os.environ if name.startswith(_PREFIX) and name not in known):
+        meant = difflib.get_close_matches(name, known, 1)
+        problems.append(f"{name} is not a setting" + (f"; did you mean {meant[0]}?" if meant else ""))
+    return problems
+
+
+def _problem(location: str, value: Any) -> str:
+    field = next(f for f in Settings.model_fields if location in (f, variable(f)))
+    name, description = variable(field), Settings.model_fields[field].description
+    if name not in os.environ:
+        return f"{name} is missing; it must be {description}"
+    secret = "Secret" in str(Settings.model_fields[field].annotation)
+    shown = "(hidden)" if secret else repr(os.environ[name])
+    return f"{name} is {shown}; it must be {description}"

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: MIT
+"""The WebSocket protocol without I/O: bytes in, requests and whole messages out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from websockets.frames import CloseCode, Frame, Opcode
+from websockets.http11 import Request
+from websockets.protocol import OPEN
+from websockets.server import ServerProtocol
+from websockets.typing import Subprotocol
+
+from wsserver.auth import BEARER_SUBPROTOCOL
+
+# One logger for all: the library would look one up, and log each closed connection, per connection.
+_QUIET = logging.getLogger("wsserver.wire")
+_QUIET.setLevel(logging.WARNING)
+
+
+class Wire(ServerProtocol):
+    """`ServerProtocol` that joins fragments, accepts text only, and offers the `bearer` subprotocol."""
+
+    def __init__(self, max_message_bytes: int) -> None:
+        super().__init__(max_size=max_message_bytes, logger=_QUIET)
+        self._fragments: bytearray | None = None
+
+    def select_subprotocol(self, subprotocols: Sequence[Subprotocol]) -> Subprotocol | None:
+        bearer = Subprotocol(BEARER_SUBPROTOCOL)
+        return bearer if bearer in subprotocols else None
+
+    def receive(self, data: bytes) -> list[Request | bytes]:
+        """Requests (at most one) and complete text messages in `data`; the library keeps what is incomplete.
+
+        Afterwards `data_to_send()` holds what the protocol itself answers: pongs, closes.
+        """
+        self.receive_data(data)
+        received: list[Request | bytes] = []
+        for event in self.events_received():
+            if isinstance(event, Request):
+                received.append(event)
+            elif not isinstance(event, Frame):
+                raise AssertionError("a server receives no responses")
+            elif event.opcode is Opcode.TEXT and event.fin:
+                received.append(bytes(event.data))
+            elif event.opcode is Opcode.TEXT:
+                self._fragments = bytearray(event.data)
+            elif event.opcode is Opcode.CONT and self._fragments is not None:
+                self._fragments += event.data
+                if event.fin:
+                    received.append(bytes(self._fragments))
+                    self._fragments = None
+            elif event.opcode is Opcode.BINARY and self.state is OPEN:
+                self.fail(CloseCode.UNSUPPORTED_DATA, "text frames only")
+                break
+        return received
