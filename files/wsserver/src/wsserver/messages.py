@@ -185,7 +185,7 @@ class JsonCodec:
         except RecursionError:
             raise BadMessage("nested too deeply") from None
         except msgspec.MsgspecError as exc:
-            raise BadMessage(str(exc), self._id_of(payload)) from None
+            raise BadMessage(_why(exc), self._id_of(payload)) from None
         return command
 
     def _id_of(self, payload: bytes) -> str | None:
@@ -196,6 +196,16 @@ class JsonCodec:
 
     def frame(self, event: Event) -> bytes:
         return text_frame(self._encoder.encode(event))
+
+
+def _why(exc: msgspec.MsgspecError) -> str:
+    """msgspec's text, but for the rules that it can only state as a regular expression."""
+    text = str(exc)
+    if "matching regex" in text and text.endswith("`$.room`"):
+        return "room must have 1 to 128 characters, without spaces or control characters"
+    if "matching regex" in text and text.endswith("`$.since.epoch`"):
+        return "since.epoch must be the epoch of an earlier joined or reset"
+    return text
 
 
 def text_frame(payload: bytes) -> bytes:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from websockets.frames import CloseCode, Frame, Opcode
 from websockets.http11 import Request
-from websockets.protocol import OPEN
+from websockets.protocol import OPEN, SEND_EOF
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
@@ -17,6 +17,8 @@ from wsserver.auth import BEARER_SUBPROTOCOL
 # One logger for all: the library would look one up, and log each closed connection, per connection.
 _QUIET = logging.getLogger("wsserver.wire")
 _QUIET.setLevel(logging.WARNING)
+
+_BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
 class Wire(ServerProtocol):
@@ -36,6 +38,9 @@ class Wire(ServerProtocol):
         Afterwards `data_to_send()` holds what the protocol itself answers: pongs, closes.
         """
         self.receive_data(data)
+        if self.handshake_exc is not None and self.writes == [SEND_EOF]:
+            # The library only hangs up on what is no request it can read; a proxy would call that a dead server.
+            self.writes.insert(0, _BAD_REQUEST)
         received: list[Request | bytes] = []
         for event in self.events_received():
             if isinstance(event, Request):
