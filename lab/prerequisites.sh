@@ -11,6 +11,7 @@ packages=(
     git make python3-venv openssh-client              # the verbs themselves
     iproute2 mmdebstrap nftables systemd-container    # the lab
     postgresql redis-server                           # unit tests run a real one of each, on a socket of their own
+    shellcheck                                        # lint
 )
 
 stop() {

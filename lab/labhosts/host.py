@@ -119,7 +119,7 @@ def boot(one: Run, host: Host) -> None:
             stderr=console,
             env=environment,
             start_new_session=True,
-            preexec_fn=lambda: _enter(one, host),
+            preexec_fn=lambda: _enter(one, host),  # noqa: PLW1509 (no threads here)
         )
 
 
@@ -200,7 +200,9 @@ def _console(one: Run, host: Host) -> Path:
 def _mounts(one: Run, host: Host) -> list[str]:
     """What is mounted for a host, innermost first. (nspawn has places of its own under /run, by machine name.)"""
     table = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
-    own = re.compile(rf"{re.escape(str(directory(one, host)))}/root(/.*)?|/run/.*/{re.escape(machine(one, host))}(/.*)?")
+    own = re.compile(
+        rf"{re.escape(str(directory(one, host)))}/root(/.*)?|/run/.*/{re.escape(machine(one, host))}(/.*)?"
+    )
     return [path for path in reversed(table) if own.fullmatch(path)]
 
 
@@ -245,7 +247,7 @@ def _remove_group(group: Path, deadline: float) -> None:
     while group.exists():
         try:
             for path, _, _ in os.walk(group, topdown=False):
-                os.rmdir(path)
+                Path(path).rmdir()
         except OSError:  # a dead process is not yet out of its group
             if time.monotonic() > deadline:
                 raise LabError(f"the control group {group} cannot be removed") from None

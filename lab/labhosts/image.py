@@ -17,9 +17,7 @@ from .shell import LabError, run, write
 
 CACHE = Path("/var/cache/ws-lab")
 SUITES = {"trixie", "bookworm"}
-PACKAGES = (
-    "systemd,systemd-sysv,dbus,python3,python3-apt,iproute2,openssh-server,ca-certificates,procps"  # fmt: skip
-)
+PACKAGES = "systemd,systemd-sysv,dbus,python3,python3-apt,iproute2,openssh-server,ca-certificates,procps"
 LOCAL_CAS = Path("/usr/local/share/ca-certificates")
 
 
@@ -125,11 +123,12 @@ def _debian_sources() -> list[tuple[str, list[str], list[str], str]]:
     for path in sorted((apt / "sources.list.d").glob("*.sources")):
         text = "\n".join(line for line in path.read_text().splitlines() if not line.startswith("#"))
         for stanza in re.split(r"\n\s*\n", text):
-            fields = {key.lower(): value.split() for key, value in re.findall(r"^([\w-]+):((?:.*)(?:\n[ \t].*)*)", stanza, re.M)}
+            pairs = re.findall(r"^([\w-]+):(.*(?:\n[ \t].*)*)", stanza, re.MULTILINE)
+            fields = {key.lower(): value.split() for key, value in pairs}
             if "deb" in fields.get("types", []) and fields.get("enabled") != ["no"]:
                 signed_by = fields.get("signed-by", [""])
-                for uri in fields.get("uris", []):
-                    found.append((uri, fields["suites"], fields.get("components", []), signed_by[0]))
+                kind = (fields["suites"], fields.get("components", []), signed_by[0])
+                found += [(uri, *kind) for uri in fields.get("uris", [])]
     # A source signed with another key than Debian's is somebody else's.
     return [one for one in found if "main" in one[2] and (not one[3] or "debian-archive" in one[3])]
 
@@ -169,4 +168,3 @@ def pip_settings() -> tuple[dict[str, str], str]:
 def _os_release() -> dict[str, str]:
     pairs = (line.partition("=")[::2] for line in Path("/etc/os-release").read_text().splitlines())
     return {key: value.strip('"') for key, value in pairs}
-

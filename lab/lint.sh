@@ -1,0 +1,30 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: the selfhost.websocket authors
+#
+# The linters, all of them, and then what they found.
+"$(dirname "$0")/prerequisites.sh" || exit
+. "$(dirname "$0")/common.sh"
+
+failed=()
+check() {
+    local name=$1 begin=$SECONDS
+    shift
+    echo "--- $name"
+    "$@" || failed+=("$name")
+    echo "    $((SECONDS - begin)) s"
+}
+
+check ruff ruff check .
+check "ruff format" ruff format --check .
+check mypy env --chdir=files/wsserver mypy --strict src
+check yamllint yamllint --strict .
+check shellcheck shellcheck --external-sources lab/*.sh lab/labhosts/*.sh .ci/run
+check ansible-lint ansible-lint --offline
+check antsibull-changelog antsibull-changelog lint
+check "ansible-test sanity" lab/sanity.sh
+
+if [ ${#failed[@]} -gt 0 ]; then
+    echo "Not clean: $(IFS=,; echo "${failed[*]}")" >&2
+    exit 1
+fi
