@@ -8,4 +8,5 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 PATH=$PWD/.venv/bin:$PATH
 # Runs are named after the clone, so that the verbs of two clones do not meet.
+# shellcheck disable=SC2034
 clone=$(pwd -P | sha256sum | cut -c1-8)
