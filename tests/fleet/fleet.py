@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: the selfhost.websocket authors
+"""A deployed fleet, as its operator and its clients reach it: over SSH, Ansible and wss://, never from inside."""
+
+from __future__ import annotations
+
+import json
+import os
+import ssl
+import subprocess
+import time
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+
+
+class Fleet:
+    """The fleet of a status file as `make status` prints it; its inventory lies beside that file."""
+
+    def __init__(self, status_file: Path) -> None:
+        status = json.loads(status_file.read_text())
+        self.url: str = status["url"]
+        self.hosts: dict[str, dict[str, Any]] = status["hosts"]
+        self.trust = ssl.create_default_context(cafile=status["ca_file"])
+        self._ssh_key: str = status["ssh_key"]
+        self._inventory = status_file.parent / "inventory"
+        self.edge = self._first("ws_edge")
+        self.worker_host = self._first("ws_workers")
+        self.redis_host = self._first("ws_redis")
+        self.token = cache(self._token)
+
+    def _first(self, group: str) -> str:
+        return next(host for host, facts in self.hosts.items() if group in facts["groups"])
+
+    def address(self, host: str) -> str:
+        return str(self.hosts[host]["address"])
+
+    # As the operator.
+
+    def ssh(self, host: str, command: str, check: bool = True) -> str:
+        """Run a shell command as root; its standard output."""
+        options = ["-F", "none", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"]
+        options += ["-o", "LogLevel=ERROR", "-o", "ConnectTimeout=5", "-o", "BatchMode=yes"]
+        target = f"root@{self.address(host)}"
+        done = subprocess.run(
+            ["ssh", "-i", self._ssh_key, *options, target, command],
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        if check and done.returncode != 0:
+            raise AssertionError(f"{host}: {command!r} failed ({done.returncode}): {done.stderr}{done.stdout}")
+        return done.stdout
+
+    def play(self, *arguments: str) -> str:
+        """Run site.yml against the fleet; its output, ending with the recap."""
+        done = subprocess.run(
+            ["ansible-playbook", "-i", self._inventory, "playbooks/site.yml", *arguments],
+            check=False,
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+            env=os.environ | {"ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")},
+        )
+        assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+        return done.stdout
+
+    def _token(self, user: str) -> str:
+        return self.ssh(self.worker_host, f"ws-server token {user}").strip()
+
+    # As whoever watches the workers.
+
+    def instances(self) -> list[str]:
+        """The instances that are up, such as ["80", "81"]."""
+        listing = self.ssh(self.worker_host, "systemctl list-units --plain --no-legend --state=active 'ws-server@*'")
+        return sorted(line.split("@")[1].split(".")[0] for line in listing.splitlines())
+
+    def pid(self, instance: str) -> int:
+        return int(self.ssh(self.worker_host, f"systemctl show --property=MainPID --value ws-server@{instance}"))
+
+    def journal(self, event: str, since: float) -> list[dict[str, Any]]:
+        """The workers' log lines of one event since a Unix time."""
+        command = f"journalctl --unit 'ws-server@*' --output cat --since @{since:.0f} --grep '\"event\":\"{event}\"'"
+        lines = self.ssh(self.worker_host, command, check=False).splitlines()
+        return [json.loads(line) for line in lines if line.startswith("{")]
+
+    def ready(self, instance: str) -> bool:
+        listen = "$(sed -n 's/^WS_LISTEN_ADDRESS=//p' /etc/ws-server/env | tr -d '\"')"
+        probe = f"curl --silent --max-time 2 --output /dev/null --write-out '%{{http_code}}' http://{listen}:80{instance}/readyz"
+        return self.ssh(self.worker_host, probe, check=False) == "200"
+
+
+def eventually(condition: Callable[[], bool], within: float, what: str) -> float:
+    """Seconds until `condition` held; fails after `within`, which bounds a wait and measures nothing."""
+    start = time.monotonic()
+    while not condition():
+        assert time.monotonic() - start < within, f"not within {within} s: {what}"
+        time.sleep(0.1)
+    return time.monotonic() - start

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: the selfhost.websocket authors
+"""What the operator changes: the settings, the number of workers, the host itself."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+
+from clients import Witness, connection
+from fleet import Fleet, eventually
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+
+def changed(output: str) -> list[str]:
+    """The tasks that changed something."""
+    tasks = re.split(r"^(?:TASK|RUNNING HANDLER) \[", output, flags=re.MULTILINE)[1:]
+    return [task.split("]")[0] for task in tasks if re.search(r"^changed:", task, re.MULTILINE)]
+
+
+async def test_a_changed_nginx_variable_reloads_and_drops_nothing(fleet: Fleet) -> None:
+    nginx = fleet.ssh(fleet.edge, "systemctl show --property=MainPID --value nginx")
+    async with Witness(fleet).watching() as witness:
+        output = await asyncio.to_thread(fleet.play, "--extra-vars", "nginx_worker_shutdown_timeout=3h")
+        assert any("nginx" in task.lower() for task in changed(output)), output[-3000:]
+        assert "worker_shutdown_timeout 3h" in fleet.ssh(fleet.edge, "cat /etc/nginx/nginx.conf")
+        assert [client.connects for client in witness.subscribers + witness.publishers] == [1] * 10
+    assert fleet.ssh(fleet.edge, "systemctl show --property=MainPID --value nginx") == nginx, "nginx was restarted"
+    await asyncio.to_thread(fleet.play)
+
+
+async def test_fewer_workers_and_more_again(fleet: Fleet) -> None:
+    async with Witness(fleet).watching():
+        await asyncio.to_thread(fleet.play, "--extra-vars", "ws_server_instances=2")
+        assert fleet.instances() == ["80", "81"]
+        assert fleet.ssh(fleet.worker_host, "ls /opt/ws-server/instances").split() == ["80", "81"]
+        left = "systemctl list-units --all --plain --no-legend 'ws-server@8[23]*'; ls /etc/systemd/system/*.wants"
+        assert "ws-server@82" not in fleet.ssh(fleet.worker_host, left)
+        assert ":8082" not in fleet.ssh(fleet.edge, "cat /etc/nginx/nginx.conf")
+        await asyncio.to_thread(fleet.play)
+        assert fleet.instances() == ["80", "81", "82", "83"]
+
+
+async def test_a_changed_setting_replaces_one_worker_at_a_time(fleet: Fleet) -> None:
+    before = {instance: fleet.pid(instance) for instance in fleet.instances()}
+    fewest = len(before)
+
+    async def watch() -> None:
+        nonlocal fewest
+        while True:
+            ready = await asyncio.to_thread(lambda: sum(map(fleet.ready, before)))
+            fewest = min(fewest, ready)
+
+    async with Witness(fleet).watching():
+        watching = asyncio.create_task(watch())
+        await asyncio.to_thread(fleet.play, "--extra-vars", "ws_server_heartbeat_s=20")
+        watching.cancel()
+    assert all(fleet.pid(instance) != pid for instance, pid in before.items()), "a worker kept its old settings"
+    assert fewest >= len(before) - 1
+    await asyncio.to_thread(fleet.play)
+
+
+async def test_the_host_reboots(fleet: Fleet) -> None:
+    boot = "cat /proc/1/stat | cut -d' ' -f22"
+    before = fleet.ssh(fleet.worker_host, boot)
+    await asyncio.to_thread(fleet.ssh, fleet.worker_host, "systemctl reboot", False)
+
+    def rebooted() -> bool:
+        try:
+            return fleet.ssh(fleet.worker_host, boot) != before
+        except AssertionError:
+            return False
+
+    await asyncio.to_thread(eventually, rebooted, 120, "the host is up again")
+    async with asyncio.timeout(120):
+        while True:
+            try:
+                async with connection(fleet, "alice"):
+                    break
+            except (OSError, InvalidStatus, ConnectionClosed, TimeoutError):
+                await asyncio.sleep(0.5)
+    async with Witness(fleet).watching() as witness:
+        await witness.progress(20)
+    assert len(fleet.instances()) == 4

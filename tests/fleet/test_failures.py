@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: the selfhost.websocket authors
+"""What breaks, and what clients notice of it. The promise is watched throughout."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from clients import Witness, connection
+from fleet import Fleet, eventually
+from websockets.exceptions import InvalidStatus
+
+# The edge passes over a worker that is gone at once, and over one that hangs when the watchdog has killed it
+# (10 s, and 2 s to obey). The bounds leave room for a slow machine; what was measured is printed.
+GONE_S = 5.0
+WEDGED_S = 25.0
+
+
+@asynccontextmanager
+async def new_clients(fleet: Fleet) -> AsyncIterator[list[float]]:
+    """Keep opening connections, several at a time; the list holds how long each waited for its welcome."""
+    waits: list[float] = []
+    stop = asyncio.Event()
+    fleet.token("newcomer")
+
+    async def arrive() -> None:
+        while not stop.is_set():
+            start = time.monotonic()
+            async with connection(fleet, "newcomer"):
+                waits.append(time.monotonic() - start)
+            await asyncio.sleep(0.05)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(6):
+            group.create_task(arrive())
+        yield waits
+        stop.set()
+
+
+async def until_ready(fleet: Fleet, instance: str) -> None:
+    await asyncio.to_thread(eventually, lambda: fleet.ready(instance), 60, f"worker {instance} ready")
+
+
+async def test_kill_9_of_a_worker(fleet: Fleet) -> None:
+    pid = fleet.pid("81")
+    async with Witness(fleet).watching(), new_clients(fleet) as waits:
+        await asyncio.to_thread(fleet.ssh, fleet.worker_host, f"kill -9 {pid}")
+        await asyncio.to_thread(eventually, lambda: fleet.pid("81") not in (0, pid), 60, "systemd starts it again")
+        await until_ready(fleet, "81")
+    print(f"longest wait of {len(waits)} new clients: {max(waits):.2f} s")
+    assert max(waits) < GONE_S
+
+
+async def test_a_stopped_worker_is_passed_over(fleet: Fleet) -> None:
+    async with Witness(fleet).watching(), new_clients(fleet) as waits:
+        # A stop drains: its clients are asked to go, and resume elsewhere.
+        await asyncio.to_thread(fleet.ssh, fleet.worker_host, "systemctl stop ws-server@80")
+        await asyncio.sleep(3)
+        await asyncio.to_thread(fleet.ssh, fleet.worker_host, "systemctl start ws-server@80")
+    print(f"longest wait of {len(waits)} new clients: {max(waits):.2f} s")
+    assert max(waits) < GONE_S
+
+
+async def test_a_wedged_worker_is_replaced_by_the_watchdog(fleet: Fleet) -> None:
+    pid = fleet.pid("82")
+    async with Witness(fleet).watching(), new_clients(fleet) as waits:
+        await asyncio.to_thread(fleet.ssh, fleet.worker_host, f"kill -STOP {pid}")
+        await asyncio.to_thread(eventually, lambda: fleet.pid("82") not in (0, pid), 60, "the watchdog replaces it")
+        await until_ready(fleet, "82")
+    print(f"longest wait of {len(waits)} new clients: {max(waits):.2f} s")
+    assert max(waits) < WEDGED_S
+
+
+async def test_redis_away_and_back(fleet: Fleet) -> None:
+    """Without Redis no worker is ready: new clients are told so at once, open ones stay, and nothing is lost."""
+    fleet.token("newcomer")
+    async with Witness(fleet).watching() as witness:
+        connects = [client.connects for client in witness.subscribers]
+        await asyncio.to_thread(fleet.ssh, fleet.redis_host, "systemctl stop redis-server")
+        await asyncio.sleep(5)
+        start = time.monotonic()
+        with pytest.raises(InvalidStatus) as refused:
+            async with connection(fleet, "newcomer"):
+                pass
+        assert refused.value.response.status_code == 503
+        assert time.monotonic() - start < GONE_S
+        await asyncio.to_thread(fleet.ssh, fleet.redis_host, "systemctl start redis-server")
+        start = time.monotonic()
+        while True:
+            try:
+                async with connection(fleet, "newcomer"):
+                    break
+            except InvalidStatus:
+                await asyncio.sleep(0.05)
+        back = time.monotonic() - start
+        print(f"back {back:.2f} s after Redis")
+        assert back < GONE_S
+        await witness.progress(50)
+        assert connects == [client.connects for client in witness.subscribers], "an open connection was dropped"
+
+
+async def test_kill_9_of_redis(fleet: Fleet) -> None:
+    async with Witness(fleet).watching() as witness:
+        await asyncio.to_thread(fleet.ssh, fleet.redis_host, "systemctl kill --signal=KILL redis-server")
+        await witness.progress(50)
