@@ -56,6 +56,10 @@ def furnish(root: Path, suite: str) -> None:
     """Give a host's file system what it takes over from the control machine."""
     write(root / "etc/apt/sources.list", apt_sources(suite))
     write(root / "etc/apt/apt.conf.d/90control-machine", apt_settings())
+    # There are no package lists yet. Their directory must not look as if they had just been fetched.
+    lists = root / "var/lib/apt/lists"
+    lists.mkdir(parents=True)
+    os.utime(lists, (0, 0))
     if Path("/etc/apt/mirrors").is_dir():
         shutil.copytree("/etc/apt/mirrors", root / "etc/apt/mirrors", dirs_exist_ok=True)
     write(root / "etc/resolv.conf", resolver())
