@@ -218,16 +218,17 @@ class RedisBroker:
 
     async def _read_feed(self, feed: AbstractConnection, listener: Listener) -> None:
         while True:
-            kind, channel, payload = (await feed.read_response(timeout=math.inf))[:3]
+            reply = await feed.read_response(timeout=math.inf)
             self._feed_heard = time.monotonic()
-            if kind == b"message":
-                room = self._channels.get(channel.decode())
-                if room is not None and (message := self._decode(room, payload)) is not None:
-                    listener.on_message(message)
-            elif kind == b"subscribe":
-                confirmation = self._confirmations.pop(channel.decode(), None)
-                if confirmation is not None and not confirmation.done():
-                    confirmation.set_result(None)
+            match reply:
+                case [b"message", channel, payload]:
+                    room = self._channels.get(channel.decode())
+                    if room is not None and (message := self._decode(room, payload)) is not None:
+                        listener.on_message(message)
+                case [b"subscribe", channel, _]:
+                    confirmation = self._confirmations.pop(channel.decode(), None)
+                    if confirmation is not None and not confirmation.done():
+                        confirmation.set_result(None)
 
     def _decode(self, room: str, envelope: bytes) -> Message | None:
         header, _, data = envelope.partition(b"\n")
