@@ -30,4 +30,5 @@ lint: ## the linters alone
 	lab/lint.sh
 
 test: ## everything that CI checks
-	lab/test.sh
+	lab/prerequisites.sh
+	.venv/bin/python lab/test.py

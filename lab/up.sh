@@ -21,7 +21,7 @@ The fleet serves at  $url
 A token              make token USER=alice
 Talk, two terminals  .venv/bin/python lab/talk.py alice
                      .venv/bin/python lab/talk.py bob
-With websocat        SSL_CERT_FILE=.lab/up/ca.pem websocat -H "Authorization: Bearer \$(make token USER=alice)" $url
+With websocat        SSL_CERT_FILE=.lab/up/ca.pem websocat -H="Authorization: Bearer \$(make token USER=alice)" $url
                      then type  {"type":"join","room":"lobby"}
                      and        {"type":"publish","room":"lobby","data":"hello","id":"1"}
 Everything about it  make status

@@ -1,0 +1,9 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: the selfhost.websocket authors
+#
+# The tests that need no host: the service's own, and those of the collection's plugins.
+. "$(dirname "$0")/common.sh"
+
+env --chdir=files/wsserver pytest
+PYTHONPATH=lab/collections pytest tests/unit
