@@ -190,7 +190,7 @@ class Witness:
         assert acknowledged, "nothing was acknowledged: the witness saw nothing"
         assert sum(publisher.outstanding for publisher in self.publishers) == 0
         for subscriber in self.subscribers:
-            assert subscriber.trouble == []
+            assert not subscriber.trouble, subscriber.trouble[:5]
             delivered = [tuple(data) for _, _, data in subscriber.received]
             assert len(set(delivered)) == len(delivered), "a message came twice"
             assert set(acknowledged) <= set(delivered), "an acknowledged message was lost"

@@ -8,11 +8,14 @@ import json
 import os
 import ssl
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+import jwt
 
 ROOT = Path(__file__).parents[2]
 
@@ -27,10 +30,14 @@ class Fleet:
         self.trust = ssl.create_default_context(cafile=status["ca_file"])
         self._ssh_key: str = status["ssh_key"]
         self._inventory = status_file.parent / "inventory"
+        # One connection to each host for all commands; ssh ends it a minute after the last.
+        self._ssh_control = Path(tempfile.mkdtemp(prefix="ws-fleet-")) / "%h"
         self.edge = self._first("ws_edge")
         self.worker_host = self._first("ws_workers")
         self.redis_host = self._first("ws_redis")
-        self.token = cache(self._token)
+        self._jwt_secret = cache(
+            lambda: self.ssh(self.worker_host, ". /etc/ws-server/env; echo $WS_JWT_SECRET").strip()
+        )
 
     def _first(self, group: str) -> str:
         return next(host for host, facts in self.hosts.items() if group in facts["groups"])
@@ -44,6 +51,7 @@ class Fleet:
         """Run a shell command as root; its standard output."""
         options = ["-F", "none", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"]
         options += ["-o", "LogLevel=ERROR", "-o", "ConnectTimeout=5", "-o", "BatchMode=yes"]
+        options += ["-o", "ControlMaster=auto", "-o", "ControlPersist=60", "-o", f"ControlPath={self._ssh_control}"]
         target = f"root@{self.address(host)}"
         done = subprocess.run(
             ["ssh", "-i", self._ssh_key, *options, target, command],
@@ -69,8 +77,9 @@ class Fleet:
         assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
         return done.stdout
 
-    def _token(self, user: str) -> str:
-        return self.ssh(self.worker_host, f"ws-server token {user}").strip()
+    def token(self, user: str) -> str:
+        """A token as an application's backend makes it."""
+        return jwt.encode({"sub": user, "exp": time.time() + 3600}, self._jwt_secret(), "HS256")
 
     # As whoever watches the workers.
 
@@ -89,9 +98,10 @@ class Fleet:
         return [json.loads(line) for line in lines if line.startswith("{")]
 
     def ready(self, instance: str) -> bool:
-        listen = "$(sed -n 's/^WS_LISTEN_ADDRESS=//p' /etc/ws-server/env | tr -d '\"')"
-        probe = f"curl --silent --max-time 2 --output /dev/null --write-out '%{{http_code}}' http://{listen}:80{instance}/readyz"
-        return self.ssh(self.worker_host, probe, check=False) == "200"
+        """Whether the worker itself says so, asked on its own host."""
+        connect = f". /etc/ws-server/env; exec 3<>/dev/tcp/$WS_LISTEN_ADDRESS/80{instance}"
+        ask = "printf 'GET /readyz HTTP/1.1\\r\\n\\r\\n' >&3; head -1 <&3"
+        return " 200 " in self.ssh(self.worker_host, f"{connect}; {ask}", check=False)
 
 
 def eventually(condition: Callable[[], bool], within: float, what: str) -> float:

@@ -49,6 +49,14 @@ async def test_two_workers_converse_both_ways_in_order(fleet: Fleet) -> None:
         assert seen[0] == seen[1]
 
 
+async def test_the_operators_token(fleet: Fleet) -> None:
+    token = fleet.ssh(fleet.worker_host, "ws-server token carol").strip()
+    async with connect(
+        fleet.url, ssl=fleet.trust, additional_headers={"Authorization": f"Bearer {token}"}, proxy=None
+    ) as client:
+        assert json.loads(await client.recv())["user"] == "carol"
+
+
 async def test_resume_on_another_connection(fleet: Fleet) -> None:
     room = uuid.uuid4().hex
     async with connection(fleet, "alice") as alice:

@@ -25,7 +25,6 @@ async def new_clients(fleet: Fleet) -> AsyncIterator[list[float]]:
     """Keep opening connections, several at a time; the list holds how long each waited for its welcome."""
     waits: list[float] = []
     stop = asyncio.Event()
-    fleet.token("newcomer")
 
     async def arrive() -> None:
         while not stop.is_set():
@@ -77,7 +76,6 @@ async def test_a_wedged_worker_is_replaced_by_the_watchdog(fleet: Fleet) -> None
 
 async def test_redis_away_and_back(fleet: Fleet) -> None:
     """Without Redis no worker is ready: new clients are told so at once, open ones stay, and nothing is lost."""
-    fleet.token("newcomer")
     async with Witness(fleet).watching() as witness:
         connects = [client.connects for client in witness.subscribers]
         await asyncio.to_thread(fleet.ssh, fleet.redis_host, "systemctl stop redis-server")
