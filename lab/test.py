@@ -77,7 +77,7 @@ def run_stage(name: str) -> bool:
 
 def clear() -> None:
     """End what an earlier or this run of the tests has started, and unmake its hosts."""
-    while strays := [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if is_stray(pid)]:
+    while strays := [pid for pid in processes() if is_stray(pid)]:
         for pid in strays:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -85,6 +85,10 @@ def clear() -> None:
     shutil.rmtree(SCRATCH, ignore_errors=True)
     for command in (["lab/molecule.sh", "destroy"], ["lab/tarball.sh", "clear"]):
         subprocess.run(command, cwd=ROOT, check=True)
+
+
+def processes() -> list[int]:
+    return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
 
 
 def is_stray(pid: int) -> bool:
