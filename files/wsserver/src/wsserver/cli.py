@@ -102,7 +102,7 @@ def _migrate(_: argparse.Namespace) -> int:
         raise BadSettings([f"{settings.variable('postgres_dsn')} is missing; it must be a postgresql:// URL"])
     try:
         applied = asyncio.run(migrate(dsn.get_secret_value()))
-    except (TimeoutError, asyncpg.PostgresError) as exc:
+    except (OSError, ValueError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as exc:
         return _fail(1, f"the schema was not changed: {exc or 'Postgres does not answer'}")
     print(json.dumps({"applied": len(applied), "migrations": applied}))
     return 0

@@ -30,7 +30,7 @@ class Owner(Protocol):
 
 
 class Connection(asyncio.Protocol):
-    __slots__ = ("_holding", "_owner", "heard", "opened_at", "remote", "session", "transport", "wire")
+    __slots__ = ("_owner", "heard", "holding", "opened_at", "remote", "session", "transport", "wire")
 
     def __init__(self, owner: Owner, max_message_bytes: int) -> None:
         self._owner = owner
@@ -39,7 +39,7 @@ class Connection(asyncio.Protocol):
         self.heard = True  # since the last heartbeat
         self.opened_at = asyncio.get_running_loop().time()
         self.remote = ""
-        self._holding = False
+        self.holding = False  # not reading from the client
 
     # asyncio.Protocol.
 
@@ -52,12 +52,14 @@ class Connection(asyncio.Protocol):
         for received in self.wire.receive(data):
             if isinstance(received, Request):
                 self._answer(received)
+                self.data_received(b"")  # what came with the request
             elif self.session is not None:
                 self.session.receive(received)
         self._write_wire()
 
     def eof_received(self) -> None:
         self.wire.receive_eof()
+        self._closing()  # the transport closes by itself, but not before the client has read what is buffered
 
     def pause_writing(self) -> None:
         if self.session is not None:
@@ -78,8 +80,8 @@ class Connection(asyncio.Protocol):
         self.transport.write(data)
 
     def hold_reading(self, hold: bool) -> None:
-        if hold != self._holding and not self.transport.is_closing():
-            self._holding = hold
+        if hold != self.holding and not self.transport.is_closing():
+            self.holding = hold
             if hold:
                 self.transport.pause_reading()
             else:
@@ -99,8 +101,6 @@ class Connection(asyncio.Protocol):
         self.session.flush()
         self.wire.send_close(code, reason)
         self._write_wire()
-        self.hold_reading(False)  # for the client's answer
-        self._closing()
 
     def abort(self) -> None:
         self.transport.abort()
@@ -113,7 +113,7 @@ class Connection(asyncio.Protocol):
             self._owner.connected(self)
 
     def _write_wire(self) -> None:
-        """Write what the protocol itself has to say, behind what the session queued if it ends the connection."""
+        """Write what the protocol itself has to say."""
         writes = self.wire.data_to_send()
         if not writes:
             return
@@ -133,4 +133,5 @@ class Connection(asyncio.Protocol):
     def _closing(self) -> None:
         if self.session is not None and self.session.open:
             self.session.close()
+            self.hold_reading(False)  # for the client's side of the closing handshake
             self._owner.closing(self)

@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from wsserver.auth import mint
 from wsserver.broker.memory import MemoryBroker
 from wsserver.server import Server
-from wsserver.settings import Settings
+from wsserver.settings import load
 
 _TOKEN_TTL_S = 86400
 
@@ -21,7 +21,7 @@ def make_dev_server(port: int) -> tuple[Server, str]:
     """A server on loopback with a secret of its own, and the text that tells how to use it."""
     secret = secrets.token_hex(32)
     origins = frozenset(f"http://{host}:{port}" for host in ("localhost", "127.0.0.1"))
-    settings = Settings(PORT=port, broker="memory", jwt_secret=SecretStr(secret), allowed_origins=origins)
+    settings = load(PORT=port, broker="memory", jwt_secret=SecretStr(secret), allowed_origins=origins)
     page = (resources.files("wsserver") / "dev.html").read_bytes()
     server = Server(settings, MemoryBroker(settings.room_log_length), page)
     return server, _introduction(port, {user: mint(secret, user, _TOKEN_TTL_S) for user in ("alice", "bob")})

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
@@ -20,6 +20,8 @@ from wsserver.messages import Codec, Delivery, Event, Gap, Joined, Message, Posi
 from wsserver.outbox import Outbox
 from wsserver.telemetry import metrics
 from wsserver.telemetry.logs import log
+
+_T = TypeVar("_T")
 
 _READ_LIMIT = 64
 _HEADS_BATCH = 500
@@ -63,7 +65,7 @@ class _Room:
         self.early: list[Message] = []
         self.joining = 0
         self.opening: asyncio.Task[None] | None = None
-        self.syncing: asyncio.Task[None] | None = None
+        self.syncing: asyncio.Task[bool] | None = None
         self.idle_since = time.monotonic()
 
     def has(self, member: Member) -> bool:
@@ -91,7 +93,7 @@ class Hub:
         self._broker = broker
         self._outbox = outbox
         self._rooms: dict[str, _Room] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
 
     # Members.
 
@@ -112,12 +114,11 @@ class Hub:
             steps = None if wanted is None else await self._recover(room, wanted)
             if not member.open:
                 return
-            if wanted is None or steps is None:
-                start = room.position
+            start = room.position if wanted is None or steps is None else wanted
+            if steps is None and not member.paused:
                 room.live.setdefault(member.codec, {})[member] = None
             else:
-                start = wanted
-                room.lagging[member] = _Lag(wanted)
+                room.lagging[member] = _Lag(start)
             joined = Joined(room=name, epoch=str(start.epoch), seq=start.seq, recovered=steps is not None)
             self._send(member, joined)
             if steps is not None:
@@ -195,27 +196,27 @@ class Hub:
             self._sync(room)
 
     def on_available(self) -> None:
-        for room in self._rooms.values():
-            if room.opening is None:
-                self._sync(room)
-                self._feed_all(room)
+        self._spawn(self._compare(grace_s=0))
 
     async def check(self) -> None:
         """Compare every room with its head: a lost message shows even if no other follows. Call every few seconds."""
         await self._drop_idle()
+        await self._compare(_FEED_GRACE_S)
+
+    async def _compare(self, grace_s: float) -> None:
         rooms = [room for room in self._rooms.values() if room.opening is None and room.syncing is None]
         for start in range(0, len(rooms), _HEADS_BATCH):
             try:
-                await self._check_heads(rooms[start : start + _HEADS_BATCH])
+                await self._compare_heads(rooms[start : start + _HEADS_BATCH], grace_s)
             except BrokerUnavailable:
                 return
         for room in rooms:
             self._feed_all(room)
 
-    async def _check_heads(self, rooms: list[_Room]) -> None:
+    async def _compare_heads(self, rooms: list[_Room], grace_s: float) -> None:
         served = [room.position for room in rooms]
         heads = await self._broker.heads([room.name for room in rooms])
-        await asyncio.sleep(_FEED_GRACE_S)
+        await asyncio.sleep(grace_s)
         for room, before, head in zip(rooms, served, heads, strict=True):
             # Behind: a message was lost on its way. Ahead of a head that was read later: the log was.
             if head is None or room.position < head or head < before:
@@ -273,24 +274,28 @@ class Hub:
             _gap(steps, name, position, target.seq)
         return steps
 
-    def _sync(self, room: _Room) -> asyncio.Task[None]:
+    def _sync(self, room: _Room) -> asyncio.Task[bool]:
         """Start to bring the room to its head, unless that is under way."""
         if room.syncing is None:
             room.syncing = self._spawn(self._bring_to_head(room))
         return room.syncing
 
     async def _synced(self, room: _Room) -> None:
-        """Bring the room to the head that the log has now, or later."""
+        """Bring the room to the head that the log has now, or later. Raises BrokerUnavailable."""
         if room.syncing is not None:
             await asyncio.shield(room.syncing)
-        await asyncio.shield(self._sync(room))
+        if not await asyncio.shield(self._sync(room)):
+            raise BrokerUnavailable("the broker is unavailable")
 
-    async def _bring_to_head(self, room: _Room) -> None:
+    async def _bring_to_head(self, room: _Room) -> bool:
+        """Whether it got there."""
         try:
             while True:
+                # What this worker has served or heard of is in the log, unless the log lost its tail.
+                seen = max([room.position, *(message.position for message in room.early)])
                 head = await self._broker.head(room.name)
-                if head < room.position:
-                    head = await self._broker.renew(room.name, room.position)
+                if head < seen:
+                    head = await self._broker.renew(room.name, seen)
                     log.warning("room_log_lost_its_tail", room_epoch=head.epoch)
                 if room.position < head:
                     metrics.ROOM_REPAIRS.inc()
@@ -298,11 +303,10 @@ class Hub:
                     for event, position in await self._replay(room.name, room.position, head):
                         self._advance(room, event, position)
                 self._deliver_early(room)
-                # What is left came after the head was read; were it lost since, it is not to be waited for.
-                if not room.early or room.early[-1].position <= head:
-                    break
+                if not room.early:  # else what is left came after the head was read
+                    return True
         except BrokerUnavailable:
-            pass  # `on_available` or `check` starts again
+            return False  # `on_available` or `check` starts again
         finally:
             room.early.clear()
             room.syncing = None
@@ -320,7 +324,7 @@ class Hub:
     async def _catch_up(self, room: _Room, member: Member, lag: _Lag, steps: list[_Step]) -> None:
         """Feed `member` from its own position to the room's, then make it live."""
         try:
-            while True:
+            while not member.paused:
                 for event, position in steps:
                     if position > room.position:
                         break  # the room has yet to see it, and delivers it live
@@ -343,7 +347,7 @@ class Hub:
         finally:
             lag.feeding = None
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def _spawn(self, work: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)  # the loop itself keeps only weak references
         task.add_done_callback(self._tasks.discard)

@@ -17,7 +17,7 @@ _CONNECT_TIMEOUT_S = 10
 
 
 async def migrate(dsn: str) -> list[str]:
-    """Apply what is missing; returns the names applied. Raises OSError, TimeoutError or asyncpg.PostgresError."""
+    """Apply what is missing; returns the names applied. Raises OSError, or asyncpg's errors."""
     connection = await asyncpg.connect(dsn, timeout=_CONNECT_TIMEOUT_S)
     try:
         async with connection.transaction():

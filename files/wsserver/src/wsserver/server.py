@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import signal
 import socket
 from http import HTTPStatus
+from ipaddress import ip_address
 
 from websockets.http11 import Request, Response
 
@@ -84,7 +86,11 @@ class Server:
         family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
         listening = socket.socket(family, socket.SOCK_STREAM)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind((str(address), port))
+        try:
+            listening.bind((str(address), port))
+        except OSError as exc:
+            listening.close()
+            raise OSError(exc.errno, f"cannot listen: {os.strerror(exc.errno or 0)}", f"{address} port {port}") from exc
         return listening
 
     async def _tell_when_ready(self) -> None:
@@ -123,7 +129,7 @@ class Server:
 
     def respond(self, connection: Connection, request: Request) -> Response:
         path = request.path.partition("?")[0]
-        connection.remote = request.headers.get("X-Real-IP") or _peer(connection)
+        connection.remote = _client_address(connection, request)
         if path == "/ws":
             return self._upgrade(connection, request)
         if request.method != "GET":
@@ -201,6 +207,10 @@ def _who(connection: Connection, session: Session) -> dict[str, str]:
     return {"connection": connection.wire.id.hex, "user": session.identity.user, "ip": connection.remote}
 
 
-def _peer(connection: Connection) -> str:
-    peer = connection.transport.get_extra_info("peername")
-    return str(peer[0]) if peer else ""
+def _client_address(connection: Connection, request: Request) -> str:
+    """The client's address as the edge names it; without an edge, the peer's."""
+    try:
+        return str(ip_address(request.headers["X-Real-IP"]))
+    except (LookupError, ValueError):
+        peer = connection.transport.get_extra_info("peername")
+        return str(peer[0]) if peer else ""

@@ -9,9 +9,12 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from dotenv import dotenv_values
 from pydantic import AfterValidator, BeforeValidator, Field, IPvAnyAddress, SecretStr, ValidationError
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from redis.asyncio.connection import parse_url
+
+from wsserver import envfile
 
 _PREFIX = "WS_"
 
@@ -32,6 +35,11 @@ def _postgres_url(value: SecretStr) -> SecretStr:
     return value
 
 
+def _redis_url(value: str) -> str:
+    parse_url(value)
+    return value
+
+
 class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=_PREFIX, extra="ignore", frozen=True)
 
@@ -44,9 +52,8 @@ class Settings(BaseSettings):
         "", pattern=r"^[\w.-]*$", description="the worker's name in logs: letters, digits, '.', '_' and '-'"
     )
     broker: Literal["redis", "memory"] = Field("redis", description="redis, or memory (one process, nothing kept)")
-    redis_url: str = Field(
+    redis_url: Annotated[str, AfterValidator(_redis_url)] = Field(
         "redis://127.0.0.1:6379/0",
-        pattern=r"^(redis|rediss|unix)://",
         description="where Redis is: unix:///run/redis/redis-server.sock or redis://ADDRESS:PORT/0, without a password",
     )
     redis_username: str | None = Field(None, min_length=1, description="the Redis ACL user")
@@ -100,14 +107,13 @@ class BadSettings(Exception):
         self.problems = problems
 
 
-def load() -> Settings:
-    """The settings of this process's environment. Raises BadSettings."""
+def load(**values: Any) -> Settings:
+    """The settings of this process's environment, but for those given here. Raises BadSettings."""
     problems = _unknown()
     try:
-        settings = Settings()
+        settings = Settings(**values)
     except ValidationError as exc:
-        failed = {str(error["loc"][0]): error["input"] for error in exc.errors()}
-        problems += [_problem(name, value) for name, value in failed.items()]
+        problems += dict.fromkeys(map(_problem, exc.errors()))  # one for each of them
     if problems:
         raise BadSettings(problems)
     return settings
@@ -117,9 +123,7 @@ def use_file(path: Path) -> None:
     """Replace this process's settings by those of an environment file as systemd reads it. Raises OSError."""
     for name in [name for name in os.environ if name.startswith(_PREFIX)]:
         del os.environ[name]
-    with path.open() as stream:
-        values = dotenv_values(stream=stream, interpolate=False)
-    os.environ.update({name: value or "" for name, value in values.items()})
+    os.environ.update(envfile.parse(path.read_text()))
 
 
 def variable(field: str) -> str:
@@ -138,11 +142,11 @@ def _unknown() -> list[str]:
     return problems
 
 
-def _problem(location: str, value: Any) -> str:
-    field = next(f for f in Settings.model_fields if location in (f, variable(f)))
+def _problem(error: ErrorDetails) -> str:
+    field = next(f for f in Settings.model_fields if error["loc"][0] in (f, variable(f)))
     name, description = variable(field), Settings.model_fields[field].description
-    if name not in os.environ:
+    if error["type"] == "missing":
         return f"{name} is missing; it must be {description}"
     secret = "Secret" in str(Settings.model_fields[field].annotation)
-    shown = "(hidden)" if secret else repr(os.environ[name])
+    shown = "(hidden)" if secret else repr(os.environ.get(name, error["input"]))
     return f"{name} is {shown}; it must be {description}"

@@ -16,7 +16,8 @@ _CLOSING_S = 5.0
 class Sweep:
     """All connections of this worker, in as many buckets as a heartbeat has seconds: each second visits one.
 
-    heartbeat_s: seconds between two pings of a connection; one that is silent from one ping to the next is dead.
+    heartbeat_s: seconds between two pings of a connection; one that is silent from one ping to the next is dead,
+    unless it is this worker that does not listen.
     slow_client_s: how long a client may leave its full buffer unread.
     """
 
@@ -53,7 +54,7 @@ class Sweep:
         self._bucket(connection).pop(connection, None)
 
     def _bucket(self, connection: Connection) -> dict[Connection, None]:
-        return self._buckets[hash(connection) % len(self._buckets)]
+        return self._buckets[connection.wire.id.int % len(self._buckets)]
 
     def tick(self) -> None:
         """Call once a second."""
@@ -71,7 +72,7 @@ class Sweep:
         if session is not None and session.paused:
             if now - session.paused_at > self._slow_client_s:
                 connection.close(CloseCode.TRY_AGAIN_LATER, "too slow")
-        elif not connection.heard:
+        elif not connection.heard and not connection.holding:
             connection.close(CloseCode.INTERNAL_ERROR, "no answer to pings")
         else:
             connection.heard = False

@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 
 from websockets.frames import CloseCode, Frame, Opcode
 from websockets.http11 import Request
-from websockets.protocol import OPEN, SEND_EOF
+from websockets.protocol import CONNECTING, OPEN, SEND_EOF, Protocol
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
@@ -21,7 +21,16 @@ _QUIET.setLevel(logging.WARNING)
 _BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
-class Wire(ServerProtocol):
+class _AfterAnswer(Protocol):
+    """Leaves frames that came with the request alone until it is answered: what they cause goes behind that."""
+
+    def parse(self) -> Generator[None]:
+        while self.state is CONNECTING:
+            yield
+        yield from super().parse()
+
+
+class Wire(ServerProtocol, _AfterAnswer):
     """`ServerProtocol` that joins fragments, accepts text only, and offers the `bearer` subprotocol."""
 
     def __init__(self, max_message_bytes: int) -> None:
@@ -33,8 +42,9 @@ class Wire(ServerProtocol):
         return bearer if bearer in subprotocols else None
 
     def receive(self, data: bytes) -> list[Request | bytes]:
-        """Requests (at most one) and complete text messages in `data`; the library keeps what is incomplete.
+        """A request, or the complete text messages in `data`; the library keeps what is incomplete.
 
+        Call it with no data after a request was answered, for the messages that came with it.
         Afterwards `data_to_send()` holds what the protocol itself answers: pongs, closes.
         """
         self.receive_data(data)

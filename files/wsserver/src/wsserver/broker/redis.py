@@ -37,6 +37,8 @@ from wsserver.telemetry.logs import log
 
 _SHARDS = 16
 _DEDUPE_TTL_S = 300
+# A burst of joins waits its turn; that says nothing about Redis.
+_READ_WAIT_S = 15.0
 # An unanswered command or ping means that Redis is gone; both are far above a healthy Redis's pauses.
 _COMMAND_TIMEOUT_S = 3.0
 _CHECK_INTERVAL_S = 2.0
@@ -84,26 +86,31 @@ def _script(name: str) -> str:
     return (scripts / "room.lua").read_text() + (scripts / name).read_text()
 
 
+def _client(url: str, username: str | None, password: str | None, connections: int) -> Redis:
+    pool = BlockingConnectionPool.from_url(
+        url,
+        username=username,
+        password=password,
+        max_connections=connections,
+        timeout=_READ_WAIT_S,
+        protocol=2,
+        socket_timeout=_COMMAND_TIMEOUT_S,
+        socket_connect_timeout=_COMMAND_TIMEOUT_S,
+        retry=Retry(NoBackoff(), 0),  # what is to be done again, `run` and the hub decide
+    )
+    return Redis.from_pool(pool)
+
+
 class RedisBroker:
-    """One connection carries the live feed, one the publishes in order, a few more the reads."""
+    """One connection carries the live feed, one the publishes in order, one the checks, a few more the reads."""
 
     def __init__(self, url: str, username: str | None, password: str | None, log_length: int, room_ttl_s: int) -> None:
         self.available = False
         self._log_length = log_length
         self._room_ttl_s = room_ttl_s
-        self._pool = BlockingConnectionPool.from_url(
-            url,
-            username=username,
-            password=password,
-            max_connections=8,
-            timeout=_COMMAND_TIMEOUT_S,
-            protocol=2,
-            socket_timeout=_COMMAND_TIMEOUT_S,
-            socket_connect_timeout=_COMMAND_TIMEOUT_S,
-            # A publish that is sent twice could land twice; whoever sent it decides, by its id.
-            retry=Retry(NoBackoff(), 0),
-        )
-        self._redis: Redis = Redis(connection_pool=self._pool)
+        self._redis = _client(url, username, password, connections=8)
+        self._control = _client(url, username, password, connections=1)
+        self._publisher: AbstractConnection | None = None
         self._publish_sha = ""
         self._head = self._redis.register_script(_script("head.lua"))
         self._renew = self._redis.register_script(_script("renew.lua"))
@@ -140,13 +147,16 @@ class RedisBroker:
                 delay = min(delay * 2 or 0.05, _RETRY_DELAY_MAX_S)
         finally:
             await self._disconnected()
-            await self._pool.aclose()
+            await self._redis.aclose()
+            await self._control.aclose()
 
     async def _connect(self, tasks: asyncio.TaskGroup, listener: Listener) -> None:
-        self._publish_sha = await self._redis.script_load(_script("publish.lua"))
+        # Before `life` is asked for: no publish reaches a Redis that was started after that with the life
+        # of the one before.
+        self._publisher = await self._dedicated()
+        self._publish_sha = await self._control.script_load(_script("publish.lua"))
         self._life = await self._current_life()
-        self._feed = self._pool.make_connection()  # type: ignore[no-untyped-call]
-        await self._feed.connect()
+        self._feed = await self._dedicated()
         self._feed_heard = time.monotonic()
         tasks.create_task(self._read_feed(self._feed, listener))
         channels = list(self._channels)
@@ -157,6 +167,11 @@ class RedisBroker:
             await asyncio.gather(*confirmed)
         self.available = True
 
+    async def _dedicated(self) -> AbstractConnection:
+        connection: AbstractConnection = self._redis.connection_pool.make_connection()  # type: ignore[no-untyped-call]
+        await connection.connect()  # type: ignore[no-untyped-call]
+        return connection
+
     async def _disconnected(self) -> None:
         self.available = False
         queue, self._queue = self._queue, []
@@ -165,16 +180,17 @@ class RedisBroker:
         for confirmation in self._confirmations.values():
             _fail(confirmation, BrokerUnavailable("the broker is unavailable"))
         self._confirmations.clear()
-        if self._feed is not None:
-            feed, self._feed = self._feed, None
-            await feed.disconnect(nowait=True)
+        for connection in (self._feed, self._publisher):
+            if connection is not None:
+                await connection.disconnect(nowait=True)
+        self._feed = self._publisher = None
 
     async def _current_life(self) -> str:
         """See scripts/room.lua."""
-        settings = await self._redis.config_get("append*")
+        settings = await self._control.config_get("append*")
         if settings["appendonly"] == "yes" and settings["appendfsync"] == "always":
             return "aof"
-        server = await self._redis.info("server")
+        server = await self._control.info("server")
         return str(server["run_id"])
 
     async def _check(self) -> None:
@@ -198,7 +214,8 @@ class RedisBroker:
         try:
             await self._feed.send_command("SUBSCRIBE", channel)
             await confirmation
-        except (RedisError, OSError) as exc:
+        except (RedisError, OSError, BrokerUnavailable) as exc:
+            self._channels.pop(channel, None)
             raise BrokerUnavailable("the broker is unavailable") from exc
 
     async def unsubscribe(self, room: str) -> None:
@@ -260,16 +277,17 @@ class RedisBroker:
 
     async def _send_publishes(self) -> None:
         """One pipeline at a time, in order; whatever arrives meanwhile makes the next."""
+        assert self._publisher is not None
+        connection = self._publisher
         while True:
             await self._queued.wait()
             batch, self._queue = self._queue[:_PUBLISH_BATCH], self._queue[_PUBLISH_BATCH:]
             if not self._queue:
                 self._queued.clear()
-            pipeline = self._redis.pipeline(transaction=False)
-            for arguments, _ in batch:
-                pipeline.evalsha(self._publish_sha, 4, *arguments)
+            commands = [("EVALSHA", self._publish_sha, 4, *arguments) for arguments, _ in batch]
             try:
-                replies = await pipeline.execute(raise_on_error=False)
+                await connection.send_packed_command(connection.pack_commands(commands))
+                replies = [await _reply(connection) for _ in batch]
             except BaseException:
                 unknown = OutcomeUnknown("the broker's answer was lost; repeat the publish with the same id")
                 for _, future in batch:
@@ -321,6 +339,13 @@ class RedisBroker:
         return [message for message in messages if message is not None]
 
 
+async def _reply(connection: AbstractConnection) -> Any:
+    try:
+        return await connection.read_response()
+    except ResponseError as exc:  # of this command alone
+        return exc
+
+
 @asynccontextmanager
 async def _reading() -> AsyncIterator[None]:
     try:
@@ -332,6 +357,7 @@ async def _reading() -> AsyncIterator[None]:
 def _fail(future: asyncio.Future[Any], exc: BrokerError) -> None:
     if not future.done():
         future.set_exception(exc)
+        future.exception()  # whoever waited for it may be gone; that is no fault to report
 
 
 def _broker_error(reply: Exception) -> BrokerError:

@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: MIT
+"""A broker that misbehaves on command, within what `wsserver.broker` allows.
+
+Its live feed drops, delays and repeats messages but never reorders them; its log trims, expires, loses its tail
+and begins new epochs; its reads take their time and fail.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+from wsserver.broker import BrokerUnavailable, Listener, Published
+from wsserver.messages import Message, Position
+
+
+class RoomLog:
+    def __init__(self) -> None:
+        self.head: Position | None = None
+        self.entries: dict[Position, Message] = {}
+        # The next use begins a new epoch, as after a restart that may have cost the tail.
+        self.new_life = False
+        # The tail is lost and nobody has noticed: a publish now would use a seq twice.
+        self.sealed = False
+
+
+class UnreliableBroker:
+    def __init__(self) -> None:
+        self.available = True
+        self.reads_work = True
+        self.read_delay_s = 0.0
+        self.failing_reads = 0
+        self.logs: dict[str, RoomLog] = {}
+        self.published: dict[tuple[str, Position], Message] = {}
+        self.feed: deque[Message] = deque()
+        self._clock = 1_000
+        self._connection = 0
+        self._wanted: set[str] = set()
+        self.subscribed: set[str] = set()
+        self._listener: Listener | None = None
+
+    # What happens to it.
+
+    def publish_now(self, room: str) -> Position | None:
+        log = self._log(room)
+        if log.sealed:
+            return None
+        position = self._open(log).next()
+        message = Message(room, position, "someone", 0.0, b'"%d-%d"' % position)
+        log.head = position
+        log.entries[position] = self.published[room, position] = message
+        if room in self.subscribed:
+            self.feed.append(message)
+        return position
+
+    def deliver(self, fate: str) -> None:
+        if not self.feed or fate == "delay":
+            return
+        message = self.feed.popleft()
+        assert self._listener is not None
+        for _ in range({"drop": 0, "deliver": 1, "repeat": 2}[fate]):
+            self._listener.on_message(message)
+
+    def trim(self, room: str, keep: int) -> None:
+        log = self._log(room)
+        for position in sorted(log.entries)[: len(log.entries) - keep]:
+            del log.entries[position]
+
+    def expire(self, room: str) -> None:
+        self.logs[room] = RoomLog()
+
+    def begin_life(self, room: str) -> None:
+        self._log(room).new_life = True
+
+    def lose_tail(self, room: str, count: int, noticed: bool) -> None:
+        log = self._log(room)
+        if log.head is None:
+            return
+        lost = [Position(log.head.epoch, seq) for seq in range(max(1, log.head.seq - count + 1), log.head.seq + 1)]
+        for position in lost:
+            log.entries.pop(position, None)
+        if lost:
+            log.head = Position(log.head.epoch, lost[0].seq - 1)
+            log.sealed = not noticed
+            log.new_life = log.new_life or noticed
+
+    def disconnect(self, reads_too: bool) -> None:
+        self.available = False
+        self.reads_work = self.reads_work and not reads_too
+        self._connection += 1
+        self.subscribed.clear()
+        self.feed.clear()
+
+    def connect(self) -> None:
+        self.reads_work = True
+        if not self.available:
+            self.subscribed = set(self._wanted)
+            self.available = True
+            assert self._listener is not None
+            self._listener.on_available()
+
+    def listen(self, listener: Listener) -> None:
+        self._listener = listener
+
+    def reaches(self, room: str, position: Position) -> bool:
+        return position in self._log(room).entries
+
+    def head_now(self, room: str) -> Position | None:
+        return self._log(room).head
+
+    # Broker.
+
+    async def run(self, listener: Listener) -> None:
+        raise NotImplementedError
+
+    def publish(self, room: str, user: str, id: str, data: bytes) -> asyncio.Future[Published]:
+        raise NotImplementedError
+
+    async def subscribe(self, room: str) -> None:
+        if not self.available:
+            raise BrokerUnavailable("away")
+        connection = self._connection
+        self._wanted.add(room)
+        for subscribed in (False, True):
+            await asyncio.sleep(self.read_delay_s)
+            if connection != self._connection:
+                self._wanted.discard(room)
+                raise BrokerUnavailable("away")
+            if not subscribed:
+                self.subscribed.add(room)
+
+    async def unsubscribe(self, room: str) -> None:
+        self._wanted.discard(room)
+        self.subscribed.discard(room)
+        await asyncio.sleep(self.read_delay_s)
+
+    async def head(self, room: str) -> Position:
+        await self._before()
+        head = self._open(self._log(room))
+        await self._after()
+        return head
+
+    async def heads(self, rooms: list[str]) -> list[Position | None]:
+        await self._before()
+        heads = [self._log(room).head for room in rooms]
+        await self._after()
+        return heads
+
+    async def renew(self, room: str, seen: Position) -> Position:
+        await self._before()
+        log = self._log(room)
+        head = self._open(log)
+        if head < seen:
+            log.new_life = True
+            head = self._open(log, after=seen.epoch)
+        await self._after()
+        return head
+
+    async def read(self, room: str, after: Position, limit: int) -> list[Message]:
+        await self._before()
+        entries = self._log(room).entries
+        # Few at a time, so that a replay takes several reads.
+        found = [entries[position] for position in sorted(entries) if position > after][: min(limit, 3)]
+        await self._after()
+        return found
+
+    async def _before(self) -> None:
+        await asyncio.sleep(self.read_delay_s)
+        self._fail_if_away()
+        if self.failing_reads:
+            self.failing_reads -= 1
+            raise BrokerUnavailable("this read failed")
+
+    async def _after(self) -> None:
+        await asyncio.sleep(self.read_delay_s)
+        self._fail_if_away()
+
+    def _fail_if_away(self) -> None:
+        if not self.reads_work:
+            raise BrokerUnavailable("away")
+
+    def _log(self, room: str) -> RoomLog:
+        return self.logs.setdefault(room, RoomLog())
+
+    def _open(self, log: RoomLog, after: int = 0) -> Position:
+        if log.head is None or log.new_life:
+            self._clock = max(self._clock + 10, after + 1)
+            log.head, log.new_life, log.sealed = Position(self._clock, 0), False, False
+        return log.head

@@ -1,0 +1,576 @@
+# SPDX-License-Identifier: MIT
+"""The promise, under a broker that does everything a broker may do to it: each member of a room sees every position
+once and in order, `gap` only where the log no longer reaches and `reset` only into a new epoch.
+
+Hypothesis chooses what happens and in which order; whatever breaks, it shrinks to the few steps that break it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from functools import partial
+from typing import Any
+
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from support.broker import UnreliableBroker
+from support.clock import JumpingLoop
+from support.wire import server_frames
+
+from wsserver import hub as hub_module
+from wsserver.auth import Identity
+from wsserver.hub import Hub
+from wsserver.messages import JsonCodec, Position
+from wsserver.outbox import Outbox
+from wsserver.session import Session
+
+ROOMS = ("r1", "r2")
+CLIENTS = 4
+BUFFER = 600  # bytes, about five messages
+
+
+class Client:
+    """A session whose socket is a buffer with a limit, and a reader that checks all it is sent."""
+
+    def __init__(self, hub: Hub, broker: UnreliableBroker, outbox: Outbox, codec: JsonCodec) -> None:
+        self.broker = broker
+        self.reading = True
+        self.buffer = bytearray()
+        self.at: dict[str, Position] = {}
+        self.last: dict[str, Position] = {}
+        self.waiting: dict[str, list[Position | None]] = {room: [] for room in ROOMS}
+        self.errors = 0
+        self.session = Session(Identity("c", 2e9), codec, self, hub, broker, outbox)
+
+    # Outlet of the session.
+
+    def write(self, data: bytes) -> None:
+        frames = server_frames(data)
+        if self.session.paused:
+            events = [frame.event["type"] for frame in frames]
+            assert "message" not in events, "delivered to a client whose buffer is full"
+        self.buffer += data
+        if not self.reading and not self.session.paused and len(self.buffer) > BUFFER:
+            self.session.pause()
+        self.read()
+
+    def hold_reading(self, hold: bool) -> None:
+        self.held = hold
+
+    # The client's side.
+
+    def send(self, **command: Any) -> None:
+        self.session.receive(json.dumps(command).encode())
+
+    def join(self, room: str, since: Position | None) -> None:
+        self.waiting[room].append(since)
+        resume = {"epoch": str(since.epoch), "seq": since.seq} if since else None
+        self.send(type="join", room=room, since=resume)
+
+    def set_reading(self, reading: bool) -> None:
+        self.reading = reading
+        self.read()
+
+    def read(self) -> None:
+        if self.reading:
+            data, self.buffer = bytes(self.buffer), bytearray()
+            for frame in server_frames(data):
+                self.on_event(frame.event)
+            if self.session.paused:
+                self.session.resume()
+
+    def on_event(self, event: dict[str, Any]) -> None:
+        room = event.get("room", "")
+        match event["type"]:
+            case "joined":
+                self.on_joined(room, self.waiting[room].pop(0), Position(int(event["epoch"]), event["seq"]), event)
+            case "message":
+                position = self.at[room].next()
+                assert event["seq"] == position.seq, f"after {self.at[room]}"
+                assert event["data"] == f"{position.epoch}-{position.seq}"
+                assert (room, position) in self.broker.published
+                self.at[room] = self.last[room] = position
+            case "gap":
+                at = self.at[room]
+                assert event["from"] == at.seq + 1
+                assert event["to"] >= event["from"]
+                for seq in range(event["from"], event["to"] + 1):
+                    assert not self.broker.reaches(room, Position(at.epoch, seq)), "a gap that the log could fill"
+                self.at[room] = self.last[room] = Position(at.epoch, event["to"])
+            case "reset":
+                at, new = self.at[room], Position(int(event["epoch"]), event["seq"])
+                assert new.epoch > at.epoch
+                assert new.seq == 0
+                between = [p for r, p in self.broker.published if r == room and at < p < new]
+                assert not any(self.broker.reaches(room, p) for p in between), "a reset past messages in the log"
+                self.at[room] = self.last[room] = new
+            case "left":
+                self.at.pop(room, None)
+            case "error":
+                assert event["code"] == "unavailable"
+                room = event["message"].removeprefix("join of ").partition(":")[0]
+                self.waiting[room].pop(0)
+                self.at.pop(room, None)
+            case other:
+                raise AssertionError(other)
+
+    def on_joined(self, room: str, since: Position | None, start: Position, event: dict[str, Any]) -> None:
+        head = self.broker.head_now(room)
+        if event["recovered"]:
+            assert start == since
+        elif since is not None and head is not None and (room, since) in self.broker.published:
+            reachable = since.epoch == head.epoch and since < head and self.broker.reaches(room, since.next())
+            assert not reachable, "not recovered, though the log reaches"
+            assert since != head, "not recovered at the head"
+        self.at[room] = self.last[room] = start
+
+
+clients = st.integers(0, CLIENTS - 1)
+rooms = st.sampled_from(ROOMS)
+fates = st.sampled_from(["deliver", "deliver", "deliver", "drop", "repeat", "delay"])
+
+
+class HubMachine(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr(hub_module, "_IDLE_ROOM_S", -1.0)  # drop a room in the first check that finds it empty
+        self.loop = JumpingLoop()
+        self.failures: list[dict[str, Any]] = []
+        self.loop.set_exception_handler(lambda _, context: self.failures.append(context))
+        self.broker = UnreliableBroker()
+        self.outbox = Outbox()
+        self.hub = Hub(self.broker, self.outbox)
+        self.broker.listen(self.hub)
+        self.codecs = [JsonCodec(), JsonCodec()]
+        self.clients = [self.new_client(index) for index in range(CLIENTS)]
+        self.checking: list[asyncio.Task[None]] = []
+
+    def new_client(self, index: int) -> Client:
+        return Client(self.hub, self.broker, self.outbox, self.codecs[index % 2])
+
+    def run(self, seconds: float = 0.0, turns: int = 0) -> None:
+        async def pass_time() -> None:
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            if seconds:
+                await asyncio.sleep(seconds)
+
+        self.loop.run_until_complete(pass_time())
+
+    def now(self, act: Any) -> None:
+        """Call `act` inside the loop, where sessions and hub live."""
+
+        async def inside() -> None:
+            act()
+
+        self.loop.run_until_complete(inside())
+
+    # The world.
+
+    @initialize()
+    def everybody_joins(self) -> None:
+        for client in self.clients:
+            for room in ROOMS:
+                self.now(partial(client.join, room, None))
+        self.run(seconds=0.1)
+
+    @rule(room=rooms, fates=st.lists(fates, min_size=1, max_size=8), turns=st.integers(0, 3))
+    def traffic(self, room: str, fates: list[str], turns: int) -> None:
+        for fate in fates:
+            self.broker.publish_now(room)
+            self.now(partial(self.broker.deliver, fate))
+            self.run(turns=turns)
+
+    @rule(room=rooms, count=st.integers(1, 8))
+    def publish(self, room: str, count: int) -> None:
+        for _ in range(count):
+            self.broker.publish_now(room)
+
+    @rule(fates=st.lists(fates, min_size=1, max_size=8))
+    def feed(self, fates: list[str]) -> None:
+        self.now(lambda: [self.broker.deliver(fate) for fate in fates])
+
+    @rule(turns=st.integers(1, 6))
+    def a_few_turns(self, turns: int) -> None:
+        self.run(turns=turns)
+
+    @rule(seconds=st.sampled_from([0.1, 1.0, 10.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.run(seconds=seconds)
+
+    @rule(room=rooms, keep=st.integers(0, 3))
+    def trim(self, room: str, keep: int) -> None:
+        self.broker.trim(room, keep)
+
+    @rule(room=rooms)
+    def expire(self, room: str) -> None:
+        self.broker.expire(room)
+
+    @rule(room=rooms)
+    def begin_life(self, room: str) -> None:
+        self.broker.begin_life(room)
+
+    @rule(room=rooms, count=st.integers(1, 3), noticed=st.booleans())
+    def lose_tail(self, room: str, count: int, noticed: bool) -> None:
+        self.broker.lose_tail(room, count, noticed)
+
+    @rule(delay_s=st.sampled_from([0.0, 0.0, 0.05, 0.3, 2.0]))
+    def reads_take(self, delay_s: float) -> None:
+        self.broker.read_delay_s = delay_s
+
+    @rule(count=st.integers(1, 3))
+    def reads_fail(self, count: int) -> None:
+        self.broker.failing_reads = count
+
+    @precondition(lambda self: self.broker.available)
+    @rule(reads_too=st.booleans())
+    def disconnect(self, reads_too: bool) -> None:
+        self.broker.disconnect(reads_too)
+
+    @rule()
+    def connect(self) -> None:
+        self.now(self.broker.connect)
+
+    @rule()
+    def check(self) -> None:
+        self.checking.append(self.loop.create_task(self.hub.check()))
+
+    # Clients.
+
+    @rule(client=clients, room=rooms, since=st.sampled_from(["none", "last", "last", "older", "odd"]))
+    def join(self, client: int, room: str, since: str) -> None:
+        one = self.clients[client]
+        last = one.last.get(room)
+        position = None
+        if last is not None and since != "none":
+            position = {
+                "last": last,
+                "older": Position(last.epoch, max(0, last.seq - 2)),
+                "odd": Position(last.epoch + 1, last.seq + 7),
+            }[since]
+        self.now(lambda: one.join(room, position))
+
+    @rule(client=clients, room=rooms)
+    def leave(self, client: int, room: str) -> None:
+        self.now(lambda: self.clients[client].send(type="leave", room=room))
+
+    @rule(client=clients, reading=st.booleans())
+    def reading(self, client: int, reading: bool) -> None:
+        self.now(lambda: self.clients[client].set_reading(reading))
+
+    @rule(client=clients)
+    def reconnect(self, client: int) -> None:
+        """The client goes, and comes again with what it remembers."""
+        old = self.clients[client]
+        self.now(old.session.close)
+        new = self.clients[client] = self.new_client(client)
+        new.last = dict(old.last)
+        for room, position in new.last.items():
+            self.now(partial(new.join, room, position))
+
+    # Judgement.
+
+    @invariant()
+    def nothing_fails_in_secret(self) -> None:
+        assert not self.failures
+        for task in self.checking:
+            if task.done():
+                task.result()
+
+    def teardown(self) -> None:
+        try:
+            if not self.failures:
+                self.heal()
+                self.everybody_is_at_the_head()
+        finally:
+            for task in asyncio.all_tasks(self.loop):
+                task.cancel()
+            self.run(turns=3)
+            self.loop.close()
+            self.patch.undo()
+
+    def heal(self) -> None:
+        self.broker.read_delay_s = 0.0
+        self.broker.failing_reads = 0
+        self.now(self.broker.connect)
+        self.now(lambda: [client.set_reading(True) for client in self.clients])
+        for _ in range(2):
+            self.run(seconds=10)
+            self.loop.run_until_complete(self.hub.check())
+        self.run(seconds=10)
+
+    def everybody_is_at_the_head(self) -> None:
+        self.nothing_fails_in_secret()
+        for client in self.clients:
+            assert not any(client.waiting.values()), "a join without an answer"
+            for room, position in client.at.items():
+                assert position == self.broker.head_now(room), f"left behind in {room}"
+
+
+TestHub = HubMachine.TestCase
+
+
+class Scene:
+    """A hub with clients, and the steps that the tests below take one by one."""
+
+    def __init__(self) -> None:
+        self.broker = UnreliableBroker()
+        self.outbox = Outbox()
+        self.hub = Hub(self.broker, self.outbox)
+        self.broker.listen(self.hub)
+        self.codec = JsonCodec()
+
+    def client(self) -> Client:
+        return Client(self.hub, self.broker, self.outbox, self.codec)
+
+    async def joined(self, since: Position | None = None) -> Client:
+        client = self.client()
+        client.join("r1", since)
+        await asyncio.sleep(0.1)
+        assert "r1" in client.at
+        return client
+
+    def traffic(self, *fates: str) -> None:
+        for fate in fates:
+            self.broker.publish_now("r1")
+            self.broker.deliver(fate)
+
+    def at_head(self, client: Client) -> bool:
+        return client.at["r1"] == self.broker.head_now("r1")
+
+
+def scene_test(test: Any) -> Any:
+    """Run the coroutine on a clock that jumps."""
+
+    def run() -> None:
+        loop = JumpingLoop()
+        failures: list[Any] = []
+        loop.set_exception_handler(lambda _, context: failures.append(context))
+        try:
+            loop.run_until_complete(test(Scene()))
+        finally:
+            loop.close()
+        assert not failures
+
+    run.__name__ = test.__name__
+    run.__doc__ = test.__doc__
+    return run
+
+
+@scene_test
+async def test_a_hole_in_the_feed_is_filled_at_once(scene: Scene) -> None:
+    client = await scene.joined()
+    scene.traffic("deliver", "drop", "drop", "deliver")
+    await asyncio.sleep(0.1)
+    assert scene.at_head(client)
+
+
+@scene_test
+async def test_a_lost_last_message_is_found_by_the_check(scene: Scene) -> None:
+    client = await scene.joined()
+    scene.traffic("deliver", "drop")
+    await scene.hub.check()
+    await asyncio.sleep(0.1)
+    assert scene.at_head(client)
+
+
+@scene_test
+async def test_what_was_missed_while_the_feed_was_away_comes_when_it_is_back(scene: Scene) -> None:
+    client = await scene.joined()
+    scene.broker.disconnect(reads_too=False)
+    scene.traffic("deliver", "deliver")
+    scene.broker.connect()
+    await asyncio.sleep(0.1)
+    assert scene.at_head(client)
+
+
+@scene_test
+async def test_messages_between_subscription_and_head_are_neither_lost_nor_repeated(scene: Scene) -> None:
+    scene.broker.read_delay_s = 1.0
+    client = scene.client()
+    client.join("r1", None)
+    for _ in range(12):
+        scene.traffic("deliver")
+        await asyncio.sleep(0.5)
+    assert scene.at_head(client)
+
+
+@scene_test
+async def test_a_client_that_reads_again_is_refilled_at_once(scene: Scene) -> None:
+    client, other = await scene.joined(), await scene.joined()
+    client.set_reading(False)
+    for _ in range(30):
+        scene.traffic("deliver")
+        await asyncio.sleep(0)
+    assert client.session.paused
+    assert scene.at_head(other), "others wait for a slow client"
+    client.set_reading(True)
+    await asyncio.sleep(0.1)
+    assert scene.at_head(client)
+
+
+@scene_test
+async def test_a_position_that_another_worker_delivered_first_is_recovered(scene: Scene) -> None:
+    client = await scene.joined()
+    scene.traffic("deliver", "drop", "drop")
+    ahead = scene.broker.head_now("r1")
+    assert ahead is not None
+    comer = await scene.joined(since=ahead)
+    assert comer.at["r1"] == ahead
+    scene.traffic("deliver")
+    await asyncio.sleep(0.1)
+    assert scene.at_head(comer)
+    assert scene.at_head(client)
+
+
+@scene_test
+async def test_an_old_position_is_recovered_and_a_trimmed_one_is_not(scene: Scene) -> None:
+    client = await scene.joined()
+    start = client.at["r1"]
+    scene.traffic(*["deliver"] * 20)
+    await asyncio.sleep(0.1)
+    comer = await scene.joined(since=start)  # `on_event` checks that it starts there and misses nothing
+    assert scene.at_head(comer)
+    scene.broker.trim("r1", keep=5)
+    late = scene.client()
+    late.join("r1", start)
+    await asyncio.sleep(0.1)
+    assert scene.at_head(late)
+
+
+@scene_test
+async def test_a_client_whose_buffer_fills_during_its_join_is_not_served_live(scene: Scene) -> None:
+    await scene.joined()
+    scene.broker.read_delay_s = 1.0
+    client = scene.client()
+    client.join("r1", Position(1, 1))
+    client.reading = False
+    await asyncio.sleep(0.1)
+    client.session.pause()
+    await asyncio.sleep(10)
+    scene.traffic("deliver", "deliver")  # `write` fails if they reach it
+    await asyncio.sleep(10)
+    client.set_reading(True)
+    await asyncio.sleep(10)
+    assert scene.at_head(client)
+
+
+@scene_test
+async def test_a_client_whose_buffer_fills_while_the_log_is_read_for_it_gets_no_more(scene: Scene) -> None:
+    start = (await scene.joined()).at["r1"]
+    scene.traffic(*["deliver"] * 9)
+    scene.broker.read_delay_s = 0.25
+    client = scene.client()
+    client.reading = False
+    client.join("r1", start)
+    await asyncio.sleep(0.75)  # the first three are there, the next are being read
+    client.session.pause()
+    await asyncio.sleep(5)
+    client.set_reading(True)
+    await asyncio.sleep(5)
+    assert scene.at_head(client)
+
+
+@scene_test
+async def test_a_refill_that_failed_is_taken_up_by_the_check(scene: Scene) -> None:
+    start = (await scene.joined()).at["r1"]
+    scene.traffic(*["deliver"] * 9)
+    await asyncio.sleep(0.1)
+    client = scene.client()
+    client.join("r1", start)
+    await asyncio.sleep(0)
+    while client.at.get("r1") is None:  # noqa: ASYNC110 - by turns of the loop
+        await asyncio.sleep(0)
+    scene.broker.failing_reads = 1
+    await asyncio.sleep(0.1)
+    assert not scene.at_head(client)
+    await scene.hub.check()
+    await asyncio.sleep(0.1)
+    assert scene.at_head(client)
+
+
+@scene_test
+async def test_a_join_that_cannot_be_decided_fails_rather_than_giving_up_the_position(scene: Scene) -> None:
+    await scene.joined()
+    scene.traffic("deliver", "drop")
+    ahead = scene.broker.head_now("r1")
+    scene.broker.failing_reads = 1
+    client = scene.client()
+    client.join("r1", ahead)
+    await asyncio.sleep(0.1)
+    assert "r1" not in client.at
+    assert not client.waiting["r1"], "no answer"
+    assert client.session.rooms == set()
+
+
+@scene_test
+async def test_a_tail_that_was_heard_of_and_lost_is_not_waited_for(scene: Scene) -> None:
+    client = await scene.joined()
+    scene.traffic("deliver", "drop", "delay")
+    scene.broker.lose_tail("r1", 1, noticed=False)
+    scene.broker.deliver("deliver")
+    await asyncio.sleep(1)
+    scene.traffic("deliver")
+    await asyncio.sleep(1)
+    assert scene.at_head(client)
+
+
+@scene_test
+async def test_a_new_epoch_comes_after_the_tail_of_the_old_one(scene: Scene) -> None:
+    client = await scene.joined()
+    first = client.at["r1"].epoch
+    scene.traffic("deliver", "drop", "drop")
+    scene.broker.begin_life("r1")
+    scene.traffic("drop", "deliver")
+    await asyncio.sleep(0.1)
+    assert client.at["r1"].epoch > first
+    assert scene.at_head(client)
+
+
+@scene_test
+async def test_a_room_that_nobody_uses_is_given_up_and_can_be_joined_again(scene: Scene) -> None:
+    client = await scene.joined()
+    client.send(type="leave", room="r1")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hub_module, "_IDLE_ROOM_S", -1.0)
+        await scene.hub.check()
+    assert scene.broker.subscribed == set()
+    scene.traffic("deliver")
+    client.join("r1", None)
+    await asyncio.sleep(0.1)
+    scene.traffic("deliver")
+    await asyncio.sleep(0.1)
+    assert scene.at_head(client)
+
+
+@scene_test
+async def test_commands_behind_a_join_wait_for_it_in_order(scene: Scene) -> None:
+    scene.broker.read_delay_s = 1.0
+    client = scene.client()
+    client.join("r1", None)
+    client.send(type="leave", room="r1")
+    client.join("r1", None)
+    assert client.held
+    await asyncio.sleep(20)
+    assert not client.held
+    assert scene.at_head(client)
+    scene.traffic("deliver")
+    await asyncio.sleep(0.1)
+    assert scene.at_head(client)
+
+
+@scene_test
+async def test_a_client_that_goes_during_its_join_leaves_nothing(scene: Scene) -> None:
+    scene.broker.read_delay_s = 1.0
+    client = scene.client()
+    client.join("r1", None)
+    await asyncio.sleep(0.5)
+    client.session.close()
+    await asyncio.sleep(10)
+    scene.traffic("deliver")
+    await asyncio.sleep(1)
+    assert client.buffer == b""
+    assert client.at == {}
