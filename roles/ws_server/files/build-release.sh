@@ -12,21 +12,26 @@ umask 022 # all may read a release, whatever umask root has
 source=$1 release=$2 version=$3
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 PIP_ROOT_USER_ACTION=ignore
 
+pip() {
+    "$source/venv/bin/pip" --quiet "$@"
+}
+into_release() {
+    pip --python "$release/bin/python" install --no-compile "$@"
+}
+
 rm -rf "$release"
 python3 -m venv "$source/venv"
-pip="$source/venv/bin/pip --quiet"
 
 # The worker shall report the release's version, digest and all.
 sed -i "s/^__version__.*=.*/__version__ = \"$version\"/" "$source/src/wsserver/__init__.py"
 
-$pip install --require-hashes --only-binary :all: --requirement "$source/requirements-build.txt"
-$pip wheel --no-build-isolation --no-deps --no-index --wheel-dir "$source/wheel" "$source"
+pip install --require-hashes --only-binary :all: --requirement "$source/requirements-build.txt"
+pip wheel --no-build-isolation --no-deps --no-index --wheel-dir "$source/wheel" "$source"
 
 # No pip in the release: nothing is ever installed into it again.
 python3 -m venv --without-pip "$release"
-into="--python $release/bin/python install --no-compile"
-$pip $into --require-hashes --only-binary :all: --requirement "$source/requirements.txt"
-$pip $into --no-deps --no-index "$source"/wheel/*.whl
+into_release --require-hashes --only-binary :all: --requirement "$source/requirements.txt"
+into_release --no-deps --no-index "$source"/wheel/*.whl
 "$release/bin/python" -m compileall -q "$release/lib"
 
 case "$("$release/bin/ws-server" --version)" in

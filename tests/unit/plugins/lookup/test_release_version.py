@@ -118,7 +118,9 @@ def test_what_is_no_part_of_a_release_does_not_count(source, name):
     assert version(source) == before
 
 
-@pytest.mark.parametrize("name", ["pyproject.toml", "requirements.txt", "requirements-build.txt", "src/wsserver/__init__.py"])
+@pytest.mark.parametrize(
+    "name", ["pyproject.toml", "requirements.txt", "requirements-build.txt", "src/wsserver/__init__.py"]
+)
 def test_a_missing_file_is_named(source, name):
     (source / name).unlink()
     with pytest.raises(AnsibleLookupError, match=f"is not the source of the service: cannot read .*{re.escape(name)}"):
@@ -131,7 +133,9 @@ def test_a_missing_directory_is_named(source):
         version(source)
 
 
-@pytest.mark.parametrize("line", ["", "__version__ = VERSION\n", '__version__ = "1.0+local"\n', '    __version__ = "1.0"\n'])
+@pytest.mark.parametrize(
+    "line", ["", "__version__ = VERSION\n", '__version__ = "1.0+local"\n', '    __version__ = "1.0"\n']
+)
 def test_a_source_without_a_plain_version_is_refused(source, line):
     (source / "src/wsserver/__init__.py").write_text(line)
     with pytest.raises(AnsibleLookupError, match=r"no line __version__"):
