@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: MIT
+"""A Postgres cluster of a test's own, from Debian's programs, run by a user who is not root."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+
+class Postgres:
+    def __init__(self) -> None:
+        found = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
+        assert found, "Postgres is not installed, and these tests are about it"
+        self._bin = found[-1]
+        self.directory = Path(tempfile.mkdtemp(prefix="ws-postgres-"))
+        self._user: dict[str, Any] = {}
+        if os.getuid() == 0:
+            nobody = pwd.getpwnam("nobody")
+            os.chown(self.directory, nobody.pw_uid, nobody.pw_gid)
+            self._user = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+        # Names of directories belong into the query; the owner of the cluster is `app`.
+        self.dsn = f"postgresql://app@/postgres?host={self.directory}"
+        data = self.directory / "data"
+        self._run("initdb", "--pgdata", data, "--username", "app", "--auth", "trust", "--no-sync")
+        options = f"-c listen_addresses= -c fsync=off -c unix_socket_directories={self.directory}"
+        self._run("pg_ctl", "start", "--wait", "--pgdata", data, "--options", options, "--log", self.directory / "log")
+
+    def _run(self, program: str, *arguments: object) -> None:
+        command = [str(self._bin / program), *map(str, arguments)]
+        subprocess.run(command, cwd=self.directory, check=True, stdout=subprocess.DEVNULL, timeout=60, **self._user)
+
+    def remove(self) -> None:
+        self._run("pg_ctl", "stop", "--pgdata", self.directory / "data", "--mode", "immediate")
+        shutil.rmtree(self.directory)

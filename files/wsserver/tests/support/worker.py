@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: MIT
+"""A whole worker as systemd would run it, and clients for it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, Self
+
+from websockets.asyncio.client import ClientConnection, connect
+
+from wsserver.auth import mint
+
+SECRET = "a secret of at least 32 characters"
+ORIGIN = "https://chat.example.org"
+SRC = Path(__file__).parents[2] / "src"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def environment(**settings: str) -> dict[str, str]:
+    """This process's, without settings of its own, and with `settings`."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("WS_") and name != "NOTIFY_SOCKET"}
+    return {**kept, "PYTHONPATH": str(SRC), "PYTHONUNBUFFERED": "1", **settings}
+
+
+def ws_server(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    """Run the command to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "wsserver", *arguments],
+        env=environment(**settings),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+class Worker:
+    def __init__(self, redis_url: str, **settings: str) -> None:
+        self.port = int(settings.pop("PORT", 0)) or free_port()
+        self._settings = {
+            "PORT": str(self.port),
+            "WS_REDIS_URL": redis_url,
+            "WS_JWT_SECRET": SECRET,
+            "WS_ALLOWED_ORIGINS": ORIGIN,
+            "WS_DRAIN_WINDOW_S": "0",
+            **settings,
+        }
+        self._output = tempfile.TemporaryFile("w+")  # noqa: SIM115 - as long as the worker
+        self.process = self._spawn()
+
+    def _spawn(self) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "wsserver", "serve"]
+        return subprocess.Popen(
+            command, env=environment(**self._settings), stdout=self._output, stderr=subprocess.STDOUT, text=True
+        )
+
+    def start_again(self) -> None:
+        self.process.wait(30)
+        self.process = self._spawn()
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def wait(self, timeout_s: float = 30) -> int:
+        return self.process.wait(timeout_s)
+
+    def remove(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self._output.close()
+
+    def output(self) -> str:
+        position = os.lseek(self._output.fileno(), 0, os.SEEK_CUR)
+        return os.pread(self._output.fileno(), position, 0).decode()
+
+    def log(self, event: str | None = None) -> list[dict[str, Any]]:
+        lines = [json.loads(line) for line in self.output().splitlines()]
+        return [line for line in lines if event in (None, line["event"])]
+
+    # As a client.
+
+    async def http(self, path: str, *headers: str, method: str = "GET") -> tuple[int, str]:
+        lines = [f"{method} {path} HTTP/1.1", "Host: x", *headers, "", ""]
+        return await self.raw("\r\n".join(lines).encode())
+
+    async def raw(self, request: bytes) -> tuple[int, str]:
+        """Status and the whole answer; status 0 if nothing listens or the connection is cut without an answer."""
+        try:
+            reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        except ConnectionRefusedError:
+            return 0, ""
+        try:
+            writer.write(request)
+            answer = (await asyncio.wait_for(reader.read(), 20)).decode("latin-1")
+        except ConnectionResetError:
+            return 0, ""
+        finally:
+            writer.close()
+        return (int(answer.split(" ", 2)[1]) if answer else 0), answer
+
+    async def ready(self) -> Self:
+        await until_status(self, "/readyz", 200)
+        return self
+
+    async def metrics(self) -> dict[str, float]:
+        _, answer = await self.http("/metrics")
+        lines = answer.partition("\r\n\r\n")[2].splitlines()
+        samples = [line.rpartition(" ") for line in lines if line and not line.startswith("#")]
+        return {name: float(value) for name, _, value in samples}
+
+    async def client(self, user: str = "alice", **options: Any) -> Client:
+        client = Client(await self.connect(user, **options))
+        assert (await client.event("welcome"))["user"] == user
+        return client
+
+    async def connect(self, user: str = "alice", **options: Any) -> ClientConnection:
+        headers = {"Authorization": f"Bearer {mint(SECRET, user, 600)}"}
+        options = {"additional_headers": headers, "ping_interval": None, "open_timeout": 20, **options}
+        return await connect(f"ws://127.0.0.1:{self.port}/ws", proxy=None, **options)
+
+
+class Client:
+    """Commands out, events in."""
+
+    def __init__(self, connection: ClientConnection) -> None:
+        self.connection = connection
+        self.since: dict[str, Any] | None = None
+
+    async def send(self, **command: Any) -> None:
+        await self.connection.send(json.dumps(command))
+
+    async def next(self) -> dict[str, Any]:
+        event: dict[str, Any] = json.loads(await asyncio.wait_for(self.connection.recv(), 20))
+        return event
+
+    async def event(self, kind: str) -> dict[str, Any]:
+        event = await self.next()
+        assert event["type"] == kind, event
+        return event
+
+    async def join(self, room: str = "r", since: dict[str, Any] | None = None) -> dict[str, Any]:
+        await self.send(type="join", room=room, since=since)
+        joined = await self.event("joined")
+        self.since = {"epoch": joined["epoch"], "seq": joined["seq"]}
+        return joined
+
+    async def publish(self, data: Any, id: str, room: str = "r") -> None:
+        await self.send(type="publish", room=room, data=data, id=id)
+
+    async def messages(self, count: int) -> list[Any]:
+        """The data of the next `count` messages, whose seqs must be the next ones; acks are passed over."""
+        data = []
+        while len(data) < count:
+            event = await self.next()
+            if event["type"] == "ack":
+                continue
+            assert event["type"] == "message", event
+            assert self.since is not None
+            assert event["seq"] == self.since["seq"] + 1
+            self.since["seq"] = event["seq"]
+            data.append(event["data"])
+        return data
+
+    async def acks(self, count: int) -> list[str]:
+        return [(await self.event("ack"))["id"] for _ in range(count)]
+
+    async def closed(self) -> tuple[int, str]:
+        await asyncio.wait_for(self.connection.wait_closed(), 30)
+        return self.connection.close_code or 0, self.connection.close_reason or ""
+
+
+async def until_status(worker: Worker, path: str, status: int) -> None:
+    deadline = time.monotonic() + 30
+    while (await worker.http(path))[0] != status:
+        assert worker.process.poll() is None, worker.output()
+        assert time.monotonic() < deadline, worker.output()
+        await asyncio.sleep(0.02)

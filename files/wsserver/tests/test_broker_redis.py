@@ -1,0 +1,347 @@
+# SPDX-License-Identifier: MIT
+"""The Redis broker and its scripts, against a real Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from support.redis_server import RedisServer
+from support.wait import until
+
+from wsserver.broker import BrokerFull, BrokerUnavailable, OutcomeUnknown
+from wsserver.broker.redis import RedisBroker
+from wsserver.messages import Message, Position
+
+
+class Heard:
+    """What a worker's hub would hear."""
+
+    def __init__(self) -> None:
+        self.messages: list[Message] = []
+        self.available = asyncio.Event()
+
+    def on_message(self, message: Message) -> None:
+        self.messages.append(message)
+
+    def on_available(self) -> None:
+        self.available.set()
+
+    async def until(self, count: int) -> None:
+        await until(lambda: len(self.messages) >= count)
+
+
+@asynccontextmanager
+async def connected(redis: RedisServer, log_length: int = 1000) -> AsyncIterator[tuple[RedisBroker, Heard]]:
+    broker, heard = RedisBroker(redis.url, None, None, log_length, 3600), Heard()
+    running = asyncio.create_task(broker.run(heard))
+    try:
+        await asyncio.wait_for(heard.available.wait(), 20)
+        yield broker, heard
+        assert not running.done(), running
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_publishes_land_once_in_order_and_are_told(redis: RedisServer) -> None:
+    async with connected(redis) as (broker, heard):
+        await broker.subscribe("r")
+        head = await broker.head("r")
+        futures = [broker.publish("r", "u", str(n), b'{"n": %d}' % n) for n in range(500)]
+        landed = [(await future).position for future in futures]
+        assert landed == [Position(head.epoch, seq) for seq in range(1, 501)]
+        await heard.until(500)
+        assert [m.position for m in heard.messages] == landed
+        assert [json.loads(m.data)["n"] for m in heard.messages] == list(range(500))
+        assert await broker.head("r") == landed[-1]
+        logged = await broker.read("r", head, 1000)
+        assert logged == heard.messages
+
+
+async def test_two_publishers_never_share_a_seq(redis: RedisServer) -> None:
+    async with connected(redis) as (one, heard), connected(redis) as (two, _):
+        await one.subscribe("r")
+        futures = [
+            broker.publish("r", name, str(n), b"1") for n in range(200) for name, broker in (("a", one), ("b", two))
+        ]
+        positions = [(await future).position for future in futures]
+        assert sorted(p.seq for p in positions) == list(range(1, 401))
+        await heard.until(400)
+        assert [m.position.seq for m in heard.messages] == list(range(1, 401))
+
+
+async def test_a_repeat_gets_the_first_answer_and_is_not_told_again(redis: RedisServer) -> None:
+    async with connected(redis) as (broker, heard):
+        await broker.subscribe("r")
+        first = await broker.publish("r", "u", "same", b"1")
+        again = await broker.publish("r", "u", "same", b"2")
+        assert again == (first.position, True)
+        others = [("r", "other", "same"), ("other", "u", "same"), ("r", "u", "other")]
+        for room, user, id in others:
+            assert not (await broker.publish(room, user, id, b"3")).repeat
+        await heard.until(3)
+        assert [m.position.seq for m in heard.messages] == [1, 2, 3]
+
+
+async def test_data_user_and_id_pass_unchanged_whatever_they_hold(redis: RedisServer) -> None:
+    data = b'{"text":"\xc3\xa9 \\n \\"","lines":[1,\n 2,\r\n3]}'
+    user, room, id = 'a"b\\c:{x}\n', "räum:{1}}", "{}:\n\0"
+    async with connected(redis) as (broker, heard):
+        await broker.subscribe(room)
+        await broker.publish(room, user, id, data)
+        await heard.until(1)
+        message = heard.messages[0]
+        assert (message.room, message.user, message.data) == (room, user, data)
+        assert await broker.read(room, Position(0, 0), 10) == [message]
+
+
+async def test_all_keys_carry_their_shard_and_are_kept_for_a_time_only(redis: RedisServer) -> None:
+    async with connected(redis) as (broker, _):
+        await broker.publish("r", "u", "1", b"1")
+    client = redis.client()
+    keys = {key.decode(): client.ttl(key) for key in client.keys("*")}
+    assert len(keys) == 3
+    assert all(key.startswith("ws:1:{") for key in keys)
+    assert len({key.partition("}")[0] for key in keys}) == 1
+    assert all(0 < ttl <= 3600 for ttl in keys.values())
+
+
+async def test_the_log_is_trimmed_to_about_its_length(redis: RedisServer) -> None:
+    async with connected(redis, log_length=100) as (broker, _):
+        futures = [broker.publish("r", "u", str(n), b"1") for n in range(1000)]
+        await asyncio.gather(*futures)
+        head = await broker.head("r")
+        kept = await broker.read("r", Position(0, 0), 10_000)
+        assert 100 <= len(kept) <= 300
+        assert [m.position.seq for m in kept] == list(range(1001 - len(kept), 1001))
+        assert kept[-1].position == head
+
+
+async def test_heads_of_many_rooms(redis: RedisServer) -> None:
+    async with connected(redis) as (broker, _):
+        landed = [(await broker.publish(f"r{n}", "u", "1", b"1")).position for n in range(3)]
+        assert await broker.heads(["r0", "none", "r1", "r2"]) == [landed[0], None, landed[1], landed[2]]
+        assert await broker.heads([]) == []
+
+
+async def test_a_room_outlives_redis_under_always(redis: RedisServer) -> None:
+    async with connected(redis) as (broker, heard):
+        await broker.subscribe("r")
+        before = [(await broker.publish("r", "u", str(n), b"1")).position for n in range(20)]
+        heard.available.clear()
+        redis.kill()
+        await until(lambda: not broker.available)
+        with pytest.raises(BrokerUnavailable):
+            await broker.publish("r", "u", "20", b"1")
+        with pytest.raises(BrokerUnavailable):
+            await broker.head("r")
+        with pytest.raises(BrokerUnavailable):
+            await broker.subscribe("other")
+        redis.start()
+        await asyncio.wait_for(heard.available.wait(), 20)
+        assert await broker.head("r") == before[-1]
+        assert (await broker.publish("r", "u", "20", b"1")).position == before[-1].next()
+        await until(lambda: heard.messages[-1].position == before[-1].next())
+
+
+async def test_everything_acknowledged_is_there_after_kill_9_in_mid_traffic(redis: RedisServer) -> None:
+    acknowledged: dict[str, Position] = {}
+    refused = 0
+
+    async with connected(redis, log_length=10_000) as (broker, _):
+
+        async def publish(worker: int) -> None:
+            nonlocal refused
+            for n in range(400):
+                id = f"{worker}-{n}"
+                while id not in acknowledged:
+                    try:
+                        acknowledged[id] = (await broker.publish("r", "u", id, json.dumps(id).encode())).position
+                    except OutcomeUnknown:
+                        continue
+                    except BrokerUnavailable:
+                        refused += 1
+                        await asyncio.sleep(0.02)
+
+        publishers = [asyncio.create_task(publish(worker)) for worker in range(8)]
+        for goal in (500, 1500):
+            await until(lambda goal=goal: len(acknowledged) >= goal)
+            redis.kill()
+            redis.start()
+        await asyncio.gather(*publishers)
+        log: list[Message] = []
+        while page := await broker.read("r", log[-1].position if log else Position(0, 0), 500):
+            log += page
+    assert refused
+    assert {json.loads(m.data): m.position for m in log} == acknowledged
+    head = log[-1].position
+    assert [m.position for m in log] == [Position(head.epoch, seq) for seq in range(1, 3201)], "a repeat landed twice"
+
+
+async def test_a_restart_under_everysec_begins_a_new_epoch() -> None:
+    redis = RedisServer(fsync="everysec")
+    redis.start()
+    try:
+        async with connected(redis) as (broker, heard):
+            before = (await broker.publish("r", "u", "1", b"1")).position
+            heard.available.clear()
+            await asyncio.sleep(2.1)  # it is on the disk by then: what Redis keeps does not matter
+            redis.kill()
+            redis.start()
+            await asyncio.wait_for(heard.available.wait(), 20)
+            after = await broker.head("r")
+            assert after.epoch > before.epoch
+            assert after.seq == 0
+            assert (await broker.publish("r", "u", "2", b"1")).position == after.next()
+            assert [m.position for m in await broker.read("r", Position(0, 0), 10)] == [before, after.next()]
+    finally:
+        redis.remove()
+
+
+async def test_a_log_that_lost_its_tail_is_renewed(redis: RedisServer) -> None:
+    async with connected(redis) as (broker, heard):
+        positions = [(await broker.publish("r", "u", str(n), b"1")).position for n in range(3)]
+        heard.available.clear()
+        size = redis.aof().stat().st_size
+        lost = (await broker.publish("r", "u", "3", b"1")).position
+        redis.kill()
+        with redis.aof().open("r+b") as aof:
+            aof.truncate(size)
+        redis.start()
+        await asyncio.wait_for(heard.available.wait(), 20)
+        assert await broker.head("r") == positions[-1]
+        assert await broker.renew("r", positions[-1]) == positions[-1], "renewed without need"
+        fresh = await broker.renew("r", lost)
+        assert fresh.epoch > lost.epoch
+        assert fresh.seq == 0
+        assert await broker.renew("r", lost) == fresh, "renewed twice"
+        again = (await broker.publish("r", "u", "3", b"1")).position
+        assert again == fresh.next(), "the lost publish is taken for a repeat"
+
+
+async def test_an_expired_room_begins_anew_with_a_later_epoch(redis: RedisServer) -> None:
+    async with connected(redis) as (broker, _):
+        before = (await broker.publish("r", "u", "1", b"1")).position
+        redis.client().flushall()
+        assert await broker.heads(["r"]) == [None]
+        after = await broker.head("r")
+        assert after.epoch > before.epoch
+
+
+async def test_a_stream_that_outlived_its_hash_is_continued(redis: RedisServer) -> None:
+    async with connected(redis) as (broker, _):
+        before = (await broker.publish("r", "u", "1", b"1")).position
+        client = redis.client()
+        [room] = client.keys("ws:1:*:room:r")
+        client.delete(room)
+        after = (await broker.publish("r", "u", "2", b"1")).position
+        assert after.epoch > before.epoch
+        assert [m.position for m in await broker.read("r", Position(0, 0), 10)] == [before, after]
+
+
+async def test_a_full_redis_refuses_and_drops_nothing(redis: RedisServer) -> None:
+    async with connected(redis) as (broker, heard):
+        await broker.subscribe("r")
+        before = (await broker.publish("r", "u", "1", b"1")).position
+        client = redis.client()
+        client.config_set("maxmemory", 1)
+        with pytest.raises(BrokerFull, match="nothing was published"):
+            await broker.publish("r", "u", "2", b"1")
+        assert await broker.publish("r", "u", "1", b"1") == (before, True), "a repeat needs no memory"
+        client.config_set("maxmemory", 0)
+        assert (await broker.publish("r", "u", "2", b"1")).position == before.next()
+        await heard.until(2)
+
+
+async def test_a_stopped_redis_is_noticed_and_one_that_goes_on_is_used_again(redis: RedisServer) -> None:
+    async with connected(redis) as (broker, heard):
+        await broker.subscribe("r")
+        heard.available.clear()
+        redis.signal(signal.SIGSTOP)
+        try:
+            with pytest.raises(OutcomeUnknown):
+                await asyncio.wait_for(broker.publish("r", "u", "1", b"1"), 15)
+            await until(lambda: not broker.available)
+            with pytest.raises(BrokerUnavailable):
+                await asyncio.wait_for(broker.publish("r", "u", "2", b"1"), 0.2)
+        finally:
+            redis.signal(signal.SIGCONT)
+        await asyncio.wait_for(heard.available.wait(), 20)
+        # The one that was under way when Redis stopped may have landed; repeating it settles that.
+        settled = await broker.publish("r", "u", "1", b"1")
+        assert settled.position.seq == 1
+
+
+async def test_a_stopped_redis_is_noticed_without_traffic(redis: RedisServer) -> None:
+    async with connected(redis) as (broker, heard):
+        heard.available.clear()
+        redis.signal(signal.SIGSTOP)
+        try:
+            await until(lambda: not broker.available)
+        finally:
+            redis.signal(signal.SIGCONT)
+        await asyncio.wait_for(heard.available.wait(), 20)
+
+
+async def test_the_live_feed_alone_is_cut_and_comes_back_with_its_rooms(redis: RedisServer) -> None:
+    async with connected(redis) as (broker, heard):
+        for room in ("r", "s"):
+            await broker.subscribe(room)
+        heard.available.clear()
+        assert redis.client().client_kill_filter(_type="pubsub") == 1
+        await asyncio.wait_for(heard.available.wait(), 20)
+        for room in ("r", "s"):
+            await broker.publish(room, "u", "1", b"1")
+        await heard.until(2)
+
+
+async def test_scripts_that_redis_forgot_are_loaded_again(redis: RedisServer) -> None:
+    async with connected(redis) as (broker, heard):
+        await broker.publish("r", "u", "1", b"1")
+        heard.available.clear()
+        redis.client().script_flush()
+        assert (await broker.head("r")).seq == 1
+        with pytest.raises(BrokerUnavailable):
+            await broker.publish("r", "u", "2", b"1")
+        await asyncio.wait_for(heard.available.wait(), 20)
+        assert (await broker.publish("r", "u", "2", b"1")).position.seq == 2
+
+
+async def test_the_checks_go_on_while_a_room_is_subscribed(redis: RedisServer) -> None:
+    async with connected(redis) as (broker, heard):
+        await broker.subscribe("r")
+        client = redis.client()
+        pings = client.info("commandstats").get("cmdstat_ping", {"calls": 0})["calls"]
+
+        def pinged() -> bool:
+            return bool(client.info("commandstats").get("cmdstat_ping", {"calls": 0})["calls"] >= pings + 2)
+
+        await until(pinged)
+        await broker.publish("r", "u", "1", b"1")
+        await heard.until(1)
+
+
+async def test_what_is_no_longer_subscribed_is_not_heard(redis: RedisServer) -> None:
+    async with connected(redis) as (broker, heard):
+        await broker.subscribe("r")
+        await broker.unsubscribe("r")
+        await broker.publish("r", "u", "1", b"1")
+        await broker.subscribe("r")
+        await broker.publish("r", "u", "2", b"1")
+        await heard.until(1)
+        assert [m.position.seq for m in heard.messages] == [2]
+        await broker.unsubscribe("r")
+        await until(lambda: redis.client().pubsub_channels() == [])
+
+
+async def test_a_burst_of_reads_is_served_and_taken_for_no_failure(redis: RedisServer) -> None:
+    async with connected(redis) as (broker, _):
+        await broker.publish("r", "u", "1", b"1")
+        heads = await asyncio.gather(*(broker.head(f"r{n}") for n in range(3000)))
+        assert len(heads) == 3000
+        assert broker.available

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: MIT
+"""The command `ws-server`, as somebody types it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import signal
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+from support.wait import until
+from support.worker import SECRET, Client, environment, free_port, ws_server
+from websockets.asyncio.client import connect
+from websockets.datastructures import Headers
+
+from wsserver import __version__
+from wsserver.auth import Authenticator
+
+
+@pytest.fixture
+def env_file(tmp_path: Path) -> Path:
+    path = tmp_path / "env"
+    path.write_text(f"WS_JWT_SECRET='{SECRET}'\n")
+    return path
+
+
+def test_version() -> None:
+    assert ws_server("--version").stdout == f"{__version__}\n"
+
+
+def test_bad_arguments_are_told_with_the_usage() -> None:
+    for arguments in ([], ["nonsense"], ["token"], ["dev", "--port", "x"]):
+        done = ws_server(*arguments)
+        assert done.returncode == 2
+        assert "usage: ws-server" in done.stderr
+
+
+def test_serve_with_a_bad_setting_says_which() -> None:
+    done = ws_server("serve", WS_JWT_SECRET=SECRET, PORT="80x")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr == "ws-server: PORT is '80x'; it must be the TCP port, 1 to 65535\n"
+
+
+def test_check_settings(env_file: Path) -> None:
+    good = ws_server("check-settings", "--env-file", str(env_file))
+    assert (good.returncode, good.stdout, good.stderr) == (0, "", "")
+    env_file.write_text("WS_JWT_SECRET=short\nWS_HEARTBEAT_S=0\n")
+    bad = ws_server("check-settings", "--env-file", str(env_file), WS_JWT_SECRET=SECRET)
+    assert bad.returncode == 2
+    assert sorted(line.split(" ")[1] for line in bad.stderr.splitlines()) == ["WS_HEARTBEAT_S", "WS_JWT_SECRET"]
+    missing = ws_server("check-settings", "--env-file", "/nowhere/env")
+    assert missing.returncode == 1
+    assert missing.stderr.count("\n") == 1
+    assert "/nowhere/env" in missing.stderr
+
+
+def test_token(env_file: Path) -> None:
+    done = ws_server("token", "alice", "--ttl", "60", "--env-file", str(env_file))
+    token = done.stdout.strip()
+    identity = Authenticator(SECRET, frozenset()).authenticate(Headers(Authorization=f"Bearer {token}"))
+    assert identity.user == "alice"
+    assert done.stderr == ""
+
+
+def test_migrate_without_a_database(env_file: Path) -> None:
+    done = ws_server("migrate", "--env-file", str(env_file))
+    assert done.returncode == 2
+    assert done.stderr == "ws-server: WS_POSTGRES_DSN is missing; it must be a postgresql:// URL\n"
+
+
+def test_dev_with_a_port_that_is_none() -> None:
+    done = ws_server("dev", "--port", "99999")
+    assert done.returncode == 2
+    assert done.stderr == "ws-server: PORT is 99999; it must be the TCP port, 1 to 65535\n"
+
+
+async def test_dev(tmp_path: Path) -> None:
+    port = free_port()
+    output = tmp_path / "output"
+    command = [sys.executable, "-m", "wsserver", "dev", "--port", str(port)]
+    with output.open("w") as stdout:
+        dev = subprocess.Popen(command, env=environment(), stdout=stdout)  # noqa: ASYNC220 - it is quick
+        try:
+            await until(lambda: '"ready"' in output.read_text())
+            links = re.findall(r"http://127\.0\.0\.1:\d+/#user=(\w+)&token=(\S+)", output.read_text())
+            assert [user for user, _ in links] == ["alice", "bob"]
+            page = await asyncio.to_thread(urllib.request.urlopen, f"http://127.0.0.1:{port}/", timeout=20)
+            assert page.headers["Content-Type"] == "text/html; charset=utf-8"
+            assert b"<title>ws-server dev</title>" in page.read()
+            clients = []
+            for user, token in links:
+                # As the page does it.
+                connection = await connect(
+                    f"ws://127.0.0.1:{port}/ws",
+                    subprotocols=["bearer", token],  # type: ignore[list-item]
+                    origin=f"http://127.0.0.1:{port}",  # type: ignore[arg-type]
+                    proxy=None,
+                )
+                assert connection.subprotocol == "bearer"
+                client = Client(connection)
+                assert (await client.event("welcome"))["user"] == user
+                await client.join("lobby")
+                clients.append(client)
+            await clients[0].publish("hello", "1", "lobby")
+            await clients[1].publish("hi", "1", "lobby")
+            assert [await client.messages(2) for client in clients] == [["hello", "hi"]] * 2
+        finally:
+            dev.send_signal(signal.SIGINT)
+            assert dev.wait(30) == 0
+    lines = [json.loads(line) for line in output.read_text().splitlines() if line.startswith("{")]
+    assert lines[-1]["event"] == "stopped"

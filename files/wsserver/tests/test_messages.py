@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: MIT
+from __future__ import annotations
+
+import contextlib
+import json
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.wire import server_frames
+
+from wsserver.messages import (
+    Ack,
+    BadMessage,
+    Delivery,
+    Error,
+    Event,
+    Gap,
+    Join,
+    Joined,
+    JsonCodec,
+    Leave,
+    Left,
+    Ping,
+    Pong,
+    Position,
+    Publish,
+    Reconnect,
+    Reset,
+    Since,
+    Welcome,
+)
+
+CODEC = JsonCodec()
+
+
+def decode(value: Any) -> Any:
+    return CODEC.decode(json.dumps(value).encode())
+
+
+def refused(payload: bytes) -> BadMessage:
+    with pytest.raises(BadMessage) as bad:
+        CODEC.decode(payload)
+    return bad.value
+
+
+def test_commands() -> None:
+    assert decode({"type": "join", "room": "r"}) == Join("r")
+    assert decode({"room": "r", "since": {"seq": 2**53 - 1, "epoch": "17"}, "type": "join"}) == Join(
+        "r", Since("17", 2**53 - 1)
+    )
+    assert decode({"type": "join", "room": "r", "since": None, "of a later release": 1}) == Join("r")
+    assert decode({"type": "leave", "room": "räume/1"}) == Leave("räume/1")
+    assert decode({"type": "ping"}) == Ping(msgspec.Raw(b"null"))
+    assert CODEC.decode(b'{"type":"ping","t": [1, 2.50] }') == Ping(msgspec.Raw(b"[1, 2.50]"))
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)
+
+
+@given(JSON)
+def test_data_passes_byte_for_byte(data: Any) -> None:
+    for ascii_only in (True, False):
+        try:
+            encoded = json.dumps(data, ensure_ascii=ascii_only).encode()
+        except UnicodeEncodeError:
+            continue
+        command = CODEC.decode(b'{"type":"publish","room":"r","id":"1","data":%s}' % encoded)
+        assert isinstance(command, Publish)
+        assert bytes(command.data) == encoded
+        event = Delivery("r", 1, "u", 1.5, command.data)
+        [frame] = server_frames(CODEC.frame(event))
+        assert frame.event == {"type": "message", "room": "r", "seq": 1, "from": "u", "ts": 1.5, "data": data}
+
+
+@given(st.binary())
+def test_whatever_comes_is_a_command_or_refused(payload: bytes) -> None:
+    with contextlib.suppress(BadMessage):
+        CODEC.decode(payload)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        Welcome("u", 25, 65536),
+        Joined("r", "17", 3, True),
+        Left("r"),
+        Ack("1", "r", 4),
+        Gap("r", 2, 5),
+        Reset("r", "18", 0),
+        Reconnect(250, "why"),
+        Error("bad_message", "why", "1"),
+    ],
+)
+def test_events_are_whole_text_frames(event: Event) -> None:
+    [frame] = server_frames(CODEC.frame(event))
+    assert frame.opcode == 1
+    assert frame.event == msgspec.to_builtins(event) | {"type": type(event).__name__.lower()}
+
+
+def test_a_pong_returns_what_the_ping_brought() -> None:
+    assert server_frames(CODEC.frame(Pong(msgspec.Raw(b"[1]"))))[0].event == {"type": "pong", "t": [1]}
+
+
+def test_an_error_without_an_id_has_no_id() -> None:
+    assert server_frames(CODEC.frame(Error("c", "m")))[0].event == {"type": "error", "code": "c", "message": "m"}
+
+
+@pytest.mark.parametrize("size", [0, 125, 126, 65535, 65536])
+def test_frames_of_every_length(size: int) -> None:
+    [frame] = server_frames(CODEC.frame(Reconnect(1, "x" * size)))
+    assert frame.event["reason"] == "x" * size
+
+
+@pytest.mark.parametrize(
+    ("command", "named"),
+    [
+        ({"type": "join"}, "room"),
+        ({"type": "join", "room": 1}, "room"),
+        ({"type": "join", "room": ""}, "room"),
+        ({"type": "join", "room": "a b"}, "room"),
+        ({"type": "join", "room": "a\n"}, "room"),
+        ({"type": "join", "room": "x" * 129}, "room"),
+        ({"type": "join", "room": "r", "since": {"seq": 1}}, "epoch"),
+        ({"type": "join", "room": "r", "since": {"epoch": "1"}}, "seq"),
+        ({"type": "join", "room": "r", "since": {"epoch": "x", "seq": 1}}, "since.epoch"),
+        ({"type": "join", "room": "r", "since": {"epoch": "1", "seq": -1}}, "since.seq"),
+        ({"type": "join", "room": "r", "since": {"epoch": "1", "seq": 2**53}}, "since.seq"),
+        ({"type": "join", "room": "r", "since": {"epoch": "1", "seq": 10**400}}, "since.seq"),
+        ({"type": "publish", "room": "r", "id": "1"}, "data"),
+        ({"type": "publish", "room": "r", "data": 1}, "id"),
+        ({"type": "publish", "room": "r", "data": 1, "id": "x" * 129}, "id"),
+        ({"type": "publish", "room": "r", "data": 1, "id": 7}, "id"),
+        ({"type": "shout"}, "type"),
+        ({"room": "r"}, "type"),
+    ],
+)
+def test_errors_name_the_field(command: Any, named: str) -> None:
+    assert named in str(refused(json.dumps(command).encode()))
+
+
+def test_errors_of_a_publish_carry_its_id_where_it_is_known() -> None:
+    assert refused(b'{"type":"publish","id":"7","room":"","data":1}').id == "7"
+    assert refused(b'{"type":"publish","id":"","room":"r","data":1}').id is None
+    assert refused(b"[]").id is None
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"nul",
+        b"NaN",
+        b"01",
+        b"1 2",
+        b"[1,]",
+        b'{"a":1,}',
+        b'"a\nb"',
+        b'"\\x"',
+        b'"\\ud800"',  # half a surrogate pair is no text
+        b'"\xff"',
+        b"[" * 30_000 + b"]" * 30_000,
+        b"[" * 60_000,
+    ],
+)
+def test_data_that_is_no_json_is_refused_here_and_not_by_every_reader(data: bytes) -> None:
+    refused(b'{"type":"publish","room":"r","id":"1","data":%s}' % data)
+    refused(b'{"type":"ping","t":%s}' % data)
+
+
+def test_of_keys_that_come_twice_the_last_counts() -> None:
+    command = CODEC.decode(b'{"type":"publish","room":"a","room":"b","id":"1","data":1,"data":2}')
+    assert command == Publish("b", msgspec.Raw(b"2"), "1")
+
+
+def test_positions_order_as_the_log_does() -> None:
+    assert Position(1, 9) < Position(2, 0) < Position(2, 0).next() == Position(2, 1)

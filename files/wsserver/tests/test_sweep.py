@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: MIT
+"""The sweep and the drain, with connections that only take notes and a clock that is set by hand."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from support.clock import JumpingLoop
+
+from wsserver import sweep as sweep_module
+from wsserver.drain import drain
+from wsserver.messages import Reconnect
+from wsserver.sweep import Sweep
+
+
+class Connection:
+    def __init__(self, sweep: Sweep, connect: bool = True) -> None:
+        self.notes: list[str] = []
+        self.wire = SimpleNamespace(id=uuid.uuid4())
+        self.session = SimpleNamespace(paused=False, paused_at=0.0, send=self.send)
+        self.heard = True
+        self.holding = False
+        self.hint: Reconnect | None = None
+        self._sweep: Any = sweep
+        self._sweep.opened(self)
+        if connect:
+            self._sweep.connected(self)
+
+    def send(self, event: Reconnect) -> None:
+        self.hint = event
+        self.notes.append("hint")
+
+    def ping(self) -> None:
+        self.notes.append("ping")
+
+    def close(self, code: int, reason: str) -> None:
+        self.notes.append(f"close {int(code)}")
+        self._sweep.closing(self)
+
+    def abort(self) -> None:
+        self.notes.append("abort")
+        self._sweep.lost(self)
+
+
+class Clock:
+    now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def passes(monkeypatch: pytest.MonkeyPatch) -> Callable[[Sweep, int], None]:
+    clock = Clock()
+    monkeypatch.setattr(sweep_module, "time", clock)
+
+    def seconds_pass(sweep: Sweep, seconds: int) -> None:
+        for _ in range(seconds):
+            clock.now += 1
+            sweep.tick()
+
+    return seconds_pass
+
+
+def test_every_connection_is_pinged_once_a_heartbeat(passes: Callable[[Sweep, int], None]) -> None:
+    sweep = Sweep(heartbeat_s=5, slow_client_s=30)
+    connections = [Connection(sweep) for _ in range(100)]
+    passes(sweep, 5)
+    assert all(connection.notes == ["ping"] for connection in connections)
+    for connection in connections:
+        connection.heard = True
+    passes(sweep, 5)
+    assert all(connection.notes == ["ping"] * 2 for connection in connections)
+
+
+def test_pings_are_spread_over_the_heartbeat(passes: Callable[[Sweep, int], None]) -> None:
+    sweep = Sweep(heartbeat_s=30, slow_client_s=30)
+    connections = [Connection(sweep) for _ in range(3000)]
+    before = 0
+    for _ in range(30):
+        passes(sweep, 1)
+        pinged = sum(len(connection.notes) for connection in connections)
+        assert 50 <= pinged - before <= 200
+        before = pinged
+
+
+def test_a_silent_connection_is_closed_and_then_cut(passes: Callable[[Sweep, int], None]) -> None:
+    sweep = Sweep(heartbeat_s=5, slow_client_s=30)
+    silent = Connection(sweep)
+    passes(sweep, 10)
+    assert silent.notes == ["ping", "close 1011"]
+    assert not sweep.open_connections
+    passes(sweep, 7)
+    assert silent.notes == ["ping", "close 1011", "abort"]
+    assert sweep.idle
+
+
+def test_a_connection_that_this_worker_does_not_read_is_not_taken_for_dead(
+    passes: Callable[[Sweep, int], None],
+) -> None:
+    sweep = Sweep(heartbeat_s=5, slow_client_s=30)
+    waiting = Connection(sweep)
+    waiting.holding = True
+    passes(sweep, 20)
+    assert waiting.notes == ["ping"] * 4
+
+
+def test_a_client_that_does_not_read_is_closed_after_its_time(passes: Callable[[Sweep, int], None]) -> None:
+    sweep = Sweep(heartbeat_s=2, slow_client_s=10)
+    slow = Connection(sweep)
+    slow.session.paused, slow.session.paused_at = True, 1000.0
+    passes(sweep, 10)
+    assert slow.notes == []
+    passes(sweep, 3)
+    assert slow.notes == ["close 1013"]
+
+
+def test_a_handshake_has_its_time(passes: Callable[[Sweep, int], None]) -> None:
+    sweep = Sweep(heartbeat_s=5, slow_client_s=30)
+    stuck, quick = Connection(sweep, connect=False), Connection(sweep)
+    passes(sweep, 9)
+    assert stuck.notes == []
+    passes(sweep, 3)
+    assert stuck.notes == ["abort"]
+    assert "abort" not in quick.notes
+
+
+async def test_lost_in_any_state_leaves_nothing() -> None:
+    sweep: Any = Sweep(heartbeat_s=5, slow_client_s=30)
+    handshaking, open_, closing = Connection(sweep, connect=False), Connection(sweep), Connection(sweep)
+    sweep.closing(closing)
+    assert not sweep.idle
+    for connection in (handshaking, open_, closing):
+        sweep.lost(connection)
+    assert sweep.idle
+
+
+def drained(count: int, window_s: float, leave_on_close: bool = True) -> tuple[list[Connection], float]:
+    sweep = Sweep(heartbeat_s=25, slow_client_s=30)
+    connections = [Connection(sweep) for _ in range(count)]
+    if leave_on_close:
+        for connection in connections:
+            connection.close = lambda code, _, c=connection: (  # type: ignore[method-assign, misc]
+                c.notes.append(f"close {int(code)}"),
+                c._sweep.lost(c),
+            )
+    loop = JumpingLoop()
+    try:
+        loop.run_until_complete(drain(sweep, window_s))
+        return connections, loop.time()
+    finally:
+        loop.close()
+
+
+def test_drain_hints_then_closes_everybody() -> None:
+    connections, took_s = drained(2000, window_s=5)
+    assert all(connection.notes == ["hint", "close 1001"] for connection in connections)
+    after = [connection.hint.after_ms for connection in connections if connection.hint]
+    assert min(after) < 50 < 450 < max(after) <= 500
+    assert 4 <= took_s <= 8
+
+
+def test_a_drain_of_few_or_none_does_not_take_the_window() -> None:
+    assert drained(3, window_s=60)[1] < 3
+    assert drained(0, window_s=60)[1] < 1
+
+
+def test_a_drain_does_not_wait_for_ever() -> None:
+    connections, took_s = drained(3, window_s=0, leave_on_close=False)
+    assert all(connection.notes == ["hint", "close 1001"] for connection in connections)
+    assert took_s < 6
