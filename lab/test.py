@@ -30,7 +30,7 @@ STAGES = {
     "debian12": [*MOLECULE, "debian12"],
     "tarball": ["lab/tarball.sh"],
 }
-STAGE_TIMEOUT = 1500
+STAGE_TIMEOUT = 2400
 # Whatever a stage starts inherits this variable, and is found by it when the stage, or this program, was killed.
 MARK = f"WS_TEST_CLONE={ROOT}"
 

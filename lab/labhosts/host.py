@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import secrets
@@ -223,9 +224,9 @@ def _make_group(group: Path) -> None:
     # Version 2 hands controllers down one level at a time.
     for level in reversed([group, *group.parents[: len(group.parents) - len(CGROUPS.parents)]]):
         controllers = level / "cgroup.controllers"
-        if controllers.exists():
-            wanted = " ".join(f"+{name}" for name in controllers.read_text().split())
-            (level / "cgroup.subtree_control").write_text(wanted)
+        for name in controllers.read_text().split() if controllers.exists() else []:
+            with contextlib.suppress(OSError):  # one that this machine does not hand down
+                (level / "cgroup.subtree_control").write_text(f"+{name}")
 
 
 def _enter(one: Run, host: Host) -> None:
