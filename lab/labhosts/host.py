@@ -92,6 +92,7 @@ def boot(one: Run, host: Host) -> None:
         f"--machine={machine(one, host)}",
         f"--hostname={host.name}",
         f"--network-namespace-path=/run/netns/{network.namespace(one, host)}",
+        "--capability=CAP_NET_ADMIN",  # root of a host may set up its network; nspawn grants it only in its own namespaces
         f"--bind={wheels}:/root/.cache/pip",
         "--resolv-conf=off",
         "--timezone=off",
