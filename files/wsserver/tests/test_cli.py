@@ -112,6 +112,6 @@ async def test_dev(tmp_path: Path) -> None:
             assert [await client.messages(2) for client in clients] == [["hello", "hi"]] * 2
         finally:
             dev.send_signal(signal.SIGINT)
-            assert dev.wait(30) == 0
+            assert await asyncio.to_thread(dev.wait, 30) == 0
     lines = [json.loads(line) for line in output.read_text().splitlines() if line.startswith("{")]
     assert lines[-1]["event"] == "stopped"

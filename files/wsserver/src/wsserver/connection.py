@@ -20,6 +20,9 @@ from wsserver.wire import Wire
 class Owner(Protocol):
     """The server, as a connection sees it."""
 
+    def requested(self, connection: Connection, request: Request) -> None:
+        """Call `connection.answer(request)`, now or soon."""
+
     def respond(self, connection: Connection, request: Request) -> Response:
         """The HTTP answer; status 101 after `connection.session` was set."""
 
@@ -51,8 +54,7 @@ class Connection(asyncio.Protocol):
         self.heard = True
         for received in self.wire.receive(data):
             if isinstance(received, Request):
-                self._answer(received)
-                self.data_received(b"")  # what came with the request
+                self._owner.requested(self, received)
             elif self.session is not None:
                 self.session.receive(received)
         self._write_wire()
@@ -89,6 +91,16 @@ class Connection(asyncio.Protocol):
 
     # The server's side.
 
+    def answer(self, request: Request) -> None:
+        if self.transport.is_closing():
+            return
+        response = self._owner.respond(self, request)
+        self.wire.send_response(response)
+        self._write_wire()
+        if response.status_code == 101:
+            self._owner.connected(self)
+            self.data_received(b"")  # what came behind the request
+
     def ping(self) -> None:
         if self.wire.state is OPEN:
             self.wire.send_ping(b"")
@@ -104,13 +116,6 @@ class Connection(asyncio.Protocol):
 
     def abort(self) -> None:
         self.transport.abort()
-
-    def _answer(self, request: Request) -> None:
-        response = self._owner.respond(self, request)
-        self.wire.send_response(response)
-        self._write_wire()
-        if response.status_code == 101:
-            self._owner.connected(self)
 
     def _write_wire(self) -> None:
         """Write what the protocol itself has to say."""

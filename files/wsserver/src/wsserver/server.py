@@ -8,6 +8,7 @@ import gc
 import os
 import signal
 import socket
+from functools import partial
 from http import HTTPStatus
 from ipaddress import ip_address
 
@@ -26,6 +27,7 @@ from wsserver.settings import Settings
 from wsserver.sweep import Sweep
 from wsserver.telemetry import metrics
 from wsserver.telemetry.logs import log
+from wsserver.turnstile import Turnstile
 
 _SWEEP_INTERVAL_S = 1.0
 _HEADS_INTERVAL_S = 5.0
@@ -45,6 +47,7 @@ class Server:
         self._codec = JsonCodec()
         self._authenticator = Authenticator(settings.jwt_secret.get_secret_value(), frozenset(settings.allowed_origins))
         self._sweep = Sweep(settings.heartbeat_s, settings.slow_client_s)
+        self._turnstile = Turnstile()
         self._draining = False
         metrics.READY.set_function(lambda: float(self.ready))
 
@@ -127,8 +130,14 @@ class Server:
         connection.transport.set_write_buffer_limits(high=self._settings.send_buffer_bytes)
         self._sweep.opened(connection)
 
+    def requested(self, connection: Connection, request: Request) -> None:
+        if _path(request) == "/ws":
+            self._turnstile.enter(partial(connection.answer, request))
+        else:
+            connection.answer(request)
+
     def respond(self, connection: Connection, request: Request) -> Response:
-        path = request.path.partition("?")[0]
+        path = _path(request)
         connection.remote = _client_address(connection, request)
         if path == "/ws":
             return self._upgrade(connection, request)
@@ -205,6 +214,10 @@ class Server:
 
 def _who(connection: Connection, session: Session) -> dict[str, str]:
     return {"connection": connection.wire.id.hex, "user": session.identity.user, "ip": connection.remote}
+
+
+def _path(request: Request) -> str:
+    return request.path.partition("?")[0]
 
 
 def _client_address(connection: Connection, request: Request) -> str:

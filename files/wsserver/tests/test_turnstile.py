@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: MIT
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+
+from wsserver.turnstile import Turnstile
+
+
+async def test_all_enter_in_order_and_a_burst_takes_several_turns() -> None:
+    turnstile, entered = Turnstile(), []
+    for n in range(100):
+        turnstile.enter(partial(entered.append, n))
+    counts = []
+    while len(entered) < 100:
+        await asyncio.sleep(0)
+        counts.append(len(entered))
+    assert entered == list(range(100))
+    assert [count for count in counts if count] == [20, 40, 60, 80, 100]
+    turnstile.enter(partial(entered.append, 100))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert entered[-1] == 100
+
+
+async def test_one_that_fails_concerns_no_other() -> None:
+    turnstile, entered, failures = Turnstile(), [], []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context["exception"]))
+    turnstile.enter(lambda: 1 / 0)  # type: ignore[arg-type, return-value]
+    for n in range(50):
+        turnstile.enter(partial(entered.append, n))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert entered == list(range(50))
+    assert len(failures) == 1
