@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -33,6 +34,7 @@ STAGES = {
 STAGE_TIMEOUT = 2400
 # Whatever a stage starts inherits this variable, and is found by it when the stage, or this program, was killed.
 MARK = f"WS_TEST_CLONE={ROOT}"
+stopping = threading.Event()
 
 
 def run_stage(name: str) -> bool:
@@ -68,6 +70,8 @@ def run_stage(name: str) -> bool:
             stage.kill()
             output.write(f"\nnot done after {STAGE_TIMEOUT} s\n".encode())
             passed = False
+    if stopping.is_set():
+        return False
     print(f"{name}: {'passed' if passed else 'FAILED'} in {time.monotonic() - begin:.0f} s", flush=True)
     if not passed:
         tail = log.read_text(errors="replace").splitlines()[-120:]
@@ -116,6 +120,7 @@ def main() -> int:
         results = [pool.submit(run_stage, name) for name in STAGES]
         passed = sum(result.result() for result in results)
     except KeyboardInterrupt:
+        stopping.set()
         print("interrupted", file=sys.stderr)
         return 130
     finally:
