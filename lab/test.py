@@ -112,7 +112,8 @@ def main() -> int:
     except BlockingIOError:
         print("The tests are running in this clone already.", file=sys.stderr)
         return 2
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     clear()
     begin = time.monotonic()
     pool = concurrent.futures.ThreadPoolExecutor(2)
