@@ -93,7 +93,7 @@ class Fleet:
 
     def journal(self, event: str, since: float) -> list[dict[str, Any]]:
         """The workers' log lines of one event since a Unix time."""
-        command = f"journalctl --unit 'ws-server@*' --output cat --since @{since:.0f} --grep '\"event\":\"{event}\"'"
+        command = f"journalctl --unit 'ws-server@*' --output cat --since @{int(since)} --grep '\"event\":\"{event}\"'"
         lines = self.ssh(self.worker_host, command, check=False).splitlines()
         return [json.loads(line) for line in lines if line.startswith("{")]
 

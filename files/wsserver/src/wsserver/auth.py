@@ -80,7 +80,7 @@ def mint(secret: str, user: str, ttl_s: int) -> str:
 
 
 def _bearer(authorization: str | None) -> str | None:
-    scheme, _, token = (authorization or "").partition(" ")
+    scheme, _space, token = (authorization or "").partition(" ")
     return token.strip() or None if scheme.lower() == "bearer" else None
 
 

@@ -68,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _serve(_: argparse.Namespace) -> int:
+def _serve(_arguments: argparse.Namespace) -> int:
     chosen = settings.load()
     logs.set_up(chosen.log_level, instance=chosen.instance or str(chosen.port), version=__version__)
     uvloop.run(Server(chosen, _broker(chosen)).run())
@@ -96,7 +96,7 @@ def _dev(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _migrate(_: argparse.Namespace) -> int:
+def _migrate(_arguments: argparse.Namespace) -> int:
     dsn = settings.load().postgres_dsn
     if dsn is None:
         raise BadSettings([f"{settings.variable('postgres_dsn')} is missing; it must be a postgresql:// URL"])
@@ -108,7 +108,7 @@ def _migrate(_: argparse.Namespace) -> int:
     return 0
 
 
-def _check_settings(_: argparse.Namespace) -> int:
+def _check_settings(_arguments: argparse.Namespace) -> int:
     settings.load()
     return 0
 

@@ -34,7 +34,7 @@ async def drain(connections: Sweep, window_s: float) -> None:
                     client.session.send(Reconnect(after_ms, "the server is going away"))
             closing.create_task(_close(batch))
             await asyncio.sleep(_STEP_S)
-    for _ in range(int(_CLOSE_WAIT_S / _STEP_S)):
+    for _wait in range(int(_CLOSE_WAIT_S / _STEP_S)):
         if connections.idle:
             break
         await asyncio.sleep(_STEP_S)

@@ -190,5 +190,5 @@ class Session:
         self.rooms = set()
 
 
-def _nowhere(_: bytes) -> None:
+def _nowhere(_data: bytes) -> None:
     """Where frames of a closed session go."""

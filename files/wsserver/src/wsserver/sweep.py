@@ -23,7 +23,7 @@ class Sweep:
 
     def __init__(self, heartbeat_s: float, slow_client_s: float) -> None:
         self._slow_client_s = slow_client_s
-        self._buckets: list[dict[Connection, None]] = [{} for _ in range(max(1, round(heartbeat_s)))]
+        self._buckets: list[dict[Connection, None]] = [{} for _second in range(max(1, round(heartbeat_s)))]
         self._turn = 0
         self._handshaking: dict[Connection, float] = {}
         self._closing: dict[Connection, float] = {}

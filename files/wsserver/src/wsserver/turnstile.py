@@ -26,7 +26,7 @@ class Turnstile:
 
     def _turn(self) -> None:
         loop = asyncio.get_running_loop()
-        for _ in range(min(_PER_TURN, len(self._waiting))):
+        for _admitted in range(min(_PER_TURN, len(self._waiting))):
             loop.call_soon(self._waiting.popleft())  # each for itself: one that fails concerns no other
         if self._waiting:
             loop.call_soon(self._turn)

@@ -175,7 +175,7 @@ class RedisBroker:
     async def _disconnected(self) -> None:
         self.available = False
         queue, self._queue = self._queue, []
-        for _, future in queue:
+        for _arguments, future in queue:
             _fail(future, BrokerUnavailable("the broker is unavailable; nothing was published"))
         for confirmation in self._confirmations.values():
             _fail(confirmation, BrokerUnavailable("the broker is unavailable"))
@@ -248,7 +248,7 @@ class RedisBroker:
                         confirmation.set_result(None)
 
     def _decode(self, room: str, envelope: bytes) -> Message | None:
-        header, _, data = envelope.partition(b"\n")
+        header, _newline, data = envelope.partition(b"\n")
         try:
             fields = self._header_decoder.decode(header)
         except msgspec.MsgspecError as exc:
@@ -284,16 +284,16 @@ class RedisBroker:
             batch, self._queue = self._queue[:_PUBLISH_BATCH], self._queue[_PUBLISH_BATCH:]
             if not self._queue:
                 self._queued.clear()
-            commands = [("EVALSHA", self._publish_sha, 4, *arguments) for arguments, _ in batch]
+            commands = [("EVALSHA", self._publish_sha, 4, *arguments) for arguments, _future in batch]
             try:
                 await connection.send_packed_command(connection.pack_commands(commands))
-                replies = [await _reply(connection) for _ in batch]
+                replies = [await _reply(connection) for _publish in batch]
             except BaseException:
                 unknown = OutcomeUnknown("the broker's answer was lost; repeat the publish with the same id")
-                for _, future in batch:
+                for _arguments, future in batch:
                     _fail(future, unknown)
                 raise
-            for (_, future), reply in zip(batch, replies, strict=True):
+            for (_arguments, future), reply in zip(batch, replies, strict=True):
                 if isinstance(reply, Exception):
                     _fail(future, _broker_error(reply))
                 elif not future.done():
@@ -335,7 +335,7 @@ class RedisBroker:
     async def read(self, room: str, after: Position, limit: int) -> list[Message]:
         async with _reading():
             entries: Any = await self._redis.xrange(_Keys(room).stream, min=f"({after.epoch}-{after.seq}", count=limit)
-        messages = (self._decode(room, fields[b"m"]) for _, fields in entries)
+        messages = (self._decode(room, fields[b"m"]) for _id, fields in entries)
         return [message for message in messages if message is not None]
 
 
