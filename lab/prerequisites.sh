@@ -35,7 +35,7 @@ flock 9
 install_quietly() {
     local policy=/usr/sbin/policy-rc.d unit
     local before after
-    before=$(systemctl list-unit-files --state=enabled --type=service --no-legend 2>/dev/null | awk '{print $1}' | sort)
+    before=$({ systemctl list-unit-files --state=enabled --type=service --no-legend 2>/dev/null || true; } | awk '{print $1}' | sort)
     if [ ! -e "$policy" ]; then
         # The lab's own policy is known by its marker, so that one left behind by a killed run is taken away, too.
         printf '#!/bin/sh\n# selfhost.websocket lab\nexit 101\n' >"$policy"
@@ -48,7 +48,7 @@ install_quietly() {
         tail -n 20 .lab/apt.log >&2
         stop "apt-get could not install: $*"
     }
-    after=$(systemctl list-unit-files --state=enabled --type=service --no-legend 2>/dev/null | awk '{print $1}' | sort)
+    after=$({ systemctl list-unit-files --state=enabled --type=service --no-legend 2>/dev/null || true; } | awk '{print $1}' | sort)
     for unit in $(comm -13 <(echo "$before") <(echo "$after")); do
         systemctl disable --quiet "$unit" 2>/dev/null
     done

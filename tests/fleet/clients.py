@@ -17,7 +17,7 @@ from typing import Any
 
 from fleet import Fleet
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.exceptions import ConnectionClosed, WebSocketException
 
 RETRY_S = 0.2
 
@@ -76,7 +76,7 @@ class ResumingClient:
                 async with connection(self._fleet, self._user) as client:
                     self.connects += 1
                     pause = await self._converse(client)
-            except (ConnectionClosed, InvalidStatus, OSError, TimeoutError):
+            except (WebSocketException, OSError, TimeoutError):
                 pass
             finally:
                 self._client = None

@@ -15,7 +15,7 @@ from fleet import Fleet, eventually
 from websockets.exceptions import InvalidStatus
 
 # The edge passes over a worker that is gone at once, and over one that hangs when the watchdog has killed it
-# (10 s, and 2 s to obey). The bounds leave room for a slow machine; what was measured is printed.
+# (8 s, and 2 s to obey). The bounds leave room for a slow machine; what was measured is printed.
 GONE_S = 5.0
 WEDGED_S = 25.0
 

@@ -68,6 +68,7 @@ class Connection(asyncio.Protocol):
             self.session.pause()
 
     def resume_writing(self) -> None:
+        self.heard = True  # the last ping may have waited in the buffer; the next one counts
         if self.session is not None:
             self.session.resume()
 
