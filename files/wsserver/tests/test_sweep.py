@@ -120,7 +120,8 @@ def test_a_client_that_does_not_read_is_closed_after_its_time(passes: Callable[[
 
 
 def test_a_handshake_has_its_time(passes: Callable[[Sweep, int], None]) -> None:
-    sweep = Sweep(heartbeat_s=5, slow_client_s=30)
+    # A heartbeat longer than this test: whom it visits when is chance, and unanswered it would end a connection, too.
+    sweep = Sweep(heartbeat_s=60, slow_client_s=30)
     stuck, quick = Connection(sweep, connect=False), Connection(sweep)
     passes(sweep, 9)
     assert stuck.notes == []
