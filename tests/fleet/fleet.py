@@ -56,6 +56,7 @@ class Fleet:
         done = subprocess.run(
             ["ssh", "-i", self._ssh_key, *options, target, command],
             check=False,
+            stdin=subprocess.DEVNULL,  # of its own: ssh makes it non-blocking, and Ansible refuses one that is
             capture_output=True,
             text=True,
             timeout=120,
@@ -69,6 +70,7 @@ class Fleet:
         done = subprocess.run(
             ["ansible-playbook", "-i", self._inventory, "playbooks/site.yml", *arguments],
             check=False,
+            stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             cwd=ROOT,
