@@ -14,6 +14,7 @@ from support.redis_server import RedisServer
 from support.wait import until
 
 from wsserver.broker import BrokerFull, BrokerUnavailable, OutcomeUnknown
+from wsserver.broker import redis as broker_redis
 from wsserver.broker.redis import RedisBroker
 from wsserver.messages import Message, Position
 
@@ -345,3 +346,21 @@ async def test_a_burst_of_reads_is_served_and_taken_for_no_failure(redis: RedisS
         heads = await asyncio.gather(*(broker.head(f"r{n}") for n in range(3000)))
         assert len(heads) == 3000
         assert broker.available
+
+
+async def test_a_cancellation_at_any_moment_ends_it(redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Before Python 3.12 a cancellation was swallowed when a write to Redis ended at the same moment, and a
+    # worker that was to stop went on: here something is nearly always being written.
+    monkeypatch.setattr(broker_redis, "_CHECK_INTERVAL_S", 0.001)
+
+    async def cancelled(broker: RedisBroker, after_s: float) -> None:
+        running = asyncio.create_task(broker.run(Heard()))
+        await until(lambda: broker.available)
+        await asyncio.sleep(after_s)
+        running.cancel()
+        _done, going_on = await asyncio.wait([running], timeout=20)
+        assert not going_on
+
+    for _repeat in range(5):
+        brokers = [RedisBroker(redis.url, None, None, 1000, 3600) for _ in range(20)]
+        await asyncio.gather(*(cancelled(broker, n / 1000) for n, broker in enumerate(brokers)))

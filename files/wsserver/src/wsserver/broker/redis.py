@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.connection import AbstractConnection, Connection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
@@ -86,11 +86,28 @@ def _script(name: str) -> str:
     return (scripts / "room.lua").read_text() + (scripts / name).read_text()
 
 
+class _Cancellable(AbstractConnection):
+    """Never swallows a cancellation.
+
+    redis-py sends through `asyncio.wait_for`, which before Python 3.12 does so when the write is done at the same
+    moment: a worker that is to stop would go on for good.
+    """
+
+    async def send_packed_command(self, *arguments: Any, **options: Any) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        cancelled_before = task.cancelling()
+        await super().send_packed_command(*arguments, **options)
+        if task.cancelling() > cancelled_before:
+            raise asyncio.CancelledError
+
+
 def _client(url: str, username: str | None, password: str | None, connections: int) -> Redis:
-    pool = BlockingConnectionPool.from_url(
-        url,
-        username=username,
-        password=password,
+    where: dict[str, Any] = dict(parse_url(url))
+    kind = where.pop("connection_class", Connection)
+    pool = BlockingConnectionPool(
+        connection_class=type("CancellableConnection", (_Cancellable, kind), {}),
+        **{"username": username, "password": password, **where},
         max_connections=connections,
         timeout=_READ_WAIT_S,
         protocol=2,
