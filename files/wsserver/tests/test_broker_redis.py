@@ -14,8 +14,9 @@ from support.redis_server import RedisServer
 from support.wait import until
 
 from wsserver.broker import BrokerFull, BrokerUnavailable, OutcomeUnknown
-from wsserver.broker import redis as broker_redis
-from wsserver.broker.redis import RedisBroker
+from wsserver.broker.redis import broker as broker_redis
+from wsserver.broker.redis.broker import RedisBroker
+from wsserver.broker.redis.connection import RedisAddress
 from wsserver.messages import Message, Position
 
 
@@ -24,10 +25,18 @@ class Heard:
 
     def __init__(self) -> None:
         self.messages: list[Message] = []
+        self.members: list[tuple[str, str, bool]] = []
+        self.orders: list[bytes] = []
         self.available = asyncio.Event()
 
     def on_message(self, message: Message) -> None:
         self.messages.append(message)
+
+    def on_member(self, room: str, user: str, joined: bool) -> None:
+        self.members.append((room, user, joined))
+
+    def on_order(self, payload: bytes) -> None:
+        self.orders.append(payload)
 
     def on_available(self) -> None:
         self.available.set()
@@ -38,7 +47,7 @@ class Heard:
 
 @asynccontextmanager
 async def connected(redis: RedisServer, log_length: int = 1000) -> AsyncIterator[tuple[RedisBroker, Heard]]:
-    broker, heard = RedisBroker(redis.url, None, None, log_length, 3600), Heard()
+    broker, heard = RedisBroker(RedisAddress(redis.url), log_length, 3600), Heard()
     running = asyncio.create_task(broker.run(heard))
     try:
         await asyncio.wait_for(heard.available.wait(), 20)
@@ -337,7 +346,7 @@ async def test_what_is_no_longer_subscribed_is_not_heard(redis: RedisServer) -> 
         await heard.until(1)
         assert [m.position.seq for m in heard.messages] == [2]
         await broker.unsubscribe("r")
-        await until(lambda: redis.client().pubsub_channels() == [])
+        await until(lambda: redis.client().pubsub_channels() == [b"ws:1:orders"])
 
 
 async def test_a_burst_of_reads_is_served_and_taken_for_no_failure(redis: RedisServer) -> None:
@@ -362,5 +371,5 @@ async def test_a_cancellation_at_any_moment_ends_it(redis: RedisServer, monkeypa
         assert not going_on
 
     for _repeat in range(5):
-        brokers = [RedisBroker(redis.url, None, None, 1000, 3600) for _ in range(20)]
+        brokers = [RedisBroker(RedisAddress(redis.url), 1000, 3600) for _ in range(20)]
         await asyncio.gather(*(cancelled(broker, n / 1000) for n, broker in enumerate(brokers)))

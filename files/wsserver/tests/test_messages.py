@@ -87,7 +87,7 @@ def test_whatever_comes_is_a_command_or_refused(payload: bytes) -> None:
 @pytest.mark.parametrize(
     "event",
     [
-        Welcome("u", 25, 65536),
+        Welcome("u", 25, 65536, 1.0),
         Joined("r", "17", 3, True),
         Left("r"),
         Ack("1", "r", 4),

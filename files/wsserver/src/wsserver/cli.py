@@ -17,7 +17,8 @@ from wsserver import __version__, settings
 from wsserver.auth import mint
 from wsserver.broker import Broker
 from wsserver.broker.memory import MemoryBroker
-from wsserver.broker.redis import RedisBroker
+from wsserver.broker.redis.broker import RedisBroker
+from wsserver.broker.redis.connection import RedisAddress
 from wsserver.dev import make_dev_server
 from wsserver.migrate import migrate
 from wsserver.server import Server
@@ -79,13 +80,8 @@ def _broker(chosen: Settings) -> Broker:
     if chosen.broker == "memory":
         return MemoryBroker(chosen.room_log_length)
     password = chosen.redis_password
-    return RedisBroker(
-        chosen.redis_url,
-        chosen.redis_username,
-        password.get_secret_value() if password else None,
-        chosen.room_log_length,
-        chosen.room_ttl_s,
-    )
+    address = RedisAddress(chosen.redis_url, chosen.redis_username, password.get_secret_value() if password else None)
+    return RedisBroker(address, chosen.room_log_length, chosen.room_ttl_s)
 
 
 def _dev(arguments: argparse.Namespace) -> int:
@@ -114,7 +110,10 @@ def _check_settings(_arguments: argparse.Namespace) -> int:
 
 
 def _token(arguments: argparse.Namespace) -> int:
-    print(mint(settings.load().jwt_secret.get_secret_value(), arguments.user, arguments.ttl))
+    secret = settings.load().jwt_secret
+    if secret is None:
+        raise BadSettings([f"{settings.variable('jwt_secret')} is not set: tokens are signed elsewhere"])
+    print(mint(secret.get_secret_value(), arguments.user, arguments.ttl))
     return 0
 
 

@@ -195,6 +195,12 @@ class Hub:
             room.early.append(message)
             self._sync(room)
 
+    def on_member(self, room: str, user: str, joined: bool) -> None:
+        """Tells the members who asked for it."""
+
+    def on_order(self, payload: bytes) -> None:
+        """Carries out what a worker told all of them."""
+
     def on_available(self) -> None:
         self._spawn(self._compare(grace_s=0))
 

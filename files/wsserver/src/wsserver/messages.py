@@ -6,7 +6,7 @@ Session and hub know these types and a `Codec`; a second wire protocol is a seco
 
 from __future__ import annotations
 
-from typing import Annotated, NamedTuple, Protocol
+from typing import Annotated, Literal, NamedTuple, Protocol
 
 import msgspec
 from msgspec import Meta, Struct
@@ -20,6 +20,9 @@ Seq = Annotated[int, Meta(ge=0, lt=2**53)]
 Epoch = Annotated[str, Meta(pattern=r"^[0-9]{1,15}\Z")]
 
 
+PAGE_MAX = 100
+
+
 class Position(NamedTuple):
     """A place in a room's log. Positions order as the log does: epochs grow, and seq grows within one."""
 
@@ -31,13 +34,17 @@ class Position(NamedTuple):
 
 
 class Message(Struct, frozen=True):
-    """One published message: `data` is the publisher's JSON, byte for byte; `ts` is Unix time in seconds."""
+    """One published message: `data` is the publisher's JSON, byte for byte; `ts` is Unix time in seconds.
+
+    `trace`: the W3C traceparent of its publish, or empty.
+    """
 
     room: str
     position: Position
     user: str
     ts: float
     data: bytes
+    trace: str = ""
 
 
 # Commands: client to server.
@@ -49,8 +56,11 @@ class Since(Struct, frozen=True):
 
 
 class Join(Struct, frozen=True, tag="join"):
+    """`members`: whether to tell this client of users who come and go."""
+
     room: Room
     since: Since | None = None
+    members: bool = False
 
 
 class Leave(Struct, frozen=True, tag="leave"):
@@ -63,20 +73,46 @@ class Publish(Struct, frozen=True, tag="publish"):
     id: PublishId
 
 
+class Presence(Struct, frozen=True, tag="presence"):
+    """A page of the users in a room, in the order of their names; `after` is the last one of the page before."""
+
+    room: Room
+    after: str = ""
+    limit: Annotated[int, Meta(ge=1, le=PAGE_MAX)] = PAGE_MAX
+
+
+class History(Struct, frozen=True, tag="history"):
+    """A page of a room's past: the last before a position, the first after one, or simply the last."""
+
+    room: Room
+    before: Since | None = None
+    since: Since | None = None
+    limit: Annotated[int, Meta(ge=1, le=PAGE_MAX)] = PAGE_MAX
+
+
+class Authenticate(Struct, frozen=True, tag="auth"):
+    """A fresh token of the same user, before the old one expires."""
+
+    token: Annotated[str, Meta(min_length=1, max_length=8192)]
+
+
 class Ping(Struct, frozen=True, tag="ping"):
     t: msgspec.Raw = msgspec.Raw(b"null")
 
 
-Command = Join | Leave | Publish | Ping
+Command = Join | Leave | Publish | Presence | History | Authenticate | Ping
 
 
 # Events: server to client.
 
 
 class Welcome(Struct, frozen=True, tag="welcome"):
+    """`expires`: when the token does (Unix time in seconds)."""
+
     user: str
     heartbeat_s: float
     max_message_bytes: int
+    expires: float
 
 
 class Joined(Struct, frozen=True, tag="joined"):
@@ -122,6 +158,56 @@ class Reset(Struct, frozen=True, tag="reset"):
     seq: int
 
 
+class MemberEvent(Struct, frozen=True, tag="member"):
+    """The first connection of a user joined the room, or the last one left it."""
+
+    room: str
+    user: str
+    event: Literal["join", "leave"]
+
+
+class PresenceMember(Struct, frozen=True):
+    user: str
+    connections: int
+
+
+class PresencePage(Struct, frozen=True, tag="presence"):
+    """`count`: the users in the room; `more`: whether others follow the last one of this page."""
+
+    room: str
+    members: list[PresenceMember]
+    count: int
+    more: bool
+
+
+class HistoryMessage(Struct, frozen=True, rename={"user": "from"}):
+    epoch: str
+    seq: int
+    user: str
+    ts: float
+    data: msgspec.Raw
+
+
+class HistoryPage(Struct, frozen=True, tag="history"):
+    """Oldest first. `more`: whether others follow in the direction of the question."""
+
+    room: str
+    messages: list[HistoryMessage]
+    more: bool
+
+
+class Authenticated(Struct, frozen=True, tag="auth"):
+    """The fresh token holds until `expires` (Unix time in seconds)."""
+
+    expires: float
+
+
+class Expiring(Struct, frozen=True, tag="expiring"):
+    """The token ends at `expires`: send a fresh one, or be closed with 1008."""
+
+    expires: float
+
+
 class Pong(Struct, frozen=True, tag="pong"):
     t: msgspec.Raw
 
@@ -134,12 +220,32 @@ class Reconnect(Struct, frozen=True, tag="reconnect"):
 
 
 class Error(Struct, frozen=True, tag="error", omit_defaults=True):
+    """`id` names the publish, `room` the other command that failed; `retry_after_ms`: when it may succeed."""
+
     code: str
     message: str
     id: str | None = None
+    room: str | None = None
+    retry_after_ms: int | None = None
 
 
-Event = Welcome | Joined | Left | Ack | Delivery | Gap | Reset | Pong | Reconnect | Error
+Event = (
+    Welcome
+    | Joined
+    | Left
+    | Ack
+    | Delivery
+    | Gap
+    | Reset
+    | MemberEvent
+    | PresencePage
+    | HistoryPage
+    | Authenticated
+    | Expiring
+    | Pong
+    | Reconnect
+    | Error
+)
 
 
 class BadMessage(Exception):

@@ -45,7 +45,10 @@ class Server:
         self._outbox = Outbox()
         self._hub = Hub(broker, self._outbox)
         self._codec = JsonCodec()
-        self._authenticator = Authenticator(settings.jwt_secret.get_secret_value(), frozenset(settings.allowed_origins))
+        secret = settings.jwt_secret
+        self._authenticator = Authenticator(
+            settings.jwt_secret.get_secret_value() if settings.jwt_secret else "", settings.allowed_origins
+        )
         self._sweep = Sweep(settings.heartbeat_s, settings.slow_client_s)
         self._turnstile = Turnstile()
         self._draining = False

@@ -88,7 +88,7 @@ class Session:
         self._backlog: deque[bytes] | None = None
 
     def welcome(self, heartbeat_s: float, max_message_bytes: int) -> None:
-        self.send(Welcome(self.identity.user, heartbeat_s, max_message_bytes))
+        self.send(Welcome(self.identity.user, heartbeat_s, max_message_bytes, self.identity.expires))
 
     def send(self, event: Event) -> None:
         if self.open:
@@ -141,12 +141,12 @@ class Session:
             await self._hub.join(self, command.room, command.since)
         except BrokerError as exc:
             self.rooms.discard(command.room)
-            self.send(Error(exc.code, f"join of {command.room}: {exc}"))
+            self.send(Error(exc.code, f"join of {command.room}: {exc}", room=command.room))
         except Exception:
             # A fault of this program must not leave the client waiting for good.
             log.exception("join_failed")
             self.rooms.discard(command.room)
-            self.send(Error("internal", f"join of {command.room} failed"))
+            self.send(Error("internal", f"join of {command.room} failed", room=command.room))
         self._joining = None
         while self._backlog and self._joining is None:
             self._execute(self._backlog.popleft())

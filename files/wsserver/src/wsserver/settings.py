@@ -7,10 +7,10 @@ import difflib
 import os
 from ipaddress import IPv4Address
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, IPvAnyAddress, SecretStr, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import AfterValidator, BeforeValidator, Field, IPvAnyAddress, SecretStr, ValidationError, model_validator
+from pydantic_core import ErrorDetails, PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from redis.asyncio.connection import parse_url
 
@@ -20,12 +20,21 @@ _PREFIX = "WS_"
 
 
 def _origins(value: Any) -> Any:
-    if isinstance(value, str):
-        return [origin.strip().lower() for origin in value.split(",") if origin.strip()]
-    return value
+    return [origin.lower() for origin in _parts(value)] if isinstance(value, str) else value
+
+
+def _patterns(value: Any) -> Any:
+    return _parts(value) if isinstance(value, str) else value
+
+
+def _parts(value: str) -> list[str]:
+    return [part.strip() for part in value.split(",") if part.strip()]
 
 
 Origin = Annotated[str, Field(pattern=r"^(\*|https?://[^/\s?#]+)$")]
+# A room's name in which * stands for any characters, and {sub} for the user.
+Pattern = Annotated[str, Field(pattern=r"^[\x21-\x7e\u00a1-\U0010ffff]{1,128}$")]
+Patterns = Annotated[tuple[Pattern, ...], NoDecode, BeforeValidator(_patterns)]
 Secret32 = Annotated[SecretStr, Field(min_length=32)]
 
 
@@ -61,12 +70,37 @@ class Settings(BaseSettings):
     postgres_dsn: Annotated[SecretStr, AfterValidator(_postgres_url)] | None = Field(
         None, description="where Postgres is: a postgresql:// URL"
     )
-    jwt_secret: Secret32 = Field(
-        description="the key that signs tokens (HS256): at least 32 characters, for example from openssl rand -hex 32"
+    jwt_secret: Secret32 | None = Field(
+        None,
+        description="the key that signs tokens (HS256): at least 32 characters, for example from openssl rand -hex 32",
+    )
+    jwt_jwks: Annotated[str, Field(pattern=r"^(/|https://|http://(127\.0\.0\.1|localhost)[:/])")] | None = Field(
+        None,
+        description="the public keys that sign tokens (RS256, ES256): the path of a JWKS file, or its https URL",
+    )
+    jwt_issuer: str | None = Field(None, min_length=1, description="the iss that every token must have")
+    jwt_audience: str | None = Field(None, min_length=1, description="the aud that every token must have")
+    auth_cookie: str | None = Field(
+        None, pattern=r"^[\w-]+$", description="the name of the cookie that may hold a token: letters, digits, _ and -"
+    )
+    default_join: Patterns = Field(
+        ("*",),
+        description="rooms that a token without a join claim may join, separated by commas: lobby,team:*,user:{sub}:*",
+    )
+    default_publish: Patterns = Field(
+        ("*",),
+        description="rooms that a token without a publish claim may publish to, separated by commas: lobby,user:{sub}",
     )
     allowed_origins: Annotated[frozenset[Origin], NoDecode, BeforeValidator(_origins)] = Field(
         frozenset(),
         description="web origins that may connect, separated by commas: https://chat.example.org, or * for any",
+    )
+    durable_rooms: Patterns = Field(
+        (),
+        description="rooms whose publishes are acknowledged when Postgres has them, separated by commas: orders:*",
+    )
+    archive_retention_days: int = Field(
+        30, ge=0, le=36500, description="days that messages stay in Postgres, 1 to 36500, or 0 for ever"
     )
     heartbeat_s: float = Field(25, ge=1, le=3600, description="seconds between two pings, 1 to 3600")
     max_message_bytes: int = Field(
@@ -93,10 +127,54 @@ class Settings(BaseSettings):
     slow_client_s: float = Field(
         30, ge=1, le=3600, description="seconds that a client may leave a full buffer unread, 1 to 3600"
     )
+    handshake_s: float = Field(10, ge=1, le=60, description="seconds for a client's request, 1 to 60")
+    messages_per_s: float = Field(
+        50, ge=1, le=100_000, description="frames a second from one connection, 1 to 100000; twice as many at once"
+    )
+    bytes_per_s: int = Field(
+        262144, ge=1024, le=2**30, description="bytes a second from one connection, 1024 to 1073741824; twice at once"
+    )
+    user_messages_per_s: float = Field(
+        200, ge=1, le=1_000_000, description="publishes a second from one user over all workers, 1 to 1000000"
+    )
+    max_connections: int = Field(20000, ge=1, le=1_000_000, description="connections of this worker, 1 to 1000000")
+    max_connections_per_user: int = Field(
+        50, ge=1, le=1_000_000, description="connections of one user over all workers, 1 to 1000000"
+    )
+    max_connections_per_ip: int = Field(
+        500, ge=1, le=1_000_000, description="connections of one address over all workers, 1 to 1000000"
+    )
+    max_rooms_per_connection: int = Field(
+        100, ge=1, le=10_000, description="rooms that one connection may be in, 1 to 10000"
+    )
+    max_connection_age_s: float = Field(
+        21600, ge=60, le=30 * 86400, description="seconds after which a client is asked to reconnect, 60 to 2592000"
+    )
+    api_listen_address: IPvAnyAddress = Field(
+        IPv4Address("127.0.0.1"),
+        description="the IP address of the server API; never one that the Internet reaches",
+    )
+    api_port: int = Field(9080, ge=1, le=65535, description="the TCP port of the server API, 1 to 65535")
+    api_key: Secret32 | None = Field(
+        None, description="the key of the server API, at least 32 characters; without it the API is not served"
+    )
+    control_socket: Path | None = Field(None, description="the path of the control socket")
+    otlp_endpoint: Annotated[str, Field(pattern=r"^https?://[^/\s]+")] | None = Field(
+        None, description="where traces go (OTLP over HTTP): http://127.0.0.1:4318; without it there are none"
+    )
+    trace_ratio: float = Field(0.01, ge=0, le=1, description="the share of publishes that are traced, 0 to 1")
     drain_window_s: float = Field(
         5, ge=0, le=600, description="seconds over which clients are sent away at a stop, 0 to 600"
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="debug, info, warning or error")
+
+    @model_validator(mode="after")
+    def _some_key(self) -> Self:
+        if self.jwt_secret is None and self.jwt_jwks is None:
+            raise PydanticCustomError(
+                "no_key", "WS_JWT_SECRET is missing (32 characters or more), and so is WS_JWT_JWKS"
+            )
+        return self
 
 
 class BadSettings(Exception):
@@ -143,6 +221,8 @@ def _unknown() -> list[str]:
 
 
 def _problem(error: ErrorDetails) -> str:
+    if not error["loc"]:
+        return error["msg"]
     field = next(f for f in Settings.model_fields if error["loc"][0] in (f, variable(f)))
     name, description = variable(field), Settings.model_fields[field].description
     if error["type"] == "missing":

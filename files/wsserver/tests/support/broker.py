@@ -113,7 +113,10 @@ class UnreliableBroker:
     async def run(self, listener: Listener) -> None:
         raise NotImplementedError
 
-    def publish(self, room: str, user: str, id: str, data: bytes) -> asyncio.Future[Published]:
+    def publish(self, room: str, user: str, id: str, data: bytes, trace: str = "") -> asyncio.Future[Published]:
+        raise NotImplementedError
+
+    async def order(self, payload: bytes) -> None:
         raise NotImplementedError
 
     async def subscribe(self, room: str) -> None:

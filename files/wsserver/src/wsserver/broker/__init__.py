@@ -50,6 +50,12 @@ class Listener(Protocol):
     def on_message(self, message: Message) -> None:
         """A message from the live feed."""
 
+    def on_member(self, room: str, user: str, joined: bool) -> None:
+        """A user's first connection joined a room, or the last one left it. May be lost; `PresenceStore` knows."""
+
+    def on_order(self, payload: bytes) -> None:
+        """What some worker told all of them; may be lost."""
+
     def on_available(self) -> None:
         """The broker is reachable (again) and every subscription is in place; messages may have been missed."""
 
@@ -62,11 +68,15 @@ class Broker(Protocol):
     async def run(self, listener: Listener) -> None:
         """Keep the broker connected, and its subscriptions in place, until cancelled."""
 
-    def publish(self, room: str, user: str, id: str, data: bytes) -> asyncio.Future[Published]:
+    def publish(self, room: str, user: str, id: str, data: bytes, trace: str = "") -> asyncio.Future[Published]:
         """One atomic step: drop a repeat of (user, room, id), take the next seq, append to the log, tell subscribers.
 
         Publishes take effect in the order of the calls. The future raises a BrokerError.
+        `trace`: a W3C traceparent, which travels with the message.
         """
+
+    async def order(self, payload: bytes) -> None:
+        """Tell every worker, this one included; at most once. Raises BrokerUnavailable."""
 
     async def subscribe(self, room: str) -> None:
         """Returns once the live feed of `room` is confirmed."""

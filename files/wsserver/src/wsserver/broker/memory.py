@@ -32,17 +32,17 @@ class MemoryBroker:
         listener.on_available()
         await asyncio.get_running_loop().create_future()
 
-    def publish(self, room: str, user: str, id: str, data: bytes) -> asyncio.Future[Published]:
+    def publish(self, room: str, user: str, id: str, data: bytes, trace: str = "") -> asyncio.Future[Published]:
         future: asyncio.Future[Published] = asyncio.get_running_loop().create_future()
-        future.set_result(self._publish(room, user, id, data))
+        future.set_result(self._publish(room, user, id, data, trace))
         return future
 
-    def _publish(self, room: str, user: str, id: str, data: bytes) -> Published:
+    def _publish(self, room: str, user: str, id: str, data: bytes, trace: str) -> Published:
         known = self._published.get((user, room, id))
         if known is not None:
             return Published(known, repeat=True)
         position = self._head(room).next()
-        message = Message(room=room, position=position, user=user, ts=time.time(), data=data)
+        message = Message(room=room, position=position, user=user, ts=time.time(), data=data, trace=trace)
         self._heads[room] = position
         self._logs.setdefault(room, deque(maxlen=self._log_length)).append(message)
         self._published[user, room, id] = position
@@ -51,6 +51,10 @@ class MemoryBroker:
         if self._listener is not None and room in self._subscribed:
             self._listener.on_message(message)
         return Published(position, repeat=False)
+
+    async def order(self, payload: bytes) -> None:
+        if self._listener is not None:
+            self._listener.on_order(payload)
 
     async def subscribe(self, room: str) -> None:
         self._subscribed.add(room)

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The broker of a fleet: Redis holds each room's log and carries its live feed between the workers.
 
-Every key carries its shard as a hash tag, so that all keys of a room live on one node of a Redis Cluster.
-Key names and the envelope carry a version: workers of two releases share them during a rollout.
+The envelope carries a version of its own kind: workers of two releases share it, and ignore what they do not know.
 """
 
 from __future__ import annotations
@@ -10,18 +9,10 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-import zlib
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from hashlib import blake2b
-from importlib import resources
 from typing import Any
 
 import msgspec
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.connection import AbstractConnection, Connection, parse_url
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
+from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import NoScriptError, OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
 
 from wsserver.broker import (
@@ -32,15 +23,13 @@ from wsserver.broker import (
     OutcomeUnknown,
     Published,
 )
+from wsserver.broker.redis.connection import RedisAddress, reading, script
+from wsserver.broker.redis.keys import ORDERS_CHANNEL, RoomKeys
 from wsserver.messages import Message, Position
 from wsserver.telemetry.logs import log
 
-_SHARDS = 16
 _DEDUPE_TTL_S = 300
-# A burst of joins waits its turn; that says nothing about Redis.
-_READ_WAIT_S = 15.0
-# An unanswered command or ping means that Redis is gone; both are far above a healthy Redis's pauses.
-_COMMAND_TIMEOUT_S = 3.0
+# An unanswered ping means that Redis is gone; this is far above a healthy Redis's pauses.
 _CHECK_INTERVAL_S = 2.0
 _SILENCE_LIMIT_S = 6.0
 _RETRY_DELAY_MAX_S = 1.0
@@ -56,81 +45,37 @@ class _Header(msgspec.Struct, rename={"user": "from"}):
     seq: int
     user: str
     ts: float
+    trace: str = ""
 
 
-class _PublishHeader(msgspec.Struct, rename={"user": "from"}):
+class _MemberEvent(msgspec.Struct):
+    """A user's first connection joined a room (1), or the last one left it (0). See scripts/presence_update.lua."""
+
+    member: str
+    joined: int
+
+
+class _PublishHeader(msgspec.Struct, rename={"user": "from"}, omit_defaults=True):
     """What the publisher contributes to the header; the script adds the position."""
 
     user: str
     ts: float
-
-
-class _Keys:
-    """The keys of one room."""
-
-    def __init__(self, room: str) -> None:
-        prefix = f"ws:1:{{{zlib.crc32(room.encode()) % _SHARDS}}}"
-        self.hash = f"{prefix}:room:{room}"
-        self.stream = f"{prefix}:log:{room}"
-        self.channel = f"{prefix}:live:{room}"
-        self._once = f"{prefix}:once:"
-
-    def once(self, user: str, room: str, id: str) -> str:
-        """The dedupe key of one publish; a digest, because each part may hold any character."""
-        parts = msgspec.json.encode((user, room, id))
-        return self._once + blake2b(parts, digest_size=16).hexdigest()
-
-
-def _script(name: str) -> str:
-    scripts = resources.files("wsserver.broker") / "scripts"
-    return (scripts / "room.lua").read_text() + (scripts / name).read_text()
-
-
-class _Cancellable(AbstractConnection):
-    """Never swallows a cancellation.
-
-    redis-py sends through `asyncio.wait_for`, which before Python 3.12 does so when the write is done at the same
-    moment: a worker that is to stop would go on for good.
-    """
-
-    async def send_packed_command(self, *arguments: Any, **options: Any) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        cancelled_before = task.cancelling()
-        await super().send_packed_command(*arguments, **options)
-        if task.cancelling() > cancelled_before:
-            raise asyncio.CancelledError
-
-
-def _client(url: str, username: str | None, password: str | None, connections: int) -> Redis:
-    where: dict[str, Any] = dict(parse_url(url))
-    kind = where.pop("connection_class", Connection)
-    pool = BlockingConnectionPool(
-        connection_class=type("CancellableConnection", (_Cancellable, kind), {}),
-        **{"username": username, "password": password, **where},
-        max_connections=connections,
-        timeout=_READ_WAIT_S,
-        protocol=2,
-        socket_timeout=_COMMAND_TIMEOUT_S,
-        socket_connect_timeout=_COMMAND_TIMEOUT_S,
-        retry=Retry(NoBackoff(), 0),  # what is to be done again, `run` and the hub decide
-    )
-    return Redis.from_pool(pool)
+    trace: str = ""
 
 
 class RedisBroker:
     """One connection carries the live feed, one the publishes in order, one the checks, a few more the reads."""
 
-    def __init__(self, url: str, username: str | None, password: str | None, log_length: int, room_ttl_s: int) -> None:
+    def __init__(self, address: RedisAddress, log_length: int, room_ttl_s: int) -> None:
         self.available = False
         self._log_length = log_length
         self._room_ttl_s = room_ttl_s
-        self._redis = _client(url, username, password, connections=8)
-        self._control = _client(url, username, password, connections=1)
+        self._redis = address.client(connections=8)
+        self._control = address.client(connections=1)
         self._publisher: AbstractConnection | None = None
         self._publish_sha = ""
-        self._head = self._redis.register_script(_script("head.lua"))
-        self._renew = self._redis.register_script(_script("renew.lua"))
+        self._head = self._redis.register_script(script("room.lua", "head.lua"))
+        self._renew = self._redis.register_script(script("room.lua", "renew.lua"))
         self._life = ""
         self._queue: list[tuple[tuple[Any, ...], asyncio.Future[Published]]] = []
         self._queued = asyncio.Event()
@@ -139,6 +84,7 @@ class RedisBroker:
         self._channels: dict[str, str] = {}  # channel -> room, all that should be subscribed
         self._confirmations: dict[str, asyncio.Future[None]] = {}
         self._header_decoder = msgspec.json.Decoder(_Header)
+        self._member_decoder = msgspec.json.Decoder(_MemberEvent)
         self._header_encoder = msgspec.json.Encoder()
 
     # Connection.
@@ -171,12 +117,12 @@ class RedisBroker:
         # Before `life` is asked for: no publish reaches a Redis that was started after that with the life
         # of the one before.
         self._publisher = await self._dedicated()
-        self._publish_sha = await self._control.script_load(_script("publish.lua"))
+        self._publish_sha = await self._control.script_load(script("room.lua", "publish.lua"))
         self._life = await self._current_life()
         self._feed = await self._dedicated()
         self._feed_heard = time.monotonic()
         tasks.create_task(self._read_feed(self._feed, listener))
-        channels = list(self._channels)
+        channels = [ORDERS_CHANNEL, *self._channels]
         confirmed = [self._expect(channel) for channel in channels]
         for start in range(0, len(channels), _SUBSCRIBE_BATCH):
             await self._feed.send_command("SUBSCRIBE", *channels[start : start + _SUBSCRIBE_BATCH])
@@ -225,7 +171,7 @@ class RedisBroker:
     async def subscribe(self, room: str) -> None:
         if not self.available or self._feed is None:
             raise BrokerUnavailable("the broker is unavailable")
-        channel = _Keys(room).channel
+        channel = RoomKeys(room).channel
         self._channels[channel] = room
         confirmation = self._expect(channel)
         try:
@@ -236,7 +182,7 @@ class RedisBroker:
             raise BrokerUnavailable("the broker is unavailable") from exc
 
     async def unsubscribe(self, room: str) -> None:
-        channel = _Keys(room).channel
+        channel = RoomKeys(room).channel
         self._channels.pop(channel, None)
         if self._feed is not None and self.available:
             try:
@@ -256,13 +202,23 @@ class RedisBroker:
             self._feed_heard = time.monotonic()
             match reply:
                 case [b"message", channel, payload]:
-                    room = self._channels.get(channel.decode())
-                    if room is not None and (message := self._decode(room, payload)) is not None:
-                        listener.on_message(message)
+                    self._heard(channel.decode(), payload, listener)
                 case [b"subscribe", channel, _]:
                     confirmation = self._confirmations.pop(channel.decode(), None)
                     if confirmation is not None and not confirmation.done():
                         confirmation.set_result(None)
+
+    def _heard(self, channel: str, payload: bytes, listener: Listener) -> None:
+        room = self._channels.get(channel)
+        if channel == ORDERS_CHANNEL:
+            listener.on_order(payload)
+        elif room is None:
+            return  # unsubscribed meanwhile
+        elif payload.startswith(b'{"member":'):
+            event = self._member_decoder.decode(payload)
+            listener.on_member(room, event.member, event.joined == 1)
+        elif (message := self._decode(room, payload)) is not None:
+            listener.on_message(message)
 
     def _decode(self, room: str, envelope: bytes) -> Message | None:
         header, _newline, data = envelope.partition(b"\n")
@@ -273,17 +229,17 @@ class RedisBroker:
             log.error("broker_envelope_unreadable", error=str(exc))
             return None
         position = Position(fields.epoch, fields.seq)
-        return Message(room=room, position=position, user=fields.user, ts=fields.ts, data=data)
+        return Message(room=room, position=position, user=fields.user, ts=fields.ts, data=data, trace=fields.trace)
 
     # Publishing.
 
-    def publish(self, room: str, user: str, id: str, data: bytes) -> asyncio.Future[Published]:
+    def publish(self, room: str, user: str, id: str, data: bytes, trace: str = "") -> asyncio.Future[Published]:
         future: asyncio.Future[Published] = asyncio.get_running_loop().create_future()
         if not self.available:
             future.set_exception(BrokerUnavailable("the broker is unavailable; nothing was published"))
             return future
-        keys = _Keys(room)
-        header = self._header_encoder.encode(_PublishHeader(user=user, ts=time.time()))[1:-1]
+        keys = RoomKeys(room)
+        header = self._header_encoder.encode(_PublishHeader(user=user, ts=time.time(), trace=trace))[1:-1]
         arguments = (
             *(keys.hash, keys.stream, keys.once(user, room, id), keys.channel),
             *(self._life, header, data, self._log_length, self._room_ttl_s, _DEDUPE_TTL_S),
@@ -321,28 +277,34 @@ class RedisBroker:
                 if isinstance(reply, NoScriptError | ReadOnlyError):
                     raise reply
 
+    # Orders.
+
+    async def order(self, payload: bytes) -> None:
+        async with reading():
+            await self._redis.publish(ORDERS_CHANNEL, payload)
+
     # Reading.
 
     async def head(self, room: str) -> Position:
-        keys = _Keys(room)
-        async with _reading():
+        keys = RoomKeys(room)
+        async with reading():
             epoch, seq = await self._head(keys=[keys.hash, keys.stream], args=[self._life, self._room_ttl_s])
         return Position(int(epoch), seq)
 
     async def heads(self, rooms: list[str]) -> list[Position | None]:
         pipeline = self._redis.pipeline(transaction=False)
         for room in rooms:
-            keys = _Keys(room)
+            keys = RoomKeys(room)
             pipeline.hmget(keys.hash, "epoch", "seq")
             pipeline.expire(keys.hash, self._room_ttl_s)
             pipeline.expire(keys.stream, self._room_ttl_s)
-        async with _reading():
+        async with reading():
             replies = await pipeline.execute()
         return [Position(int(epoch), int(seq)) if epoch else None for epoch, seq in replies[::3]]
 
     async def renew(self, room: str, seen: Position) -> Position:
-        keys = _Keys(room)
-        async with _reading():
+        keys = RoomKeys(room)
+        async with reading():
             epoch, seq = await self._renew(
                 keys=[keys.hash, keys.stream],
                 args=[self._life, self._room_ttl_s, seen.epoch, seen.seq],
@@ -350,8 +312,10 @@ class RedisBroker:
         return Position(int(epoch), seq)
 
     async def read(self, room: str, after: Position, limit: int) -> list[Message]:
-        async with _reading():
-            entries: Any = await self._redis.xrange(_Keys(room).stream, min=f"({after.epoch}-{after.seq}", count=limit)
+        async with reading():
+            entries: Any = await self._redis.xrange(
+                RoomKeys(room).stream, min=f"({after.epoch}-{after.seq}", count=limit
+            )
         messages = (self._decode(room, fields[b"m"]) for _id, fields in entries)
         return [message for message in messages if message is not None]
 
@@ -361,14 +325,6 @@ async def _reply(connection: AbstractConnection) -> Any:
         return await connection.read_response()
     except ResponseError as exc:  # of this command alone
         return exc
-
-
-@asynccontextmanager
-async def _reading() -> AsyncIterator[None]:
-    try:
-        yield
-    except (RedisError, OSError) as exc:
-        raise BrokerUnavailable("the broker is unavailable") from exc
 
 
 def _fail(future: asyncio.Future[Any], exc: BrokerError) -> None:

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""The broker of a fleet: Redis."""

@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: MIT
+"""The names of keys in Redis.
+
+Every key carries its shard as a hash tag, so that all keys of a room live on one node of a Redis Cluster.
+Names carry a version: workers of two releases share them during a rollout.
+"""
+
+from __future__ import annotations
+
+import zlib
+from hashlib import blake2b
+
+import msgspec
+
+SHARDS = 16
+# What every worker hears, such as the order to disconnect a user.
+ORDERS_CHANNEL = "ws:1:orders"
+
+
+def prefix(shard: int) -> str:
+    return f"ws:1:{{{shard}}}"
+
+
+def shard_of(name: str) -> int:
+    return zlib.crc32(name.encode()) % SHARDS
+
+
+class RoomKeys:
+    """The keys of one room."""
+
+    def __init__(self, room: str) -> None:
+        start = prefix(shard_of(room))
+        self.hash = f"{start}:room:{room}"
+        self.stream = f"{start}:log:{room}"
+        self.channel = f"{start}:live:{room}"
+        self._once = f"{start}:once:"
+
+    def once(self, user: str, room: str, id: str) -> str:
+        """The dedupe key of one publish; a digest, because each part may hold any character."""
+        parts = msgspec.json.encode((user, room, id))
+        return self._once + blake2b(parts, digest_size=16).hexdigest()
