@@ -35,9 +35,6 @@ class Heard:
     def on_member(self, room: str, user: str, joined: bool) -> None:
         self.members.append((room, user, joined))
 
-    def on_order(self, payload: bytes) -> None:
-        self.orders.append(payload)
-
     def on_available(self) -> None:
         self.available.set()
 
@@ -48,7 +45,7 @@ class Heard:
 @asynccontextmanager
 async def connected(redis: RedisServer, log_length: int = 1000) -> AsyncIterator[tuple[RedisBroker, Heard]]:
     broker, heard = RedisBroker(RedisAddress(redis.url), log_length, 3600), Heard()
-    running = asyncio.create_task(broker.run(heard))
+    running = asyncio.create_task(broker.run(heard, heard.orders.append))
     try:
         await asyncio.wait_for(heard.available.wait(), 20)
         yield broker, heard
@@ -363,7 +360,7 @@ async def test_a_cancellation_at_any_moment_ends_it(redis: RedisServer, monkeypa
     monkeypatch.setattr(broker_redis, "_CHECK_INTERVAL_S", 0.001)
 
     async def cancelled(broker: RedisBroker, after_s: float) -> None:
-        running = asyncio.create_task(broker.run(Heard()))
+        running = asyncio.create_task(broker.run(Heard(), print))
         await until(lambda: broker.available)
         await asyncio.sleep(after_s)
         running.cancel()

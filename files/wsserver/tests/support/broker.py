@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 
 from wsserver.broker import BrokerUnavailable, Listener, Published
 from wsserver.messages import Message, Position
@@ -110,7 +111,7 @@ class UnreliableBroker:
 
     # Broker.
 
-    async def run(self, listener: Listener) -> None:
+    async def run(self, listener: Listener, carry_out: Callable[[bytes], None]) -> None:
         raise NotImplementedError
 
     def publish(self, room: str, user: str, id: str, data: bytes, trace: str = "") -> asyncio.Future[Published]:

@@ -8,6 +8,7 @@ does not lose any until it trims the oldest. The hub makes "exactly once, in ord
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from wsserver.messages import Message, Position
@@ -53,9 +54,6 @@ class Listener(Protocol):
     def on_member(self, room: str, user: str, joined: bool) -> None:
         """A user's first connection joined a room, or the last one left it. May be lost; `PresenceStore` knows."""
 
-    def on_order(self, payload: bytes) -> None:
-        """What some worker told all of them; may be lost."""
-
     def on_available(self) -> None:
         """The broker is reachable (again) and every subscription is in place; messages may have been missed."""
 
@@ -65,8 +63,11 @@ class Broker(Protocol):
 
     available: bool
 
-    async def run(self, listener: Listener) -> None:
-        """Keep the broker connected, and its subscriptions in place, until cancelled."""
+    async def run(self, listener: Listener, carry_out: Callable[[bytes], None]) -> None:
+        """Keep the broker connected, and its subscriptions in place, until cancelled.
+
+        `carry_out` gets what any worker told all of them with `order`; that may be lost.
+        """
 
     def publish(self, room: str, user: str, id: str, data: bytes, trace: str = "") -> asyncio.Future[Published]:
         """One atomic step: drop a repeat of (user, room, id), take the next seq, append to the log, tell subscribers.

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict, deque
+from collections.abc import Callable
 
 from wsserver.broker import Listener, Published
 from wsserver.messages import Message, Position
@@ -25,9 +26,11 @@ class MemoryBroker:
         self._published: OrderedDict[tuple[str, str, str], Position] = OrderedDict()
         self._subscribed: set[str] = set()
         self._listener: Listener | None = None
+        self._carry_out: Callable[[bytes], None] | None = None
 
-    async def run(self, listener: Listener) -> None:
+    async def run(self, listener: Listener, carry_out: Callable[[bytes], None]) -> None:
         self._listener = listener
+        self._carry_out = carry_out
         self.available = True
         listener.on_available()
         await asyncio.get_running_loop().create_future()
@@ -53,8 +56,8 @@ class MemoryBroker:
         return Published(position, repeat=False)
 
     async def order(self, payload: bytes) -> None:
-        if self._listener is not None:
-            self._listener.on_order(payload)
+        if self._carry_out is not None:
+            self._carry_out(payload)
 
     async def subscribe(self, room: str) -> None:
         self._subscribed.add(room)

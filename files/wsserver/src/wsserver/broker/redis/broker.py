@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -89,13 +90,13 @@ class RedisBroker:
 
     # Connection.
 
-    async def run(self, listener: Listener) -> None:
+    async def run(self, listener: Listener, carry_out: Callable[[bytes], None]) -> None:
         delay = 0.0
         try:
             while True:
                 try:
                     async with asyncio.TaskGroup() as tasks:
-                        await self._connect(tasks, listener)
+                        await self._connect(tasks, listener, carry_out)
                         delay = 0.0
                         log.info("broker_available", life=self._life, rooms=len(self._channels))
                         listener.on_available()
@@ -113,7 +114,7 @@ class RedisBroker:
             await self._redis.aclose()
             await self._control.aclose()
 
-    async def _connect(self, tasks: asyncio.TaskGroup, listener: Listener) -> None:
+    async def _connect(self, tasks: asyncio.TaskGroup, listener: Listener, carry_out: Callable[[bytes], None]) -> None:
         # Before `life` is asked for: no publish reaches a Redis that was started after that with the life
         # of the one before.
         self._publisher = await self._dedicated()
@@ -121,7 +122,7 @@ class RedisBroker:
         self._life = await self._current_life()
         self._feed = await self._dedicated()
         self._feed_heard = time.monotonic()
-        tasks.create_task(self._read_feed(self._feed, listener))
+        tasks.create_task(self._read_feed(self._feed, listener, carry_out))
         channels = [ORDERS_CHANNEL, *self._channels]
         confirmed = [self._expect(channel) for channel in channels]
         for start in range(0, len(channels), _SUBSCRIBE_BATCH):
@@ -196,11 +197,15 @@ class RedisBroker:
             confirmation = self._confirmations[channel] = asyncio.get_running_loop().create_future()
         return confirmation
 
-    async def _read_feed(self, feed: AbstractConnection, listener: Listener) -> None:
+    async def _read_feed(
+        self, feed: AbstractConnection, listener: Listener, carry_out: Callable[[bytes], None]
+    ) -> None:
         while True:
             reply = await feed.read_response(timeout=math.inf)
             self._feed_heard = time.monotonic()
             match reply:
+                case [b"message", channel, payload] if channel == ORDERS_CHANNEL.encode():
+                    carry_out(payload)
                 case [b"message", channel, payload]:
                     self._heard(channel.decode(), payload, listener)
                 case [b"subscribe", channel, _]:
@@ -210,9 +215,7 @@ class RedisBroker:
 
     def _heard(self, channel: str, payload: bytes, listener: Listener) -> None:
         room = self._channels.get(channel)
-        if channel == ORDERS_CHANNEL:
-            listener.on_order(payload)
-        elif room is None:
+        if room is None:
             return  # unsubscribed meanwhile
         elif payload.startswith(b'{"member":'):
             event = self._member_decoder.decode(payload)
