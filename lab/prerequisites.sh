@@ -10,7 +10,7 @@ cd "$(dirname "$0")/.."
 packages=(
     git make python3-venv openssh-client              # the verbs themselves
     iproute2 mmdebstrap nftables systemd-container    # the lab
-    postgresql redis-server                           # unit tests run a real one of each, on a socket of their own
+    nginx postgresql redis-server                     # unit tests run a real one of each, on a socket of their own
     shellcheck                                        # lint
 )
 
