@@ -35,7 +35,7 @@ class Wire(ServerProtocol, _AfterAnswer):
 
     def __init__(self, max_message_bytes: int) -> None:
         super().__init__(max_size=max_message_bytes, logger=_QUIET)
-        self._fragments: bytearray | None = None
+        self._fragments = bytearray()
 
     def select_subprotocol(self, subprotocols: Sequence[Subprotocol]) -> Subprotocol | None:
         bearer = Subprotocol(BEARER_SUBPROTOCOL)
@@ -52,21 +52,33 @@ class Wire(ServerProtocol, _AfterAnswer):
             # The library only hangs up on what is no request it can read; a proxy would call that a dead server.
             self.writes.insert(0, _BAD_REQUEST)
         received: list[Request | bytes] = []
-        for event in self.events_received():
+        events = self.events_received()
+        self.frames += len(events)
+        for event in events:
             if isinstance(event, Request):
                 received.append(event)
-            elif not isinstance(event, Frame):
-                raise AssertionError("a server receives no responses")
-            elif event.opcode is Opcode.TEXT and event.fin:
+            elif isinstance(event, Frame):
                 received.append(bytes(event.data))
-            elif event.opcode is Opcode.TEXT:
-                self._fragments = bytearray(event.data)
-            elif event.opcode is Opcode.CONT and self._fragments is not None:
-                self._fragments += event.data
-                if event.fin:
-                    received.append(bytes(self._fragments))
-                    self._fragments = None
-            elif event.opcode is Opcode.BINARY and self.state is OPEN:
-                self.fail(CloseCode.UNSUPPORTED_DATA, "text frames only")
-                break
+            else:
+                raise AssertionError("a server receives no responses")
         return received
+
+    def recv_frame(self, frame: Frame) -> None:
+        """Leave one event for each complete text message.
+
+        What is no text is refused here, while frames are taken one by one: later, what came behind it in the same
+        bytes would have been answered already.
+        """
+        super().recv_frame(frame)
+        self.events.pop()
+        if frame.opcode is Opcode.BINARY:
+            self.fail(CloseCode.UNSUPPORTED_DATA, "text frames only")
+        elif frame.opcode is Opcode.TEXT or frame.opcode is Opcode.CONT:
+            if not frame.fin:
+                self._fragments += frame.data
+                return
+            if self._fragments:
+                frame = Frame(Opcode.TEXT, bytes(self._fragments + frame.data))
+                self._fragments.clear()
+            str(frame.data, "utf-8")  # an error here ends the connection with 1007, as for any other broken text
+            self.events.append(frame)
