@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: MIT
+"""The two spans of a message: its publish, and its delivery to the members that one worker has.
+
+A span names the room, for a trace that does not say which room was slow helps nobody; of users, payloads,
+publish ids and tokens it carries none: traces leave for systems with readers and a retention of their own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+from opentelemetry.context import Context
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode, get_current_span
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from wsserver.telemetry.otlp import SpanExport
+from wsserver.telemetry.tracing import PublishSpan
+
+_propagator = TraceContextTextMapPropagator()
+
+
+class OtlpTracer:
+    """endpoint: the base URL of an OTLP/HTTP collector. ratio: the share of publishes that are traced, 0 to 1."""
+
+    def __init__(self, endpoint: str, ratio: float, instance: str) -> None:
+        self._ratio = ratio
+        self._export = SpanExport(endpoint, instance)
+        self._spans = self._export.provider.get_tracer("wsserver")
+
+    def publish(self, room: str, parent: str = "") -> PublishSpan | None:
+        context = _context(parent) if parent else None
+        if context is None:
+            # Not the SDK's sampler: it takes twenty times as long to say no.
+            if random.random() >= self._ratio:
+                return None
+            context = Context()
+        elif not _is_sampled(context):
+            return None
+        attributes = {**_about(room), "messaging.operation.type": "send"}
+        return _Publish(self._spans.start_span("publish", context, SpanKind.PRODUCER, attributes))
+
+    def deliver(self, trace: str, room: str, seq: int, members: int) -> None:
+        context = _context(trace)
+        if context is None or not _is_sampled(context):
+            return
+        attributes = {**_about(room), "messaging.operation.type": "process", "ws.seq": seq, "ws.members": members}
+        span = self._spans.start_span("deliver", context, SpanKind.CONSUMER, attributes)
+        # The outbox has asked for its own call before: when this one comes, it has written.
+        asyncio.get_running_loop().call_soon(span.end)
+
+    async def stop(self) -> None:
+        await self._export.stop()
+
+
+class _Publish:
+    __slots__ = ("_span", "traceparent")
+
+    def __init__(self, span: Span) -> None:
+        self._span = span
+        context = span.get_span_context()
+        self.traceparent = f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
+
+    def end(self, error: str = "", seq: int | None = None) -> None:
+        if error:
+            self._span.set_attribute("error.type", error)
+            self._span.set_status(Status(StatusCode.ERROR))
+        if seq is not None:
+            self._span.set_attribute("ws.seq", seq)
+        self._span.end()
+
+
+def _about(room: str) -> dict[str, str | int]:
+    return {"messaging.system": "ws-server", "messaging.destination.name": room}
+
+
+def _context(traceparent: str) -> Context | None:
+    """None if it is not a traceparent."""
+    context = _propagator.extract({"traceparent": traceparent}, Context())
+    return context if get_current_span(context).get_span_context().is_valid else None
+
+
+def _is_sampled(context: Context) -> bool:
+    return get_current_span(context).get_span_context().trace_flags.sampled
