@@ -35,6 +35,7 @@ class Wire(ServerProtocol, _AfterAnswer):
 
     def __init__(self, max_message_bytes: int) -> None:
         super().__init__(max_size=max_message_bytes, logger=_QUIET)
+        self.frames = 0  # received, of all kinds
         self._fragments = bytearray()
 
     def select_subprotocol(self, subprotocols: Sequence[Subprotocol]) -> Subprotocol | None:
@@ -52,9 +53,7 @@ class Wire(ServerProtocol, _AfterAnswer):
             # The library only hangs up on what is no request it can read; a proxy would call that a dead server.
             self.writes.insert(0, _BAD_REQUEST)
         received: list[Request | bytes] = []
-        events = self.events_received()
-        self.frames += len(events)
-        for event in events:
+        for event in self.events_received():
             if isinstance(event, Request):
                 received.append(event)
             elif isinstance(event, Frame):
@@ -69,6 +68,7 @@ class Wire(ServerProtocol, _AfterAnswer):
         What is no text is refused here, while frames are taken one by one: later, what came behind it in the same
         bytes would have been answered already.
         """
+        self.frames += 1
         super().recv_frame(frame)
         self.events.pop()
         if frame.opcode is Opcode.BINARY:
