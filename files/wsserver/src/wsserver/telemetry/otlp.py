@@ -89,12 +89,11 @@ class _Reporting(SpanExporter):
         self.finished = 0
         self._exporter = exporter
         self._failed = 0  # spans since the last success
-        self._first_complaint = _FirstComplaint()
-        logging.getLogger(OTLPSpanExporter.__module__).addFilter(self._first_complaint)
+        logging.getLogger(OTLPSpanExporter.__module__).addFilter(_complaint)
         self._context = contextvars.copy_context()  # with the fields that every line of the log carries
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        self._first_complaint.text = ""
+        _complaint.text = ""
         result = self._exporter.export(spans)
         self.finished += len(spans)
         if result is SpanExportResult.SUCCESS:
@@ -105,7 +104,7 @@ class _Reporting(SpanExporter):
         else:
             _FAILED.inc(len(spans))
             if not self._failed:
-                self._context.run(log.warning, "traces_not_sent", why=self._first_complaint.text)
+                self._context.run(log.warning, "traces_not_sent", why=_complaint.text)
             self._failed += len(spans)
         return result
 
@@ -121,3 +120,6 @@ class _FirstComplaint(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         self.text = self.text or record.getMessage()
         return False
+
+
+_complaint = _FirstComplaint()
