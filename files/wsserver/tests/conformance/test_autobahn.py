@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: MIT
+"""Autobahn's cases, run by kosoku against a worker, directly and through the edge. docs/testing.md says how."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from kosoku import FailureError, run_fuzzingclient
+from kosoku._kosoku import CaseResult
+from support.worker import Worker, environment
+from websockets.frames import Opcode
+
+from conformance.edge import Edge
+
+# "Test case 7.1.5 fails because websockets treats closing the connection in the middle of a fragmented message as a
+# protocol error. […] The test suite expects a close frame with code 1000, echoing the close code that it sent. This
+# isn't required." (compliance/README.rst of the library)
+_OWN_READING = {"7.1.5": 1002}
+_COMPRESSION = ("12.", "13.")
+_PARALLEL = 32
+
+pytestmark = pytest.mark.timeout(300)
+
+
+class AutobahnWorker(Worker):
+    def __init__(self, *mode: str) -> None:
+        self._mode = mode
+        super().__init__(
+            "unix:///nowhere",
+            WS_BROKER="memory",
+            WS_HEARTBEAT_S="3600",  # Autobahn's client expects no pings of others
+            WS_MAX_MESSAGE_BYTES=str(16 * 2**20),
+            WS_MESSAGES_PER_S="100000",
+            WS_BYTES_PER_S=str(2**30),
+            WS_LOG_LEVEL="warning",
+        )
+
+    def _spawn(self) -> subprocess.Popen[str]:
+        variables = environment(**self._settings)
+        variables["PYTHONPATH"] += f":{Path(__file__).parents[1]}"
+        command = [sys.executable, "-m", "conformance.worker", *self._mode]
+        return subprocess.Popen(command, env=variables, stdout=self._output, stderr=subprocess.STDOUT, text=True)
+
+
+@pytest.fixture(params=["", "echo"], ids=["worker", "echo"])
+def worker(request: pytest.FixtureRequest) -> Iterator[Worker]:
+    started = AutobahnWorker(*request.param.split())
+    yield started
+    assert started.process.poll() is None
+    started.remove()
+
+
+@pytest.fixture(params=["direct", "nginx"])
+def address(request: pytest.FixtureRequest, worker: Worker) -> Iterator[str]:
+    if request.param == "direct":
+        yield f"ws://127.0.0.1:{worker.port}/ws"
+    else:
+        edge = Edge(worker.port)
+        yield f"ws://127.0.0.1:{edge.port}/ws"
+        edge.remove()
+
+
+async def results(address: str, exclude: list[str]) -> list[CaseResult]:
+    try:
+        return await run_fuzzingclient(address, exclude_cases=exclude, concurrency=_PARALLEL)
+    except FailureError as failure:
+        return failure.results
+
+
+def shown(result: CaseResult) -> str:
+    return f"{result.case_id}: {result.behavior.value}, {result.result_close} ({result.remote_close_code})"
+
+
+@pytest.mark.parametrize("worker", ["echo"], ids=["echo"], indirect=True)
+async def test_the_cases_pass_against_an_echo(worker: Worker, address: str) -> None:
+    await worker.ready()
+    ran = await results(address, exclude=[])
+    assert len(ran) == 517
+    failed = []
+    for result in ran:
+        if result.case_id.startswith(_COMPRESSION):
+            # Not agreed to, and then done without.
+            passed = (result.behavior.value, result.behavior_close.value) == ("UNIMPLEMENTED", "OK")
+        elif result.case_id in _OWN_READING:
+            passed = result.remote_close_code == _OWN_READING[result.case_id]
+        else:
+            passed = result.passed
+        if not passed:
+            failed.append(shown(result))
+    assert failed == []
+    assert worker.log() == []
+
+
+@pytest.mark.parametrize("worker", [""], ids=["worker"], indirect=True)
+async def test_the_worker_itself_survives_or_closes_as_each_case_wants(worker: Worker, address: str) -> None:
+    """It answers with errors instead of echoes, so only the ends of the connections are judged."""
+    await worker.ready()
+    ran = await results(address, exclude=["9.*", "12.*", "13.*"])
+    failed = []
+    for result in ran:
+        code = result.remote_close_code
+        survives, codes = result.expected_close["closedByMe"], result.expected_close["closeCode"]
+        if result.case_id in _OWN_READING:
+            passed = code == _OWN_READING[result.case_id]
+        elif Opcode.BINARY in result.tx_frame_stats and survives:
+            passed = code == 1003
+        elif Opcode.BINARY in result.tx_frame_stats:
+            passed = code in {1003, *codes}  # whichever of its faults comes first
+        else:
+            passed = code in codes or (survives and code is None)
+        if not passed:
+            failed.append(shown(result))
+    assert failed == []
+    assert worker.log() == []

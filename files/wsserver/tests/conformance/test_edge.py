@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: MIT
+"""What the edge owes a client whose connection the worker ends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+from support.wire import text, upgrade_request
+from support.worker import Worker
+
+from conformance.edge import Edge
+from conformance.test_autobahn import AutobahnWorker
+
+
+@pytest.fixture
+def worker() -> Iterator[Worker]:
+    started = AutobahnWorker()
+    yield started
+    started.remove()
+
+
+@pytest.fixture
+def edge(worker: Worker) -> Iterator[Edge]:
+    started = Edge(worker.port)
+    yield started
+    started.remove()
+
+
+async def close_that_reaches(port: int) -> bool:
+    """Whether a client that sends on after its mistake is told of it, rather than cut off by a reset."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(upgrade_request())
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"\xff\xff")
+        for _byte in range(200):
+            writer.write(text("x"))
+            await asyncio.sleep(0.001)
+            if writer.is_closing():
+                return False
+            if reader.at_eof():
+                break
+        return (1002).to_bytes(2, "big") in await asyncio.wait_for(reader.read(), 20)
+    except ConnectionError:
+        return False
+    finally:
+        writer.close()
+
+
+async def test_the_close_frame_reaches_a_client_that_is_still_sending(worker: Worker, edge: Edge) -> None:
+    await worker.ready()
+    for port in (worker.port, edge.port):
+        assert all(await asyncio.gather(*(close_that_reaches(port) for _ in range(20))))
