@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: MIT
+"""docs/asyncapi.yaml says what the service's types say, and its parts fit together."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import msgspec
+import pytest
+import yaml
+from jsonschema import Draft202012Validator
+from support.wire import server_frames
+
+from wsserver import __version__, messages
+from wsserver.messages import BadMessage, JsonCodec
+
+ROOT = Path(__file__).parents[3]
+DOCUMENT: dict[str, Any] = yaml.safe_load((ROOT / "docs/asyncapi.yaml").read_text())
+COMMANDS = {kind.__name__ for kind in get_args(messages.Command)}
+EVENTS = {kind.__name__ for kind in get_args(messages.Event)}
+EPOCH = "1700000000000"
+
+ACCEPTED: list[dict[str, Any]] = [
+    {"type": "join", "room": "lobby"},
+    {"type": "join", "room": "zürich:\U0001f600", "since": {"epoch": EPOCH, "seq": 0}, "members": True},
+    {"type": "join", "room": "r", "since": None, "from the future": 1},
+    {"type": "leave", "room": "r" * 128},
+    {"type": "publish", "room": "r", "data": {"any": [1, None]}, "id": "1"},
+    {"type": "publish", "room": "r", "data": None, "id": "1"},
+    {"type": "presence", "room": "r"},
+    {"type": "presence", "room": "r", "after": "alice", "limit": 100},
+    {"type": "history", "room": "r", "before": {"epoch": EPOCH, "seq": 7}, "limit": 1},
+    {"type": "auth", "token": "x"},
+    {"type": "ping"},
+    {"type": "ping", "t": [1.5]},
+]
+REFUSED: list[dict[str, Any]] = [
+    {"type": "join"},
+    {"type": "join", "room": ""},
+    {"type": "join", "room": "r" * 129},
+    {"type": "join", "room": "a room"},
+    {"type": "join", "room": "\nr"},
+    {"type": "join", "room": "r", "since": {"epoch": 1, "seq": 0}},
+    {"type": "join", "room": "r", "since": {"epoch": "", "seq": 0}},
+    {"type": "join", "room": "r", "since": {"epoch": EPOCH, "seq": 2**53}},
+    {"type": "join", "room": "r", "members": "yes"},
+    {"type": "publish", "room": "r", "id": "1"},
+    {"type": "publish", "room": "r", "data": 1, "id": 1},
+    {"type": "publish", "room": "r", "data": 1, "id": "i" * 129},
+    {"type": "presence", "room": "r", "limit": 0},
+    {"type": "history", "room": "r", "limit": 101},
+    {"type": "auth", "token": ""},
+    {"type": "welcome"},
+]
+SENT: list[messages.Event] = [
+    messages.Welcome("alice", 25.0, 65536, 1.5),
+    messages.Joined("r", EPOCH, 1, True),
+    messages.Left("r"),
+    messages.Ack("1", "r", 1),
+    messages.Delivery("r", 1, "alice", 1.5, msgspec.Raw(b'{"a":null}')),
+    messages.Gap("r", 1, 2),
+    messages.Reset("r", EPOCH, 0),
+    messages.MemberEvent("r", "alice", "join"),
+    messages.PresencePage("r", [messages.PresenceMember("alice", 2)], 1, False),
+    messages.HistoryPage("r", [messages.HistoryMessage(EPOCH, 1, "alice", 1.5, msgspec.Raw(b"1"))], False),
+    messages.Authenticated(1.5),
+    messages.Expiring(1.5),
+    messages.Pong(msgspec.Raw(b"null")),
+    messages.Reconnect(100, "why"),
+    messages.Error("bad_message", "why"),
+    messages.Error("rate_limited", "why", "1", "r", 1000),
+]
+
+
+def conforms(name: str, value: Any) -> bool:
+    """Whether `value` is what the document says of the message `name`."""
+    payload = DOCUMENT["components"]["messages"][name]["payload"]
+    return bool(Draft202012Validator({**payload, "components": DOCUMENT["components"]}).is_valid(value))
+
+
+def test_the_file_is_current() -> None:
+    script = [sys.executable, ROOT / "lab/asyncapi.py", "--check"]
+    check = subprocess.run(script, capture_output=True, text=True, check=False, timeout=50)
+    assert check.returncode == 0, check.stderr
+    assert DOCUMENT["info"]["version"] == __version__
+
+
+@pytest.mark.parametrize("command", ACCEPTED, ids=json.dumps)
+def test_what_the_server_takes_the_document_allows(command: dict[str, Any]) -> None:
+    name = type(JsonCodec().decode(json.dumps(command).encode())).__name__
+    assert conforms(name, command)
+    assert not any(conforms(other, command) for other in COMMANDS - {name})
+
+
+@pytest.mark.parametrize("command", REFUSED, ids=json.dumps)
+def test_what_the_server_refuses_the_document_forbids(command: dict[str, Any]) -> None:
+    with pytest.raises(BadMessage):
+        JsonCodec().decode(json.dumps(command).encode())
+    assert not any(conforms(name, command) for name in COMMANDS)
+
+
+@pytest.mark.parametrize("event", SENT, ids=lambda event: type(event).__name__)
+def test_what_the_server_sends_the_document_describes(event: messages.Event) -> None:
+    [frame] = server_frames(JsonCodec().frame(event))
+    assert conforms(type(event).__name__, frame.event)
+    assert not any(conforms(other, frame.event) for other in EVENTS - {type(event).__name__})
+
+
+def test_the_samples_are_of_every_kind() -> None:
+    assert {type(JsonCodec().decode(json.dumps(command).encode())).__name__ for command in ACCEPTED} == COMMANDS
+    assert {type(event).__name__ for event in SENT} == EVENTS
+
+
+def test_every_message_has_its_channel_and_its_operation() -> None:
+    assert set(DOCUMENT["channels"]["ws"]["messages"]) == COMMANDS | EVENTS
+    received, sent = set(), set()
+    for operation in DOCUMENT["operations"].values():
+        named = {ref["$ref"].rpartition("/")[2] for ref in operation["messages"]}
+        if operation["action"] == "receive":
+            received |= named
+            sent |= {ref["$ref"].rpartition("/")[2] for ref in operation["reply"]["messages"]}
+        else:
+            sent |= named
+    assert received == COMMANDS
+    assert sent == EVENTS | {"Closed"}
+
+
+def test_every_reference_leads_somewhere() -> None:
+    found = list(references(DOCUMENT))
+    assert len(found) > 100
+    for reference in found:
+        assert reference.startswith("#/")
+        target: Any = DOCUMENT
+        for part in reference.removeprefix("#/").split("/"):
+            target = target[part]
+
+
+def test_the_schemas_are_schemas() -> None:
+    for schema in DOCUMENT["components"]["schemas"].values():
+        Draft202012Validator.check_schema(schema)
+
+
+def references(part: Any) -> Iterator[str]:
+    children = part.values() if isinstance(part, dict) else part if isinstance(part, list) else []
+    if isinstance(part, dict) and isinstance(part.get("$ref"), str):
+        yield part["$ref"]
+    for child in children:
+        yield from references(child)

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: the selfhost.websocket authors
+"""Brings docs/asyncapi.yaml up to date: messages and schemas come from the service's types, the rest is written by hand.
+
+asyncapi.py          rewrite what follows the mark in the file
+asyncapi.py --check  only say whether that would change it
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Any, get_args
+
+import msgspec
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "files/wsserver/src"))
+
+from wsserver import messages  # noqa: E402
+
+DOCUMENT = ROOT / "docs/asyncapi.yaml"
+MARK = "  # Made by lab/asyncapi.py from the service's types: all below this line.\n"
+
+
+class _Ping(msgspec.Struct, tag="ping"):
+    """As the service's, which keeps `t` as raw JSON; a raw default is more than msgspec can describe."""
+
+    t: Any = None
+
+
+def main() -> None:
+    by_hand, mark, made = DOCUMENT.read_text().partition(MARK)
+    if not mark:
+        sys.exit(f"{DOCUMENT} has lost its mark: {MARK}")
+    current = generated()
+    if sys.argv[1:] != ["--check"]:
+        DOCUMENT.write_text(by_hand + mark + current)
+    elif made != current:
+        sys.exit("docs/asyncapi.yaml is not what the service's types say. Run: .venv/bin/python lab/asyncapi.py")
+
+
+def generated() -> str:
+    types = [*get_args(messages.Command), *get_args(messages.Event)]
+    _, schemas = msgspec.json.schema_components(
+        [_Ping if kind is messages.Ping else kind for kind in types], ref_template="#/components/schemas/{name}"
+    )
+    schemas["Ping"] = {**schemas.pop("_Ping"), "title": "Ping"}
+    del schemas["Ping"]["description"]
+    envelopes = {kind.__name__: _message(kind) for kind in types}
+    components = {"messages": envelopes, "schemas": {name: _portable(schemas[name]) for name in sorted(schemas)}}
+    text = yaml.dump(components, Dumper=_Dumper, sort_keys=False, width=120)
+    return re.sub("^(?=.)", "  ", text, flags=re.MULTILINE)
+
+
+def _message(kind: type[msgspec.Struct]) -> dict[str, Any]:
+    name = kind.__name__
+    return {"name": kind.__struct_config__.tag, "title": name, "payload": {"$ref": f"#/components/schemas/{name}"}}
+
+
+def _portable(schema: Any) -> Any:
+    """Python's regular expressions as JavaScript reads them, too: characters in place of their numbers, $ for \\Z."""
+    if isinstance(schema, list):
+        return [_portable(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    schema = {key: _portable(value) for key, value in schema.items()}
+    if isinstance(pattern := schema.get("pattern"), str):
+        character = r"\\x([0-9a-f]{2})|\\u([0-9a-f]{4})|\\U([0-9a-f]{8})"
+        pattern = re.sub(character, lambda match: chr(int(match[match.lastindex or 0], 16)), pattern)
+        schema["pattern"] = pattern.replace(r"\Z", "$")
+    return schema
+
+
+class _Dumper(yaml.SafeDumper):
+    """Indents lists, and repeats what occurs twice."""
+
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:  # noqa: ARG002
+        super().increase_indent(flow, indentless=False)
+
+    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002
+        return True
+
+
+if __name__ == "__main__":
+    main()
