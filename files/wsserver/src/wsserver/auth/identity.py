@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: MIT
+"""What the rest of the server knows of a client, or why it does not let it in."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+from wsserver.auth.patterns import Patterns, matches
+
+# The label of a metric: few, and no part of any request.
+Outcome = Literal["no_token", "bad_token", "expired", "bad_ticket", "bad_origin", "bad_headers", "no_keys"]
+
+
+class Identity(NamedTuple):
+    """A user until `expires` (Unix time in seconds), and the patterns of the rooms it may join and publish to.
+
+    Plain data, which can be written down and read back; `{sub}` in a pattern stands for `user`.
+    """
+
+    user: str
+    expires: float
+    join: Patterns
+    publish: Patterns
+
+    def may_join(self, room: str) -> bool:
+        return matches(self.join, room, self.user)
+
+    def may_publish(self, room: str) -> bool:
+        return matches(self.publish, room, self.user)
+
+
+class Refused(Exception):
+    """Answer with HTTP `status` (400, 401 or 403); the text never contains any part of a token or ticket."""
+
+    def __init__(self, status: int, why: str, outcome: Outcome) -> None:
+        super().__init__(why)
+        self.status = status
+        self.outcome = outcome

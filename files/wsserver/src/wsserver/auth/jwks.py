@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: MIT
+"""The public keys that sign tokens: a JWKS document in a file or behind a URL, read again as it changes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import aiohttp
+import jwt
+import msgspec
+
+from wsserver.auth.identity import Refused
+from wsserver.telemetry.logs import log
+
+# By the kind of key; all that a token may be signed with.
+_ALGORITHMS: dict[tuple[str | None, str | None], tuple[str, ...]] = {
+    ("RSA", None): ("RS256", "RS384", "RS512"),
+    ("EC", "P-256"): ("ES256",),
+    ("EC", "P-384"): ("ES384",),
+    ("OKP", "Ed25519"): ("EdDSA",),
+}
+_ACCEPTED = {algorithm for algorithms in _ALGORITHMS.values() for algorithm in algorithms}
+_RSA_BITS_MIN = 2048
+_BYTES_MAX = 262_144
+_FETCH_TIMEOUT = aiohttp.ClientTimeout(total=5)
+_RETRY_S = 10.0
+
+
+class Key(NamedTuple):
+    """A public key, and the algorithms that it verifies."""
+
+    kid: str | None
+    public: Any
+    algorithms: Sequence[str]
+
+
+class Source(Protocol):
+    """Where the document is, and how often (in seconds) to look at it.
+
+    `interval_s`: as a rule; `pause_s`: the shortest time between two looks, when a token names a key that is not known.
+    """
+
+    interval_s: float
+    pause_s: float
+
+    async def read(self) -> bytes | None:
+        """The document; None if it has not changed. Raises OSError, TimeoutError, ClientError or ValueError."""
+
+
+class FileSource:
+    """A file, read when it is another one than it was."""
+
+    def __init__(self, path: Path, interval_s: float = 5) -> None:
+        self.interval_s = interval_s
+        self.pause_s = 0.0
+        self._path = path
+        self._seen: tuple[int, int, int] | None = None
+
+    async def read(self) -> bytes | None:
+        seen, self._seen = self._seen, None
+        status = os.stat(self._path)
+        version = (status.st_ino, status.st_mtime_ns, status.st_size)
+        if status.st_size > _BYTES_MAX:
+            raise ValueError(f"the file has more than {_BYTES_MAX} bytes")
+        document = None if version == seen else self._path.read_bytes()
+        self._seen = version
+        return document
+
+
+class UrlSource:
+    def __init__(self, url: str, interval_s: float = 300, pause_s: float = 10) -> None:
+        self.interval_s = interval_s
+        self.pause_s = pause_s
+        self._url = url
+
+    async def read(self) -> bytes | None:
+        document = b""
+        # As it comes: a compressed answer has no bound, and a redirect may lead from https to http.
+        async with (
+            aiohttp.ClientSession(timeout=_FETCH_TIMEOUT, auto_decompress=False) as client,
+            client.get(self._url, allow_redirects=False, headers={"Accept-Encoding": "identity"}) as answer,
+        ):
+            if answer.status != 200:
+                raise ValueError(f"the answer has status {answer.status}")
+            async for chunk in answer.content.iter_any():
+                document += chunk
+                if len(document) > _BYTES_MAX:
+                    raise ValueError(f"the answer has more than {_BYTES_MAX} bytes")
+        return document
+
+
+class Keys:
+    """The keys of a source, as of its last good state: a source that is away or broken leaves them in force."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._keys: list[Key] = []
+        self._problem: str | None = None
+        self._looked = -source.pause_s
+        self._looking: asyncio.Task[None] | None = None
+
+    async def run(self) -> None:
+        """Look at the source now and then until cancelled."""
+        while True:
+            await self._look()
+            interval_s = self._source.interval_s
+            await asyncio.sleep(interval_s if self._problem is None else min(interval_s, _RETRY_S))
+
+    async def find(self, kid: str | None, algorithm: object) -> Key:
+        """The key for a token with this header; waits only if none is known. Raises Refused, InvalidAlgorithmError."""
+        if not isinstance(algorithm, str) or algorithm not in _ACCEPTED:
+            raise jwt.InvalidAlgorithmError
+        key = self._known(kid, algorithm)
+        if key is None and (kid is not None or not self._keys):
+            await self._look()
+            key = self._known(kid, algorithm)
+        if key is not None:
+            return key
+        if not self._keys:
+            raise Refused(401, "the keys are not available", "no_keys")
+        which = "names no key, and there are several" if kid is None else "is signed with a key that is not known here"
+        raise Refused(401, f"the token is not valid: it {which}", "bad_token")
+
+    def _known(self, kid: str | None, algorithm: str) -> Key | None:
+        if kid is None:
+            return self._keys[0] if len(self._keys) == 1 else None
+        return next((key for key in self._keys if key.kid == kid and algorithm in key.algorithms), None)
+
+    async def _look(self) -> None:
+        """One look at a time, and never two within `pause_s`: whoever asks meanwhile waits for the same one."""
+        loop = asyncio.get_running_loop()
+        if self._looking is None:
+            if loop.time() - self._looked < self._source.pause_s:
+                return
+            self._looked = loop.time()
+            # A task of its own: the client that caused it may hang up, and others wait for it.
+            self._looking = loop.create_task(self._take())
+            self._looking.add_done_callback(self._done)
+        await asyncio.shield(self._looking)
+
+    def _done(self, _task: asyncio.Task[None]) -> None:
+        self._looking = None
+
+    async def _take(self) -> None:
+        try:
+            document = await self._source.read()
+            if document is None:
+                return
+            keys = read_keys(document)
+        except (OSError, TimeoutError, aiohttp.ClientError, ValueError) as exc:
+            problem = f"{type(exc).__name__}: {exc}"
+            if problem != self._problem:
+                log.error("keys_unavailable", error=problem, keys=len(self._keys))
+            self._problem = problem
+            return
+        kids = [key.kid for key in keys]
+        if self._problem is not None or kids != [key.kid for key in self._keys]:
+            log.info("keys_loaded", kids=kids)
+        self._keys, self._problem = keys, None
+
+
+class _Document(msgspec.Struct):
+    keys: list[msgspec.Raw]
+
+
+class _Member(msgspec.Struct, omit_defaults=True):
+    """The public part of a key in a JWKS document (RFC 7517); whatever else is there is passed over."""
+
+    kty: str
+    kid: str | None = None
+    use: str = "sig"
+    alg: str | None = None
+    crv: str | None = None
+    n: str | None = None
+    e: str | None = None
+    x: str | None = None
+    y: str | None = None
+
+
+def read_keys(document: bytes) -> list[Key]:
+    """The keys in a JWKS document that can verify tokens; others may be there. Raises ValueError if none can."""
+    try:
+        members = msgspec.json.decode(document, type=_Document).keys
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    keys = [key for key in map(_key, members) if key is not None]
+    if not keys:
+        raise ValueError("the JWKS document has no key that can verify tokens")
+    return keys
+
+
+def _key(raw: msgspec.Raw) -> Key | None:
+    try:
+        member = msgspec.json.decode(raw, type=_Member)
+    except (msgspec.MsgspecError, RecursionError):
+        return None
+    algorithms = _ALGORITHMS.get((member.kty, member.crv), ())
+    if member.alg is not None:
+        algorithms = tuple(algorithm for algorithm in algorithms if algorithm == member.alg)
+    if member.use != "sig" or not algorithms:
+        return None
+    try:
+        public = jwt.PyJWK(msgspec.to_builtins(member), algorithms[0]).key
+    except (jwt.PyJWTError, TypeError, ValueError):
+        return None
+    if member.kty == "RSA" and public.key_size < _RSA_BITS_MIN:
+        return None
+    return Key(member.kid, public, algorithms)
