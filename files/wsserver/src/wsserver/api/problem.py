@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: MIT
+"""Why a request is not carried out, as its answer says it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+
+import msgspec
+from aiohttp import web
+
+from wsserver.broker import BrokerError, OutcomeUnknown
+
+_RETRY_AFTER_S = "1"
+_STATUS = {
+    "unavailable": HTTPStatus.SERVICE_UNAVAILABLE,
+    "outcome_unknown": HTTPStatus.GATEWAY_TIMEOUT,
+    "not_archived": HTTPStatus.GATEWAY_TIMEOUT,
+    "broker_full": HTTPStatus.INSUFFICIENT_STORAGE,
+}
+
+
+class ErrorBody(msgspec.Struct, frozen=True):
+    """`code` is for programs, `message` for people; it names the field at fault and what is allowed."""
+
+    code: str
+    message: str
+
+
+class Problem(Exception):
+    """The request ends with HTTP `status`; `headers` in HTTP spelling."""
+
+    def __init__(self, status: HTTPStatus, code: str, message: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.body = ErrorBody(code, message)
+        self._headers = headers or {}
+
+    def response(self) -> web.Response:
+        response = answer({"error": self.body}, self.status)
+        response.headers.update(self._headers)
+        if self.status is HTTPStatus.SERVICE_UNAVAILABLE:
+            response.headers["Retry-After"] = _RETRY_AFTER_S
+            response.force_close()  # the next connection may reach a worker that is ready
+        return response
+
+
+def answer(body: object, status: HTTPStatus = HTTPStatus.OK) -> web.Response:
+    headers = {"Cache-Control": "no-store"}
+    return web.Response(body=msgspec.json.encode(body), status=status, content_type="application/json", headers=headers)
+
+
+def bad_request(why: str) -> Problem:
+    return Problem(HTTPStatus.BAD_REQUEST, "bad_request", why)
+
+
+def too_large(why: str) -> Problem:
+    return Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too_large", why)
+
+
+def from_broker(exc: BrokerError) -> Problem:
+    return Problem(_STATUS.get(exc.code, HTTPStatus.BAD_GATEWAY), exc.code, broker_text(exc))
+
+
+def broker_text(exc: BrokerError) -> str:
+    if isinstance(exc, OutcomeUnknown):
+        return f"{exc}; repeat the request with the same Idempotency-Key (or id) to be sure"
+    return str(exc)

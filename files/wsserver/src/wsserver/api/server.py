@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: MIT
+"""The server API's HTTP: its routes, who may call them, and what is told of each request."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+
+from aiohttp import hdrs, web
+from aiohttp.abc import AbstractAccessLogger
+from msgspec import Raw, Struct
+
+from wsserver import listening, orders
+from wsserver.api import Operations, bodies
+from wsserver.api.bodies import DisconnectBody, HistoryQuery, PresenceQuery, TicketBody
+from wsserver.api.problem import Problem, answer, bad_request, from_broker, too_large
+from wsserver.api.publishing import Publishing
+from wsserver.broker import BrokerError
+from wsserver.messages import HistoryMessage, Message, PresenceMember
+from wsserver.orders import Disconnect
+from wsserver.settings import Settings
+from wsserver.telemetry import metrics
+from wsserver.telemetry.logs import log
+
+# Room for all that a body has beside the data, however it is escaped.
+_BODY_BYTES = 65536
+_BATCH_BODY_BYTES = 10 * 2**20
+_IDLE_S = 60
+# For what a client sends after its answer, such as the rest of a body that was too large.
+_LINGER_S = 2
+# A publish is decided within as much (or its outcome is unknown).
+_FINISH_S = 8
+_TICKET_LIFE_S = 30
+_STATUS_ROUTE = "/v1/stats"
+
+_ROUTE = web.RequestKey("route", str)
+
+_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class PresenceAnswer(Struct, frozen=True):
+    """`count`: the users in the room; `more`: whether others follow the last one of this page."""
+
+    members: list[PresenceMember]
+    count: int
+    more: bool
+
+
+class HistoryAnswer(Struct, frozen=True):
+    messages: list[HistoryMessage]
+    more: bool
+
+
+class Api:
+    """Serves the API at its own address. Only for a worker that has a key: `settings.api_key`."""
+
+    def __init__(self, settings: Settings, operations: Operations) -> None:
+        assert settings.api_key is not None
+        self._settings = settings
+        self._authorization = f"Bearer {settings.api_key.get_secret_value()}".encode()
+        self._operations = operations
+        self._publishing = Publishing(operations, settings.max_message_bytes)
+        self._one_body_bytes = settings.max_message_bytes + _BODY_BYTES
+        self.app = web.Application(middlewares=[self._serve])
+        self.app.add_routes(
+            [
+                web.post("/v1/publish", self._publish),
+                web.post("/v1/publish/batch", self._publish_batch),
+                web.get("/v1/rooms/{room:[^/]+}/presence", self._presence, allow_head=False),
+                web.get("/v1/rooms/{room:[^/]+}/history", self._history, allow_head=False),
+                web.post("/v1/users/{user:[^/]+}/disconnect", self._disconnect),
+                web.post("/v1/tickets", self._ticket),
+                web.get(_STATUS_ROUTE, self._stats, allow_head=False),
+            ]
+        )
+        self._runner = web.AppRunner(
+            self.app,
+            access_log_class=_RequestLog,
+            logger=_complaints(),
+            shutdown_timeout=_FINISH_S,
+            keepalive_timeout=_IDLE_S,
+            lingering_time=_LINGER_S,
+            auto_decompress=False,  # a small body must not become a large one
+        )
+
+    # Life.
+
+    async def start(self) -> None:
+        """Raises OSError if the address cannot be listened on."""
+        listener = listening.bind(self._settings.api_listen_address, self._settings.api_port)
+        await self._runner.setup()
+        await web.SockSite(self._runner, listener).start()
+        log.info("api_listening", address=str(self._settings.api_listen_address), port=self._settings.api_port)
+
+    async def stop(self) -> None:
+        """Refuse new requests and finish those under way, within seconds."""
+        await self._runner.cleanup()
+
+    # Every request.
+
+    @web.middleware
+    async def _serve(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
+        resource = request.match_info.route.resource
+        route = "none" if resource is None else resource.canonical
+        request[_ROUTE] = route
+        try:
+            self._authorize(request)
+            if route not in ("none", _STATUS_ROUTE):
+                self._check_ready()
+            return await handler(request)
+        except Problem as problem:
+            return problem.response()
+        except BrokerError as exc:
+            return from_broker(exc).response()
+        except web.HTTPMethodNotAllowed as exc:
+            allowed = exc.headers[hdrs.ALLOW]
+            why = f"{allowed} only"
+            return Problem(HTTPStatus.METHOD_NOT_ALLOWED, "method_not_allowed", why, {"Allow": allowed}).response()
+        except web.HTTPNotFound:
+            return Problem(HTTPStatus.NOT_FOUND, "not_found", "there is no such path").response()
+        except Exception:
+            log.exception("api_failed", route=route)
+            why = "a fault of the server; it is in its log"
+            return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal", why).response()
+
+    def _authorize(self, request: web.Request) -> None:
+        given = request.headers.getall(hdrs.AUTHORIZATION, [])
+        if len(given) != 1 or not hmac.compare_digest(given[0].encode(errors="surrogateescape"), self._authorization):
+            headers = {"WWW-Authenticate": "Bearer"}
+            raise Problem(HTTPStatus.UNAUTHORIZED, "unauthorized", "send Authorization: Bearer KEY", headers)
+
+    def _check_ready(self) -> None:
+        match self._operations.state:
+            case "draining" | "drained":
+                raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, "draining", "this worker is going away: ask another")
+            case "starting" | "broker_unavailable":
+                raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", "the broker is unavailable")
+
+    async def _body(self, request: web.Request, limit: int = _BODY_BYTES) -> bytes:
+        if request.headers.get(hdrs.CONTENT_ENCODING, "identity") != "identity":
+            why = "Content-Encoding: send the body as it is"
+            raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unsupported_encoding", why)
+        body = bytearray()
+        try:
+            async with asyncio.timeout(self._settings.handshake_s):
+                while len(body) <= limit and (chunk := await request.content.readany()):
+                    body += chunk
+        except TimeoutError:
+            why = f"the body took longer than {self._settings.handshake_s:g} seconds"
+            raise Problem(HTTPStatus.REQUEST_TIMEOUT, "timeout", why) from None
+        if len(body) > limit:
+            raise too_large(f"the body: at most {limit} bytes")
+        return bytes(body)
+
+    # The routes.
+
+    async def _publish(self, request: web.Request) -> web.Response:
+        return answer(await self._publishing.one(request, await self._body(request, self._one_body_bytes)))
+
+    async def _publish_batch(self, request: web.Request) -> web.Response:
+        return answer(await self._publishing.batch(request, await self._body(request, _BATCH_BODY_BYTES)))
+
+    async def _presence(self, request: web.Request) -> web.Response:
+        room = bodies.check_room(bodies.named(request), "the room in the path")
+        wanted = bodies.query(request, PresenceQuery)
+        page = await self._operations.presence(room, wanted.after, wanted.limit)
+        return answer(PresenceAnswer(page.members, page.count, page.more))
+
+    async def _history(self, request: web.Request) -> web.Response:
+        room = bodies.check_room(bodies.named(request), "the room in the path")
+        wanted = bodies.query(request, HistoryQuery)
+        before, since = bodies.position(wanted.before, "before"), bodies.position(wanted.since, "since")
+        if before is not None and since is not None:
+            raise bad_request("before, since: one of them at most")
+        messages, more = await self._operations.history(room, before, since, wanted.limit)
+        return answer(HistoryAnswer([_told(message) for message in messages], more))
+
+    async def _disconnect(self, request: web.Request) -> web.Response:
+        user = bodies.check_user(bodies.named(request), "the user in the path")
+        wanted = bodies.check_close(bodies.decode(await self._body(request) or b"{}", DisconnectBody))
+        await self._operations.order(orders.encode(Disconnect(user, wanted.reason, wanted.code)))
+        return answer({"user": user}, HTTPStatus.ACCEPTED)
+
+    async def _ticket(self, request: web.Request) -> web.Response:
+        wanted = bodies.decode(await self._body(request), TicketBody)
+        user = bodies.check_user(wanted.user, "user")
+        join = bodies.check_patterns(wanted.join, "join")
+        publish = bodies.check_patterns(wanted.publish, "publish")
+        ticket = await self._operations.issue_ticket(user, join, publish, wanted.expires_s)
+        return answer({"ticket": ticket, "expires_in_s": _TICKET_LIFE_S})
+
+    async def _stats(self, _request: web.Request) -> web.Response:
+        return answer(self._operations.status())
+
+
+def _told(message: Message) -> HistoryMessage:
+    epoch, seq = message.position
+    return HistoryMessage(str(epoch), seq, message.user, message.ts, Raw(message.data))
+
+
+class _RequestLog(AbstractAccessLogger):
+    """One line for each request, also for what is no HTTP; never its headers, query or body."""
+
+    def log(self, request: web.BaseRequest, response: web.StreamResponse, time: float) -> None:
+        route = request.get(_ROUTE, "none")
+        metrics.API_REQUESTS.labels(route, response.status).inc()
+        log.info(
+            "api_request",
+            method=request.method,
+            route=route,
+            status=response.status,
+            ip=request.remote,
+            duration_s=round(time, 4),
+        )
+
+
+class _Complaints(logging.Handler):
+    """What aiohttp complains of, but for the texts of exceptions: they quote headers, and so the key."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info[0].__name__ if record.exc_info and record.exc_info[0] else ""
+        log.warning("api_complaint", complaint=record.getMessage(), error=error)
+
+
+def _complaints() -> logging.Logger:
+    logger = logging.Logger("wsserver.api", logging.WARNING)  # outside of the tree of loggers
+    logger.addHandler(_Complaints())
+    return logger
