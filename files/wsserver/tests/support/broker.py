@@ -168,6 +168,13 @@ class UnreliableBroker:
         await self._after()
         return found
 
+    async def read_before(self, room: str, before: Position | None, limit: int) -> list[Message]:
+        await self._before()
+        entries = self._log(room).entries
+        found = [entries[position] for position in sorted(entries) if before is None or position < before][-limit:]
+        await self._after()
+        return found
+
     async def _before(self) -> None:
         await asyncio.sleep(self.read_delay_s)
         self._fail_if_away()

@@ -96,3 +96,6 @@ class Broker(Protocol):
 
     async def read(self, room: str, after: Position, limit: int) -> list[Message]:
         """Up to `limit` messages that follow `after`, in order, epoch by epoch; the oldest may have been trimmed."""
+
+    async def read_before(self, room: str, before: Position | None, limit: int) -> list[Message]:
+        """The last `limit` messages before `before` (None: of all), in order."""

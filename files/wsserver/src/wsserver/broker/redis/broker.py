@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The broker of a fleet: Redis holds each room's log and carries its live feed between the workers.
 
-The envelope carries a version of its own kind: workers of two releases share it, and ignore what they do not know.
+With an archive, every message goes to its shard's archive stream in the same step; see archive_stream.py.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
@@ -25,7 +25,8 @@ from wsserver.broker import (
     Published,
 )
 from wsserver.broker.redis.connection import RedisAddress, reading, script
-from wsserver.broker.redis.keys import ORDERS_CHANNEL, RoomKeys
+from wsserver.broker.redis.envelope import decode, publisher_fields
+from wsserver.broker.redis.keys import ORDERS_CHANNEL, RoomKeys, archive_stream, shard_of
 from wsserver.messages import Message, Position
 from wsserver.telemetry.logs import log
 
@@ -39,16 +40,6 @@ _PUBLISH_BATCH = 200
 _SUBSCRIBE_BATCH = 500
 
 
-class _Header(msgspec.Struct, rename={"user": "from"}):
-    """The envelope's first line; fields that a newer release adds are ignored."""
-
-    epoch: int
-    seq: int
-    user: str
-    ts: float
-    trace: str = ""
-
-
 class _MemberEvent(msgspec.Struct):
     """A user's first connection joined a room (1), or the last one left it (0). See scripts/presence_update.lua."""
 
@@ -56,21 +47,17 @@ class _MemberEvent(msgspec.Struct):
     joined: int
 
 
-class _PublishHeader(msgspec.Struct, rename={"user": "from"}, omit_defaults=True):
-    """What the publisher contributes to the header; the script adds the position."""
-
-    user: str
-    ts: float
-    trace: str = ""
-
-
 class RedisBroker:
-    """One connection carries the live feed, one the publishes in order, one the checks, a few more the reads."""
+    """One connection carries the live feed, one the publishes in order, one the checks, a few more the reads.
 
-    def __init__(self, address: RedisAddress, log_length: int, room_ttl_s: int) -> None:
+    archive: whether messages are to go to Postgres; a room's log then also keeps what is not there yet.
+    """
+
+    def __init__(self, address: RedisAddress, log_length: int, room_ttl_s: int, archive: bool = False) -> None:
         self.available = False
         self._log_length = log_length
         self._room_ttl_s = room_ttl_s
+        self._archive = archive
         self._redis = address.client(connections=8)
         self._control = address.client(connections=1)
         self._publisher: AbstractConnection | None = None
@@ -84,9 +71,7 @@ class RedisBroker:
         self._feed_heard = 0.0
         self._channels: dict[str, str] = {}  # channel -> room, all that should be subscribed
         self._confirmations: dict[str, asyncio.Future[None]] = {}
-        self._header_decoder = msgspec.json.Decoder(_Header)
         self._member_decoder = msgspec.json.Decoder(_MemberEvent)
-        self._header_encoder = msgspec.json.Encoder()
 
     # Connection.
 
@@ -118,7 +103,7 @@ class RedisBroker:
         # Before `life` is asked for: no publish reaches a Redis that was started after that with the life
         # of the one before.
         self._publisher = await self._dedicated()
-        self._publish_sha = await self._control.script_load(script("room.lua", "publish.lua"))
+        self._publish_sha = await self._control.script_load(script("room.lua", "archived_position.lua", "publish.lua"))
         self._life = await self._current_life()
         self._feed = await self._dedicated()
         self._feed_heard = time.monotonic()
@@ -217,22 +202,19 @@ class RedisBroker:
         room = self._channels.get(channel)
         if room is None:
             return  # unsubscribed meanwhile
-        elif payload.startswith(b'{"member":'):
+        if payload.startswith(b'{"member":'):
             event = self._member_decoder.decode(payload)
             listener.on_member(room, event.member, event.joined == 1)
         elif (message := self._decode(room, payload)) is not None:
             listener.on_message(message)
 
     def _decode(self, room: str, envelope: bytes) -> Message | None:
-        header, _newline, data = envelope.partition(b"\n")
         try:
-            fields = self._header_decoder.decode(header)
+            return decode(room, envelope)
         except msgspec.MsgspecError as exc:
             # Never this release's own doing; the hub will report the hole that it leaves.
             log.error("broker_envelope_unreadable", error=str(exc))
             return None
-        position = Position(fields.epoch, fields.seq)
-        return Message(room=room, position=position, user=fields.user, ts=fields.ts, data=data, trace=fields.trace)
 
     # Publishing.
 
@@ -241,12 +223,14 @@ class RedisBroker:
         if not self.available:
             future.set_exception(BrokerUnavailable("the broker is unavailable; nothing was published"))
             return future
-        keys = RoomKeys(room)
-        header = self._header_encoder.encode(_PublishHeader(user=user, ts=time.time(), trace=trace))[1:-1]
-        arguments = (
-            *(keys.hash, keys.stream, keys.once(user, room, id), keys.channel),
-            *(self._life, header, data, self._log_length, self._room_ttl_s, _DEDUPE_TTL_S),
-        )
+        names = RoomKeys(room)
+        keys = [names.hash, names.stream, names.once(user, room, id), names.channel]
+        values: list[Any] = [self._life, publisher_fields(user, trace), data]
+        values += [self._log_length, self._room_ttl_s, _DEDUPE_TTL_S]
+        if self._archive:
+            keys.append(archive_stream(shard_of(room)))
+            values.append(room)
+        arguments = (len(keys), *keys, *values)
         self._queue.append((arguments, future))
         self._queued.set()
         return future
@@ -260,7 +244,7 @@ class RedisBroker:
             batch, self._queue = self._queue[:_PUBLISH_BATCH], self._queue[_PUBLISH_BATCH:]
             if not self._queue:
                 self._queued.clear()
-            commands = [("EVALSHA", self._publish_sha, 4, *arguments) for arguments, _future in batch]
+            commands = [("EVALSHA", self._publish_sha, *arguments) for arguments, _future in batch]
             try:
                 await connection.send_packed_command(connection.pack_commands(commands))
                 replies = [await _reply(connection) for _publish in batch]
@@ -319,6 +303,15 @@ class RedisBroker:
             entries: Any = await self._redis.xrange(
                 RoomKeys(room).stream, min=f"({after.epoch}-{after.seq}", count=limit
             )
+        return self._decode_all(room, entries)
+
+    async def read_before(self, room: str, before: Position | None, limit: int) -> list[Message]:
+        last = "+" if before is None else f"({before.epoch}-{before.seq}"
+        async with reading():
+            entries: Any = await self._redis.xrevrange(RoomKeys(room).stream, max=last, count=limit)
+        return self._decode_all(room, reversed(entries))
+
+    def _decode_all(self, room: str, entries: Iterable[Any]) -> list[Message]:
         messages = (self._decode(room, fields[b"m"]) for _id, fields in entries)
         return [message for message in messages if message is not None]
 

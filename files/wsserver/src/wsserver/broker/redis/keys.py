@@ -25,6 +25,11 @@ def shard_of(name: str) -> int:
     return zlib.crc32(name.encode()) % SHARDS
 
 
+def archive_stream(shard: int) -> str:
+    """What is to go to Postgres, in the order of the publishes."""
+    return f"{prefix(shard)}:archive"
+
+
 class RoomKeys:
     """The keys of one room."""
 

@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- One atomic publish. KEYS: room hash, room stream, dedupe key, live channel (same shard).
--- ARGV: life, header fields after the position, data, log length, room ttl s, dedupe ttl s.
+-- One atomic publish. KEYS: room hash, room stream, dedupe key, live channel, and with an archive its stream (same shard).
+-- ARGV: life, header fields after the position, data, log length, room ttl s, dedupe ttl s, and with an archive the room.
 -- Returns {epoch, seq, 1 if this publish had landed before}.
 local before = redis.call('GET', KEYS[3])
 if before then
@@ -14,7 +14,16 @@ local id = text .. '-' .. string.format('%.0f', seq)
 -- Header and data apart: whoever receives this never has to parse the data.
 local envelope = '{"epoch":' .. text .. ',"seq":' .. string.format('%.0f', seq) .. ',' .. ARGV[2] .. '}\n' .. ARGV[3]
 redis.call('HSET', KEYS[1], 'seq', string.format('%.0f', seq))
-redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[4], id, 'm', envelope)
+local kept = tonumber(ARGV[4])
+if KEYS[5] then
+  redis.call('XADD', KEYS[5], '*', 'r', ARGV[7], 'm', envelope)
+  kept = kept_with_archive(kept, epoch, seq, redis.call('HGET', KEYS[1], 'archived'))
+end
+if kept then
+  redis.call('XADD', KEYS[2], 'MAXLEN', '~', string.format('%.0f', kept), id, 'm', envelope)
+else
+  redis.call('XADD', KEYS[2], id, 'm', envelope)
+end
 redis.call('SET', KEYS[3], id, 'EX', ARGV[6])
 keep(ARGV[5])
 redis.call('PUBLISH', KEYS[4], envelope)

@@ -1,0 +1,29 @@
+-- SPDX-License-Identifier: MIT
+-- After Postgres committed: takes what was moved off the stream, and trims the logs of its rooms, which may have grown
+-- meanwhile. KEYS: archive stream, its refused entries, then hash and log of each room (same shard).
+-- ARGV: the first id that stays, log length, the newest archived position of each room, ids of refused entries.
+local rooms = (#KEYS - 2) / 2
+
+for i = 3 + rooms, #ARGV do
+  local entry = redis.call('XRANGE', KEYS[1], ARGV[i], ARGV[i])[1]
+  if entry then
+    redis.call('XADD', KEYS[2], 'MAXLEN', 100, '*', unpack(entry[2]))
+  end
+end
+redis.call('XTRIM', KEYS[1], 'MINID', ARGV[1])
+
+for i = 1, rooms do
+  local hash, log, position = KEYS[1 + 2 * i], KEYS[2 + 2 * i], ARGV[2 + i]
+  local room = redis.call('HMGET', hash, 'epoch', 'seq', 'archived')
+  if room[1] then
+    if newer(position, room[3]) then
+      redis.call('HSET', hash, 'archived', position)
+    else
+      position = room[3]
+    end
+    local kept = kept_with_archive(tonumber(ARGV[2]), tonumber(room[1]), tonumber(room[2]), position)
+    if kept then
+      redis.call('XTRIM', log, 'MAXLEN', '~', string.format('%.0f', kept))
+    end
+  end
+end

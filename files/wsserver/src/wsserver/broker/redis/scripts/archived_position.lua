@@ -1,0 +1,24 @@
+-- SPDX-License-Identifier: MIT
+-- Shared by the scripts that know of the archive. The field `archived` of a room's hash, "<epoch>-<seq>", is the
+-- newest message up to which Postgres has the whole room.
+
+local function parse(position)
+  local epoch, seq = string.match(position or '', '^(%d+)-(%d+)$')
+  return tonumber(epoch) or 0, tonumber(seq) or 0
+end
+
+local function newer(position, than)
+  local epoch, seq = parse(position)
+  local than_epoch, than_seq = parse(than)
+  return epoch > than_epoch or (epoch == than_epoch and seq > than_seq)
+end
+
+-- How many of its newest messages a room's log keeps: its length, and whatever Postgres does not have yet.
+-- nil for all of them: while nothing of this epoch is archived, some of an older one may not be either.
+local function kept_with_archive(length, epoch, seq, archived)
+  local archived_epoch, archived_seq = parse(archived)
+  if archived_epoch ~= epoch then
+    return nil
+  end
+  return math.max(length, seq - archived_seq)
+end
