@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
 from pathlib import Path
@@ -25,15 +26,29 @@ class Postgres:
             self._user = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
         # Names of directories belong into the query; the owner of the cluster is `app`.
         self.dsn = f"postgresql://app@/postgres?host={self.directory}"
-        data = self.directory / "data"
-        self._run("initdb", "--pgdata", data, "--username", "app", "--auth", "trust", "--no-sync")
+        self._data = self.directory / "data"
+        self._run("initdb", "--pgdata", self._data, "--username", "app", "--auth", "trust", "--no-sync")
+        self.start()
+
+    def start(self) -> None:
         options = f"-c listen_addresses= -c fsync=off -c unix_socket_directories={self.directory}"
-        self._run("pg_ctl", "start", "--wait", "--pgdata", data, "--options", options, "--log", self.directory / "log")
+        log = self.directory / "log"
+        self._run("pg_ctl", "start", "--wait", "--pgdata", self._data, "--options", options, "--log", log)
+
+    def stop(self) -> None:
+        """As a crash would."""
+        self._run("pg_ctl", "stop", "--pgdata", self._data, "--mode", "immediate")
+
+    def signal(self, number: signal.Signals) -> None:
+        """To the server and all that it runs."""
+        server = (self._data / "postmaster.pid").read_text().split()[0]
+        for process in (server, *Path(f"/proc/{server}/task/{server}/children").read_text().split()):
+            os.kill(int(process), number)
 
     def _run(self, program: str, *arguments: object) -> None:
         command = [str(self._bin / program), *map(str, arguments)]
         subprocess.run(command, cwd=self.directory, check=True, stdout=subprocess.DEVNULL, timeout=60, **self._user)
 
     def remove(self) -> None:
-        self._run("pg_ctl", "stop", "--pgdata", self.directory / "data", "--mode", "immediate")
+        self.stop()
         shutil.rmtree(self.directory)

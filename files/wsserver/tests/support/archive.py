@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: MIT
+"""A worker's publishing and archiving, without the worker."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import asyncpg
+
+from support.postgres import Postgres as Cluster
+from support.redis_server import RedisServer
+from support.wait import until
+from wsserver.archive import Archive
+from wsserver.broker.redis.archive_stream import ArchiveStream
+from wsserver.broker.redis.broker import RedisBroker
+from wsserver.broker.redis.connection import RedisAddress
+from wsserver.messages import Message, Position
+from wsserver.migrate import migrate
+from wsserver.postgres import Postgres
+
+
+class _Nobody:
+    def on_message(self, message: Message) -> None:
+        pass
+
+    def on_member(self, room: str, user: str, joined: bool) -> None:
+        pass
+
+    def on_available(self) -> None:
+        pass
+
+
+async def migrated(cluster: Cluster) -> str:
+    """The DSN of a fresh database with the schema in it."""
+    connection = await asyncpg.connect(cluster.dsn)
+    await connection.execute("DROP DATABASE IF EXISTS ws WITH (FORCE)")
+    await connection.execute("CREATE DATABASE ws")
+    await connection.close()
+    dsn = cluster.dsn.replace("/postgres?", "/ws?")
+    await migrate(dsn)
+    return dsn
+
+
+@asynccontextmanager
+async def publishing(redis: RedisServer, log_length: int = 1000) -> AsyncIterator[RedisBroker]:
+    broker = RedisBroker(RedisAddress(redis.url), log_length, 3600, archive=True)
+    running = asyncio.create_task(broker.run(_Nobody(), lambda _order: None))
+    try:
+        await until(lambda: broker.available)
+        yield broker
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+class Archiving:
+    """One worker's archive at work."""
+
+    def __init__(
+        self, redis: RedisServer, dsn: str, broker: RedisBroker, log_length: int = 1000, days: int = 0
+    ) -> None:
+        self.postgres = Postgres(dsn)
+        self.stream = ArchiveStream(RedisAddress(redis.url), log_length)
+        self.archive = Archive(self.postgres, self.stream, broker, days)
+        self._running = asyncio.create_task(self.archive.run())
+
+    async def stop(self) -> None:
+        assert not self._running.done(), self._running
+        self._running.cancel()
+        await asyncio.wait([self._running], timeout=20)
+        assert self._running.done(), "it goes on"
+
+
+@asynccontextmanager
+async def archiving(
+    redis: RedisServer, dsn: str, broker: RedisBroker, log_length: int = 1000, days: int = 0
+) -> AsyncIterator[Archiving]:
+    worker = Archiving(redis, dsn, broker, log_length, days)
+    try:
+        yield worker
+    finally:
+        await worker.stop()
+
+
+async def rows(dsn: str, room: str) -> list[Message]:
+    """What Postgres has of a room, in order."""
+    connection = await asyncpg.connect(dsn)
+    found = await connection.fetch(
+        "SELECT epoch, seq, sender, extract(epoch FROM ts)::float8, data FROM messages WHERE room = $1"
+        " ORDER BY epoch, seq",
+        room,
+    )
+    await connection.close()
+    return [Message(room, Position(epoch, seq), user, ts, data.encode()) for epoch, seq, user, ts, data in found]
+
+
+def pending(redis: RedisServer) -> int:
+    """Entries of all archive streams."""
+    client = redis.client()
+    return sum(int(client.xlen(f"ws:1:{{{shard}}}:archive")) for shard in range(16))
+
+
+async def until_moved(redis: RedisServer) -> None:
+    await until(lambda: pending(redis) == 0)
