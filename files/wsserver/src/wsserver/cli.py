@@ -15,14 +15,11 @@ import uvloop
 
 from wsserver import __version__, settings
 from wsserver.auth import mint
-from wsserver.broker import Broker
-from wsserver.broker.memory import MemoryBroker
-from wsserver.broker.redis.broker import RedisBroker
-from wsserver.broker.redis.connection import RedisAddress
+from wsserver.backend import in_memory, in_redis
 from wsserver.dev import make_dev_server
 from wsserver.migrate import migrate
 from wsserver.server import Server
-from wsserver.settings import BadSettings, Settings
+from wsserver.settings import BadSettings
 from wsserver.telemetry import logs
 
 # As for bad arguments; the unit does not restart a worker whose settings are wrong.
@@ -72,16 +69,9 @@ def _parser() -> argparse.ArgumentParser:
 def _serve(_arguments: argparse.Namespace) -> int:
     chosen = settings.load()
     logs.set_up(chosen.log_level, instance=chosen.instance or str(chosen.port), version=__version__)
-    uvloop.run(Server(chosen, _broker(chosen)).run())
+    backend = in_memory(chosen) if chosen.broker == "memory" else in_redis(chosen)
+    uvloop.run(Server(chosen, backend).run())
     return 0
-
-
-def _broker(chosen: Settings) -> Broker:
-    if chosen.broker == "memory":
-        return MemoryBroker(chosen.room_log_length)
-    password = chosen.redis_password
-    address = RedisAddress(chosen.redis_url, chosen.redis_username, password.get_secret_value() if password else None)
-    return RedisBroker(address, chosen.room_log_length, chosen.room_ttl_s)
 
 
 def _dev(arguments: argparse.Namespace) -> int:

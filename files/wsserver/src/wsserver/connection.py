@@ -7,56 +7,78 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from typing import Protocol, cast
+from uuid import UUID
 
-from websockets.frames import CloseCode
 from websockets.http11 import Request, Response
 from websockets.protocol import CONNECTING, OPEN
 
 from wsserver.session import Session
 from wsserver.wire import Wire
 
+# What one read takes from one client, so that a flood of it is followed by everybody else's turn.
+_READ_SIZE = 16384
+_REQUEST_TIMEOUT = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+
 
 class Owner(Protocol):
     """The server, as a connection sees it."""
 
-    def requested(self, connection: Connection, request: Request) -> None:
-        """Call `connection.answer(request)`, now or soon."""
-
-    def respond(self, connection: Connection, request: Request) -> Response:
-        """The HTTP answer; status 101 after `connection.session` was set."""
-
     def opened(self, connection: Connection) -> None: ...
-    def connected(self, connection: Connection) -> None: ...
+
+    def requested(self, connection: Connection, request: Request) -> None:
+        """Call `connection.answer`, `connection.upgrade` or `connection.hand_over`, now or soon."""
+
+    def throttled(self, connection: Connection) -> None: ...
     def closing(self, connection: Connection) -> None: ...
     def lost(self, connection: Connection) -> None: ...
 
 
-class Connection(asyncio.Protocol):
-    __slots__ = ("_owner", "heard", "holding", "opened_at", "remote", "session", "transport", "wire")
+class Connection(asyncio.BufferedProtocol):
+    __slots__ = ("_owner", "heard", "holding", "opened_at", "remote", "retire_at", "session", "transport", "wire")
+
+    # One for all: what a read brought is taken out before the next read of any connection.
+    _buffer = memoryview(bytearray(_READ_SIZE))
 
     def __init__(self, owner: Owner, max_message_bytes: int) -> None:
         self._owner = owner
         self.wire = Wire(max_message_bytes)
         self.session: Session | None = None
         self.heard = True  # since the last heartbeat
-        self.opened_at = asyncio.get_running_loop().time()
+        self.opened_at = time.monotonic()
+        self.retire_at = math.inf
         self.remote = ""
         self.holding = False  # not reading from the client
 
-    # asyncio.Protocol.
+    @property
+    def id(self) -> UUID:
+        return self.wire.id
+
+    # asyncio.BufferedProtocol.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
         self._owner.opened(self)
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._receive(bytes(self._buffer[:nbytes]))
+
+    def _receive(self, data: bytes) -> None:
         self.heard = True
-        for received in self.wire.receive(data):
-            if isinstance(received, Request):
-                self._owner.requested(self, received)
+        frames_before = self.wire.frames
+        received = self.wire.receive(data)
+        if self.session is not None:
+            self.session.charge(self.wire.frames - frames_before, len(data))
+        for item in received:
+            if isinstance(item, Request):
+                self._owner.requested(self, item)
             elif self.session is not None:
-                self.session.receive(received)
+                self.session.receive(item)
         self._write_wire()
 
     def eof_received(self) -> None:
@@ -90,30 +112,56 @@ class Connection(asyncio.Protocol):
             else:
                 self.transport.resume_reading()
 
+    def throttle(self) -> None:
+        self._owner.throttled(self)
+
     # The server's side.
 
-    def answer(self, request: Request) -> None:
-        if self.transport.is_closing():
-            return
-        response = self._owner.respond(self, request)
+    @property
+    def gone(self) -> bool:
+        return self.transport.is_closing()
+
+    def answer(self, response: Response) -> None:
+        """Answer the request, and close."""
+        if not self.gone:
+            self.wire.send_response(response)
+            self._write_wire()
+
+    def upgrade(self, response: Response, session: Session) -> None:
+        """Answer 101 and begin the conversation with what came behind the request."""
+        self.session = session
         self.wire.send_response(response)
         self._write_wire()
-        if response.status_code == 101:
-            self._owner.connected(self)
-            self.data_received(b"")  # what came behind the request
+        self._receive(b"")
+
+    def time_out(self) -> None:
+        if self.wire.state is CONNECTING:
+            self.transport.write(_REQUEST_TIMEOUT)
+        self.transport.close()
 
     def ping(self) -> None:
         if self.wire.state is OPEN:
             self.wire.send_ping(b"")
             self._write_wire()
 
-    def close(self, code: CloseCode, reason: str) -> None:
+    def close(self, code: int, reason: str) -> None:
         """Start the closing handshake, after everything that is queued for the client."""
         if self.wire.state is not OPEN or self.session is None:
             return
         self.session.flush()
         self.wire.send_close(code, reason)
         self._write_wire()
+
+    @property
+    def close_code(self) -> int:
+        """What ended the connection: the client's own code, or the one that it was sent first; 1006 for none."""
+        close = self.wire.close_sent or self.wire.close_rcvd
+        return close.code if close else 1006
+
+    @property
+    def close_reason(self) -> str:
+        close = self.wire.close_sent or self.wire.close_rcvd
+        return close.reason if close else ""
 
     def abort(self) -> None:
         self.transport.abort()

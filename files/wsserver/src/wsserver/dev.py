@@ -9,8 +9,9 @@ from urllib.parse import urlencode
 
 from pydantic import SecretStr
 
+from wsserver import http
 from wsserver.auth import mint
-from wsserver.broker.memory import MemoryBroker
+from wsserver.backend import in_memory
 from wsserver.server import Server
 from wsserver.settings import load
 
@@ -23,7 +24,7 @@ def make_dev_server(port: int) -> tuple[Server, str]:
     origins = frozenset(f"http://{host}:{port}" for host in ("localhost", "127.0.0.1"))
     settings = load(PORT=port, broker="memory", jwt_secret=SecretStr(secret), allowed_origins=origins)
     page = (resources.files("wsserver") / "dev.html").read_bytes()
-    server = Server(settings, MemoryBroker(settings.room_log_length), page)
+    server = Server(settings, in_memory(settings), {"/": http.html(page)})
     return server, _introduction(port, {user: mint(secret, user, _TOKEN_TTL_S) for user in ("alice", "bob")})
 
 

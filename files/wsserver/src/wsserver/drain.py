@@ -8,9 +8,8 @@ import random
 
 from websockets.frames import CloseCode
 
-from wsserver.connection import Connection
 from wsserver.messages import Reconnect
-from wsserver.sweep import Sweep
+from wsserver.sweep import Client, Sweep
 
 _STEP_S = 0.05
 # Few clients need no pacing: this many per second are no load for an edge or for the other workers.
@@ -18,6 +17,7 @@ _UNPACED_PER_S = 500
 _AFTER_MS_MAX = 500
 _GRACE_S = 1.5
 _CLOSE_WAIT_S = 3.0
+_WHY = "the server is going away"
 
 
 async def drain(connections: Sweep, window_s: float) -> None:
@@ -30,8 +30,7 @@ async def drain(connections: Sweep, window_s: float) -> None:
             batch = clients[start : start + batch_size]
             for client in batch:
                 if client.session is not None:
-                    after_ms = random.randint(0, _AFTER_MS_MAX)
-                    client.session.send(Reconnect(after_ms, "the server is going away"))
+                    client.session.send(Reconnect(random.randint(0, _AFTER_MS_MAX), _WHY))
             closing.create_task(_close(batch))
             await asyncio.sleep(_STEP_S)
     for _wait in range(int(_CLOSE_WAIT_S / _STEP_S)):
@@ -40,7 +39,7 @@ async def drain(connections: Sweep, window_s: float) -> None:
         await asyncio.sleep(_STEP_S)
 
 
-async def _close(batch: list[Connection]) -> None:
+async def _close(batch: list[Client]) -> None:
     await asyncio.sleep(_GRACE_S)
     for client in batch:
-        client.close(CloseCode.GOING_AWAY, "the server is going away")
+        client.close(CloseCode.GOING_AWAY, _WHY)

@@ -16,10 +16,11 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 
 from wsserver.broker import Broker, BrokerUnavailable
-from wsserver.messages import Codec, Delivery, Event, Gap, Joined, Message, Position, Reset, Since
+from wsserver.messages import Codec, Delivery, Event, Gap, Joined, MemberEvent, Message, Position, Reset, Since
 from wsserver.outbox import Outbox
 from wsserver.telemetry import metrics
 from wsserver.telemetry.logs import log
+from wsserver.telemetry.tracing import Tracer
 
 _T = TypeVar("_T")
 
@@ -46,6 +47,7 @@ class _Room:
     """One room that has, or just had, members on this worker."""
 
     __slots__ = (
+        "curious",
         "early",
         "idle_since",
         "joining",
@@ -62,6 +64,7 @@ class _Room:
         self.position = Position(0, 0)
         self.live: dict[Codec, dict[Member, None]] = {}
         self.lagging: dict[Member, _Lag] = {}
+        self.curious: set[Member] = set()  # those who want to know who comes and goes
         self.early: list[Message] = []
         self.joining = 0
         self.opening: asyncio.Task[None] | None = None
@@ -89,16 +92,25 @@ _Step = tuple[Event | Message, Position]
 
 
 class Hub:
-    def __init__(self, broker: Broker, outbox: Outbox) -> None:
+    def __init__(self, broker: Broker, outbox: Outbox, tracer: Tracer | None = None) -> None:
         self._broker = broker
         self._outbox = outbox
+        self._tracer = tracer
         self._rooms: dict[str, _Room] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
 
+    @property
+    def rooms(self) -> int:
+        """Rooms that have, or just had, members on this worker."""
+        return len(self._rooms)
+
     # Members.
 
-    async def join(self, member: Member, name: str, since: Since | None) -> None:
-        """Make `member` a member and queue its `joined`; a second join begins anew. Raises BrokerUnavailable."""
+    async def join(self, member: Member, name: str, since: Since | None, curious: bool = False) -> None:
+        """Make `member` a member and queue its `joined`; a second join begins anew. Raises BrokerUnavailable.
+
+        `curious`: tell it of users who come and go, too.
+        """
         room = self._rooms.get(name)
         if room is None:
             room = self._rooms[name] = _Room(name)
@@ -119,8 +131,12 @@ class Hub:
                 room.live.setdefault(member.codec, {})[member] = None
             else:
                 room.lagging[member] = _Lag(start)
+            if curious:
+                room.curious.add(member)
+            if wanted is not None:
+                metrics.RESUMES.labels("yes" if steps is not None else "no").inc()
             joined = Joined(room=name, epoch=str(start.epoch), seq=start.seq, recovered=steps is not None)
-            self._send(member, joined)
+            self._send(member, joined, start)
             if steps is not None:
                 self._feed(room, member, steps)
         finally:
@@ -149,6 +165,7 @@ class Hub:
 
     def _remove(self, room: _Room, member: Member) -> None:
         room.live.get(member.codec, {}).pop(member, None)
+        room.curious.discard(member)
         lag = room.lagging.pop(member, None)
         if lag is not None and lag.feeding is not None:
             lag.feeding.cancel()
@@ -196,10 +213,10 @@ class Hub:
             self._sync(room)
 
     def on_member(self, room: str, user: str, joined: bool) -> None:
-        """Tells the members who asked for it."""
-
-    def on_order(self, payload: bytes) -> None:
-        """Carries out what a worker told all of them."""
+        """Tell the members who asked."""
+        event = MemberEvent(room, user, "join" if joined else "leave")
+        for member in self._rooms[room].curious if room in self._rooms else ():
+            self._outbox.queue(member, member.codec.frame(event))
 
     def on_available(self) -> None:
         self._spawn(self._compare(grace_s=0))
@@ -242,12 +259,15 @@ class Hub:
         room.position = position
         for codec, members in room.live.items():
             if members:
-                self._outbox.broadcast(members, codec.frame(_event(event)))
+                self._outbox.broadcast(members, codec.frame(_event(event), position))
         if isinstance(event, Message):
             delivered = sum(map(len, room.live.values()))
             if delivered:
                 metrics.MESSAGES_OUT.inc(delivered)
+                metrics.FAN_OUT.observe(delivered)
                 self._outbox.observe(event.ts)
+            if event.trace and self._tracer is not None:
+                self._tracer.deliver(event.trace, room.name, position.seq, delivered)
             if room.lagging and (dropped := sum(member.paused for member in room.lagging)):
                 metrics.DROPS.inc(dropped)
 
@@ -259,8 +279,8 @@ class Hub:
             elif message.position > room.position:
                 room.early.append(message)
 
-    def _send(self, member: Member, event: Event | Message) -> None:
-        self._outbox.queue(member, member.codec.frame(_event(event)))
+    def _send(self, member: Member, event: Event | Message, position: Position) -> None:
+        self._outbox.queue(member, member.codec.frame(_event(event), position))
 
     # Repair from the log.
 
@@ -334,10 +354,12 @@ class Hub:
                 for event, position in steps:
                     if position > room.position:
                         break  # the room has yet to see it, and delivers it live
-                    self._send(member, event)
+                    self._send(member, event, position)
                     lag.position = position
                     if isinstance(event, Message):
                         metrics.MESSAGES_OUT.inc()
+                    elif isinstance(event, Gap):
+                        metrics.GAPS.inc()
                 if lag.position == room.position:
                     del room.lagging[member]
                     room.live.setdefault(member.codec, {})[member] = None

@@ -262,7 +262,8 @@ class Codec(Protocol):
     def decode(self, payload: bytes) -> Command:
         """Raises BadMessage."""
 
-    def frame(self, event: Event) -> bytes: ...
+    def frame(self, event: Event, position: Position | None = None) -> bytes:
+        """`position`: where in a room's log the client is after this event, if it belongs to a log."""
 
 
 class _PublishId(Struct):
@@ -300,7 +301,7 @@ class JsonCodec:
         except (msgspec.MsgspecError, RecursionError):
             return None
 
-    def frame(self, event: Event) -> bytes:
+    def frame(self, event: Event, position: Position | None = None) -> bytes:
         return text_frame(self._encoder.encode(event))
 
 

@@ -7,226 +7,213 @@ import asyncio
 import gc
 import os
 import signal
-import socket
-from functools import partial
-from http import HTTPStatus
-from ipaddress import ip_address
+import time
 
-from websockets.http11 import Request, Response
+from websockets.frames import CloseCode
+from websockets.http11 import Response
 
-from wsserver import __version__, http, systemd
-from wsserver.auth import Authenticator, Identity, Refused
-from wsserver.broker import Broker
-from wsserver.connection import Connection
-from wsserver.drain import drain
+from wsserver import __version__, drain, listening, orders, systemd
+from wsserver.api.server import Api
+from wsserver.auth import Authenticator, any_of
+from wsserver.backend import Backend
+from wsserver.control import ControlSocket
+from wsserver.door import Door
+from wsserver.drainage import Drainage
 from wsserver.hub import Hub
-from wsserver.messages import JsonCodec
+from wsserver.limits import ConnectionLimits, Rate
+from wsserver.operations import WorkerOperations
 from wsserver.outbox import Outbox
-from wsserver.session import Session
+from wsserver.publisher import Publisher
+from wsserver.services import Services
 from wsserver.settings import Settings
+from wsserver.status import BrokerStatus, State, Status
 from wsserver.sweep import Sweep
-from wsserver.telemetry import metrics
+from wsserver.telemetry import metrics, tracing
 from wsserver.telemetry.logs import log
-from wsserver.turnstile import Turnstile
 
 _SWEEP_INTERVAL_S = 1.0
 _HEADS_INTERVAL_S = 5.0
 # The kernel lowers this to net.core.somaxconn; asyncio's own default of 100 would make that setting useless.
 _BACKLOG = 65535
+# Who drains a worker that systemd stops.
+_STOP = "stop"
 
 
 class Server:
-    """One worker. `page`: the page that `ws-server dev` serves at `/`."""
+    """One worker. `pages`: what `ws-server dev` serves besides, by path."""
 
-    def __init__(self, settings: Settings, broker: Broker, page: bytes | None = None) -> None:
+    def __init__(self, settings: Settings, backend: Backend, pages: dict[str, Response] | None = None) -> None:
         self._settings = settings
-        self._broker = broker
-        self._page = page
-        self._outbox = Outbox()
-        self._hub = Hub(broker, self._outbox)
-        self._codec = JsonCodec()
-        secret = settings.jwt_secret
-        self._authenticator = Authenticator(
-            settings.jwt_secret.get_secret_value() if settings.jwt_secret else "", settings.allowed_origins
+        self._backend = backend
+        self._started_at = time.time()
+        self._started = False
+        self._tracer = tracing.start(settings)
+        self._sweep = Sweep(settings.handshake_s, settings.heartbeat_s, settings.slow_client_s)
+        self._drainage = Drainage(self._send_away)
+        outbox = Outbox()
+        self._services = Services(
+            authenticator=Authenticator(settings, backend.tickets),
+            hub=Hub(backend.broker, outbox, self._tracer),
+            outbox=outbox,
+            publisher=Publisher(backend.broker, backend.archive, any_of(settings.durable_rooms), self._tracer),
+            presence=backend.presence,
+            history=backend.history,
+            quotas=backend.quotas,
+            limits=ConnectionLimits(
+                frames=Rate(settings.messages_per_s),
+                bytes=Rate(settings.bytes_per_s),
+                rooms=settings.max_rooms_per_connection,
+            ),
         )
-        self._sweep = Sweep(settings.heartbeat_s, settings.slow_client_s)
-        self._turnstile = Turnstile()
-        self._draining = False
-        metrics.READY.set_function(lambda: float(self.ready))
+        self._door = Door(settings, self._services, self._sweep, self._unready, pages or {})
+        metrics.READY.set_function(lambda: float(self.state == "ready"))
+        metrics.ROOMS.set_function(lambda: float(self._services.hub.rooms))
+        metrics.BROKER_AVAILABLE.set_function(lambda: float(backend.broker.available))
+
+    # State.
 
     @property
-    def ready(self) -> bool:
-        return self._broker.available and not self._draining
+    def state(self) -> State:
+        drained = self._drainage.state
+        if drained is not None:
+            return drained
+        if self._backend.broker.available:
+            return "ready"
+        return "broker_unavailable" if self._started else "starting"
+
+    def _unready(self) -> str | None:
+        match self.state:
+            case "ready":
+                return None
+            case "starting" | "broker_unavailable":
+                return "the broker is unavailable"
+            case state:
+                return state
+
+    def status(self) -> Status:
+        now = time.time()
+        return Status(
+            version=__version__,
+            pid=os.getpid(),
+            instance=self._settings.instance or str(self._settings.port),
+            started_at=self._started_at,
+            uptime_s=round(now - self._started_at, 3),
+            state=self.state,
+            drained_by=self._drainage.by,
+            connections=self._sweep.open_count,
+            handshaking=self._sweep.handshaking_count,
+            closing=self._sweep.closing_count,
+            rooms=self._services.hub.rooms,
+            broker=BrokerStatus(self._backend.broker.available),
+            archive=self._backend.archive_status,
+        )
 
     # Life.
 
     async def run(self) -> None:
-        """Serve until SIGTERM or SIGINT, then drain. Raises OSError if the address cannot be listened on."""
+        """Serve until SIGTERM or SIGINT, then drain. Raises OSError if an address cannot be listened on."""
         loop = asyncio.get_running_loop()
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         # Accepting begins before the worker is ready, and is answered 503: whoever balances the load prefers
         # an empty worker, and a queue that nobody serves would swallow its clients.
-        listener = await loop.create_server(self._connection, sock=self._listen(), backlog=_BACKLOG)
+        listener = await loop.create_server(
+            self._door.connection,
+            sock=listening.bind(self._settings.listen_address, self._settings.port),
+            backlog=_BACKLOG,
+        )
         log.info("listening", address=str(self._settings.listen_address), port=self._settings.port)
+        doors = self._other_doors()
+        for door in doors:
+            await door.start()
         # What start-up made lives as long as the process; keep it out of every later collection.
         gc.collect()
         gc.freeze()
         async with asyncio.TaskGroup() as tasks:
             background = [
                 tasks.create_task(work)
-                for work in (self._broker.run(self._hub), self._sweep_often(), self._check_heads())
+                for work in (
+                    self._backend.broker.run(self._services.hub, self._carry_out),
+                    *self._backend.background(),
+                    self._services.authenticator.run(),
+                    self._sweep_often(),
+                    self._check_heads(),
+                )
             ]
             ready = tasks.create_task(self._tell_when_ready())
             await stop.wait()
             ready.cancel()
-            await self._drain()
+            systemd.notify("STOPPING=1\nSTATUS=draining")
+            await self._drainage.drain(_STOP)
+            for door in doors:
+                await door.stop()
             for task in background:
                 task.cancel()
+        await self._backend.stop()
         listener.close()
+        if self._tracer is not None:
+            await self._tracer.stop()
         log.info("stopped")
 
-    def _listen(self) -> socket.socket:
-        address, port = self._settings.listen_address, self._settings.port
-        family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
-        listening = socket.socket(family, socket.SOCK_STREAM)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listening.bind((str(address), port))
-        except OSError as exc:
-            listening.close()
-            raise OSError(exc.errno, f"cannot listen: {os.strerror(exc.errno or 0)}", f"{address} port {port}") from exc
-        return listening
+    def _other_doors(self) -> list[Api | ControlSocket]:
+        doors: list[Api | ControlSocket] = []
+        if self._settings.api_key is not None:
+            doors.append(Api(self._settings, WorkerOperations(self.status, self._services, self._backend)))
+        if self._settings.control_socket is not None:
+            doors.append(ControlSocket(self._settings.control_socket, self))
+        return doors
 
     async def _tell_when_ready(self) -> None:
-        while not self.ready:  # noqa: ASYNC110 - readiness has two sources, and start-up is short
+        while not self._backend.broker.available:  # noqa: ASYNC110 - start-up is short
             await asyncio.sleep(0.02)
+        self._started = True
         log.info("ready")
         systemd.notify(f"READY=1\nSTATUS=serving, version {__version__}")
 
-    async def _drain(self) -> None:
-        self._draining = True
-        systemd.notify("STOPPING=1\nSTATUS=draining")
-        log.info("draining", connections=len(self._sweep.open_connections))
-        await drain(self._sweep, self._settings.drain_window_s)
-
     async def _sweep_often(self) -> None:
+        loop = asyncio.get_running_loop()
         while True:
             self._sweep.tick()
             # From the event loop itself: a loop that hangs is a worker that systemd replaces.
             systemd.notify("WATCHDOG=1")
+            due = loop.time() + _SWEEP_INTERVAL_S
             await asyncio.sleep(_SWEEP_INTERVAL_S)
+            metrics.EVENT_LOOP_LAG.observe(max(0.0, loop.time() - due))
 
     async def _check_heads(self) -> None:
         while True:
             await asyncio.sleep(_HEADS_INTERVAL_S)
-            if self._broker.available:
-                await self._hub.check()
+            if self._backend.broker.available:
+                await self._services.hub.check()
 
-    # Connections.
+    # What others ask of it: the operator through the control socket, any worker through the broker.
 
-    def _connection(self) -> Connection:
-        return Connection(self, self._settings.max_message_bytes)
+    def drain(self, by: str, window_s: float | None) -> asyncio.Task[None]:
+        return self._drainage.drain(by, window_s)
 
-    def opened(self, connection: Connection) -> None:
-        connection.transport.set_write_buffer_limits(high=self._settings.send_buffer_bytes)
-        self._sweep.opened(connection)
+    def undrain(self, by: str, force: bool) -> None:
+        self._drainage.undrain(by, force)
 
-    def requested(self, connection: Connection, request: Request) -> None:
-        if _path(request) == "/ws":
-            self._turnstile.enter(partial(connection.answer, request))
-        else:
-            connection.answer(request)
+    async def _send_away(self, window_s: float | None) -> None:
+        log.info("draining", connections=self._sweep.open_count)
+        await drain.drain(self._sweep, self._settings.drain_window_s if window_s is None else window_s)
 
-    def respond(self, connection: Connection, request: Request) -> Response:
-        path = _path(request)
-        connection.remote = _client_address(connection, request)
-        if path == "/ws":
-            return self._upgrade(connection, request)
-        if request.method != "GET":
-            return http.text(HTTPStatus.METHOD_NOT_ALLOWED, "GET only", Allow="GET")
-        if path == "/healthz":
-            return http.text(HTTPStatus.OK, "ok")
-        if path == "/readyz":
-            return self._readiness()
-        if path == "/metrics":
-            return http.metrics_page()
-        if path == "/events":
-            return http.text(HTTPStatus.NOT_IMPLEMENTED, "server-sent events are not served yet; use /ws")
-        if path == "/" and self._page is not None:
-            return http.html(self._page)
-        return http.text(HTTPStatus.NOT_FOUND, "not found")
+    def kick(self, user: str | None, connection: str | None, reason: str) -> int:
+        return self._disconnect(user, connection, CloseCode.POLICY_VIOLATION, reason)
 
-    def _readiness(self) -> Response:
-        if self.ready:
-            return http.text(HTTPStatus.OK, "ready")
-        why = "draining" if self._draining else "the broker is unavailable"
-        return http.text(HTTPStatus.SERVICE_UNAVAILABLE, f"not ready: {why}", Retry_After="1")
+    def _carry_out(self, payload: bytes) -> None:
+        order = orders.decode(payload)
+        if order is not None:
+            self._disconnect(order.user, None, order.code, order.reason)
 
-    def _upgrade(self, connection: Connection, request: Request) -> Response:
-        # 503 means "not ready" and nothing else: the edge passes the client on to another worker.
-        if not self.ready:
-            return self._refuse(connection, self._readiness(), "not ready")
-        response = connection.wire.accept(request)
-        if response.status_code != 101:
-            return self._refuse(connection, response, "not a WebSocket handshake")
-        try:
-            identity = self._authenticator.authenticate(request.headers)
-        except Refused as refused:
-            status = HTTPStatus(refused.status)
-            headers = {"WWW_Authenticate": "Bearer"} if status is HTTPStatus.UNAUTHORIZED else {}
-            return self._refuse(connection, http.text(status, str(refused), **headers), str(refused))
-        self._admit(connection, identity)
-        return response
-
-    def _refuse(self, connection: Connection, response: Response, why: str) -> Response:
-        metrics.HANDSHAKES_REFUSED.labels(response.status_code).inc()
-        log.info("refused", status=response.status_code, why=why, ip=connection.remote)
-        return response
-
-    def _admit(self, connection: Connection, identity: Identity) -> None:
-        connection.session = Session(identity, self._codec, connection, self._hub, self._broker, self._outbox)
-
-    def connected(self, connection: Connection) -> None:
-        self._sweep.connected(connection)
-        metrics.ACTIVE_CONNECTIONS.inc()
-        if connection.session is not None:
-            log.info("connect", **_who(connection, connection.session))
-            connection.session.welcome(self._settings.heartbeat_s, self._settings.max_message_bytes)
-
-    def closing(self, connection: Connection) -> None:
-        self._sweep.closing(connection)
-
-    def lost(self, connection: Connection) -> None:
-        self._sweep.lost(connection)
-        if connection.session is None:
-            return
-        metrics.ACTIVE_CONNECTIONS.dec()
-        # The code that ended the connection: the client's own, or the one that it was sent first.
-        close = connection.wire.close_sent or connection.wire.close_rcvd
-        log.info(
-            "disconnect",
-            **_who(connection, connection.session),
-            code=close.code if close else 1006,
-            reason=close.reason if close else "",
-            duration_s=round(asyncio.get_running_loop().time() - connection.opened_at, 3),
-            messages_in=connection.session.messages_in,
-        )
-
-
-def _who(connection: Connection, session: Session) -> dict[str, str]:
-    return {"connection": connection.wire.id.hex, "user": session.identity.user, "ip": connection.remote}
-
-
-def _path(request: Request) -> str:
-    return request.path.partition("?")[0]
-
-
-def _client_address(connection: Connection, request: Request) -> str:
-    """The client's address as the edge names it; without an edge, the peer's."""
-    try:
-        return str(ip_address(request.headers["X-Real-IP"]))
-    except (LookupError, ValueError):
-        peer = connection.transport.get_extra_info("peername")
-        return str(peer[0]) if peer else ""
+    def _disconnect(self, user: str | None, connection: str | None, code: int, reason: str) -> int:
+        """Close the connections of a user, or one by its id; how many these were."""
+        chosen = [
+            client
+            for client in self._sweep.open_connections
+            if client.session is not None and (client.session.identity.user == user or client.id.hex == connection)
+        ]
+        for client in chosen:
+            client.close(code, reason)
+        return len(chosen)

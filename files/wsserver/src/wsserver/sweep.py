@@ -3,77 +3,147 @@
 
 from __future__ import annotations
 
+import random
 import time
+from typing import Protocol
+from uuid import UUID
 
 from websockets.frames import CloseCode
 
-from wsserver.connection import Connection
+from wsserver.messages import Reconnect
+from wsserver.session import Session
+from wsserver.telemetry import metrics
 
-_HANDSHAKE_S = 10.0
 _CLOSING_S = 5.0
+# A client is told that its token expires at least this long before.
+_EXPIRY_NOTICE_S = 60.0
+_AFTER_MS_MAX = 2000
+
+
+class Client(Protocol):
+    """A connection, as the sweep sees it."""
+
+    session: Session | None
+    heard: bool  # since the last heartbeat
+    holding: bool  # not read from
+    remote: str
+    opened_at: float  # time.monotonic
+    retire_at: float  # when it is asked to reconnect (time.monotonic)
+
+    @property
+    def id(self) -> UUID: ...
+
+    def ping(self) -> None: ...
+    def close(self, code: int, reason: str) -> None: ...
+    def abort(self) -> None: ...
+
+    def time_out(self) -> None:
+        """The request did not come in time."""
 
 
 class Sweep:
     """All connections of this worker, in as many buckets as a heartbeat has seconds: each second visits one.
 
+    handshake_s: seconds for a request to come and be answered.
     heartbeat_s: seconds between two pings of a connection; one that is silent from one ping to the next is dead,
     unless it is this worker that does not listen.
     slow_client_s: how long a client may leave its full buffer unread.
     """
 
-    def __init__(self, heartbeat_s: float, slow_client_s: float) -> None:
+    def __init__(self, handshake_s: float, heartbeat_s: float, slow_client_s: float) -> None:
+        self._handshake_s = handshake_s
+        self._heartbeat_s = heartbeat_s
         self._slow_client_s = slow_client_s
-        self._buckets: list[dict[Connection, None]] = [{} for _second in range(max(1, round(heartbeat_s)))]
+        self._buckets: list[dict[Client, None]] = [{} for _second in range(max(1, round(heartbeat_s)))]
         self._turn = 0
-        self._handshaking: dict[Connection, float] = {}
-        self._closing: dict[Connection, float] = {}
+        self._handshaking: dict[Client, float] = {}
+        self._closing: dict[Client, float] = {}
+        self._throttled: set[Client] = set()
 
     @property
-    def open_connections(self) -> list[Connection]:
-        return [connection for bucket in self._buckets for connection in bucket]
+    def open_connections(self) -> list[Client]:
+        return [client for bucket in self._buckets for client in bucket]
+
+    @property
+    def open_count(self) -> int:
+        return sum(map(len, self._buckets))
+
+    @property
+    def handshaking_count(self) -> int:
+        return len(self._handshaking)
+
+    @property
+    def closing_count(self) -> int:
+        return len(self._closing)
 
     @property
     def idle(self) -> bool:
         """True once no connection is left in any state."""
         return not self._handshaking and not self._closing and not any(self._buckets)
 
-    def opened(self, connection: Connection) -> None:
-        self._handshaking[connection] = time.monotonic() + _HANDSHAKE_S
+    def opened(self, client: Client) -> None:
+        self._handshaking[client] = time.monotonic() + self._handshake_s
 
-    def connected(self, connection: Connection) -> None:
-        del self._handshaking[connection]
-        self._bucket(connection)[connection] = None
+    def connected(self, client: Client) -> None:
+        self._handshaking.pop(client, None)
+        self._bucket(client)[client] = None
 
-    def closing(self, connection: Connection) -> None:
-        self._bucket(connection).pop(connection, None)
-        self._closing[connection] = time.monotonic() + _CLOSING_S
+    def throttled(self, client: Client) -> None:
+        self._throttled.add(client)
 
-    def lost(self, connection: Connection) -> None:
-        self._handshaking.pop(connection, None)
-        self._closing.pop(connection, None)
-        self._bucket(connection).pop(connection, None)
+    def closing(self, client: Client) -> None:
+        self._bucket(client).pop(client, None)
+        self._closing[client] = time.monotonic() + _CLOSING_S
 
-    def _bucket(self, connection: Connection) -> dict[Connection, None]:
-        return self._buckets[connection.wire.id.int % len(self._buckets)]
+    def lost(self, client: Client) -> None:
+        self._handshaking.pop(client, None)
+        self._closing.pop(client, None)
+        self._throttled.discard(client)
+        self._bucket(client).pop(client, None)
+
+    def _bucket(self, client: Client) -> dict[Client, None]:
+        return self._buckets[client.id.int % len(self._buckets)]
 
     def tick(self) -> None:
         """Call once a second."""
         now = time.monotonic()
-        for deadlines in (self._handshaking, self._closing):
-            # Deadlines of one kind are equally long: the dict is in their order.
-            for connection in [c for c, deadline in deadlines.items() if deadline < now]:
-                connection.abort()
+        # Deadlines of one kind are equally long: the dict is in their order.
+        for client in [client for client, deadline in self._handshaking.items() if deadline < now]:
+            metrics.LIMITED.labels("handshake").inc()
+            client.time_out()
+        for client in [client for client, deadline in self._closing.items() if deadline < now]:
+            client.abort()
+        for client in list(self._throttled):
+            if client.session is None or client.session.resume_if_paid():
+                self._throttled.discard(client)
         self._turn = (self._turn + 1) % len(self._buckets)
-        for connection in list(self._buckets[self._turn]):
-            self._beat(connection, now)
+        for client in list(self._buckets[self._turn]):
+            self._beat(client, now)
 
-    def _beat(self, connection: Connection, now: float) -> None:
-        session = connection.session
-        if session is not None and session.paused:
+    def _beat(self, client: Client, now: float) -> None:
+        session = client.session
+        if session is None:
+            return
+        if session.paused:
             if now - session.paused_at > self._slow_client_s:
-                connection.close(CloseCode.TRY_AGAIN_LATER, "too slow")
-        elif not connection.heard and not connection.holding:
-            connection.close(CloseCode.INTERNAL_ERROR, "no answer to pings")
-        else:
-            connection.heard = False
-            connection.ping()
+                metrics.LIMITED.labels("slow_client").inc()
+                client.close(CloseCode.TRY_AGAIN_LATER, "too slow")
+            return
+        if not client.heard and not client.holding:
+            metrics.LIMITED.labels("heartbeat").inc()
+            client.close(CloseCode.INTERNAL_ERROR, "no answer to pings")
+            return
+        if session.retiring:
+            client.close(CloseCode.GOING_AWAY, "connected for long enough")
+            return
+        left = session.identity.expires - time.time()
+        if left <= 0:
+            client.close(CloseCode.POLICY_VIOLATION, "token expired")
+            return
+        if left < _EXPIRY_NOTICE_S + self._heartbeat_s and not session.expiry_told:
+            session.tell_expiry()
+        if now > client.retire_at:
+            session.retiring = True
+            session.send(Reconnect(random.randint(0, _AFTER_MS_MAX), "connected for long enough"))
+        client.heard = False
+        client.ping()

@@ -57,6 +57,12 @@ class Worker:
             "WS_JWT_SECRET": SECRET,
             "WS_ALLOWED_ORIGINS": ORIGIN,
             "WS_DRAIN_WINDOW_S": "0",
+            # Limits have tests of their own; those of everything else may hurry.
+            "WS_MESSAGES_PER_S": "100000",
+            "WS_BYTES_PER_S": str(2**30),
+            "WS_USER_MESSAGES_PER_S": "1000000",
+            "WS_MAX_CONNECTIONS_PER_USER": "100000",
+            "WS_MAX_CONNECTIONS_PER_IP": "100000",
             **settings,
         }
         self._output = tempfile.TemporaryFile("w+")  # noqa: SIM115 - as long as the worker

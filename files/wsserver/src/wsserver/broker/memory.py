@@ -55,6 +55,11 @@ class MemoryBroker:
             self._listener.on_message(message)
         return Published(position, repeat=False)
 
+    def tell_member(self, room: str, user: str, joined: bool) -> None:
+        """What Redis tells by itself: a user came to a room, or left it."""
+        if self._listener is not None and room in self._subscribed:
+            self._listener.on_member(room, user, joined)
+
     async def order(self, payload: bytes) -> None:
         if self._carry_out is not None:
             self._carry_out(payload)
@@ -80,3 +85,7 @@ class MemoryBroker:
     async def read(self, room: str, after: Position, limit: int) -> list[Message]:
         log = self._logs.get(room, ())
         return [message for message in log if message.position > after][:limit]
+
+    async def read_before(self, room: str, before: Position | None, limit: int) -> list[Message]:
+        log = self._logs.get(room, ())
+        return [message for message in log if before is None or message.position < before][-limit:]

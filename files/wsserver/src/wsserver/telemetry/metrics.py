@@ -8,7 +8,17 @@ from prometheus_client import REGISTRY, Counter, Gauge, Histogram, disable_creat
 # A second series for each counter and histogram, which nothing here reads.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
+# Connections and what they say.
 ACTIVE_CONNECTIONS = Gauge("ws_active_connections", "Authenticated WebSocket connections now open.")
+EVENT_STREAMS = Gauge("ws_event_streams", "Authenticated event streams (SSE) now open.")
+READY = Gauge("ws_ready", "1 while new connections are welcome.")
+AUTH = Counter("ws_auth", "Requests to connect, by what came of their token or ticket.", ["outcome"])
+HANDSHAKES_REFUSED = Counter(
+    "ws_handshakes_refused", "Requests to connect that were refused, by HTTP status.", ["status"]
+)
+CLOSES = Counter("ws_closes", "Connections ended, by close code (1006: without one).", ["code"])
+LIMITED = Counter("ws_limited", "Times a limit was reached.", ["limit"])
+ERRORS = Counter("ws_errors", "Error events sent to clients.", ["code"])
 MESSAGES_IN = Counter("ws_messages_in", "Messages received from clients.")
 MESSAGES_OUT = Counter("ws_messages_out", "Room messages written to clients (one per message and client).")
 PUBLISH_TO_DELIVER = Histogram(
@@ -20,9 +30,48 @@ DROPS = Counter(
     "ws_message_drops",
     "Messages not delivered live because the client read too slowly; they are refilled from the room's log.",
 )
-READY = Gauge("ws_ready", "1 while new connections are welcome.")
-HANDSHAKES_REFUSED = Counter("ws_handshakes_refused", "Upgrade requests refused, by HTTP status.", ["status"])
+
+# Rooms.
+ROOMS = Gauge("ws_rooms", "Rooms that have, or just had, members on this worker.")
+FAN_OUT = Histogram(
+    "ws_room_fan_out",
+    "Members on this worker that a message was delivered to live.",
+    buckets=[10**n for n in range(6)],
+)
+RESUMES = Counter("ws_resumes", "Joins with a position, by whether the log continued from there.", ["recovered"])
+GAPS = Counter("ws_gaps", "Gaps told to clients: the room's log no longer reached back to where they were.")
 ROOM_REPAIRS = Counter("ws_room_repairs", "Times a room read missing messages from its log.")
+
+# The worker itself.
+EVENT_LOOP_LAG = Histogram(
+    "ws_event_loop_lag_seconds",
+    "How late the event loop was for its tick, once a second.",
+    buckets=[0.001 * 2**n for n in range(12)],
+)
+BROKER_PUBLISH = Histogram(
+    "ws_broker_publish_seconds",
+    "Round trip of a batch of publishes to Redis.",
+    buckets=[0.00025 * 2**n for n in range(14)],
+)
+BROKER_AVAILABLE = Gauge("ws_broker_available", "1 while Redis answers.")
+
+# The server API.
+API_REQUESTS = Counter("ws_api_requests", "Requests to the server API, by route and HTTP status.", ["route", "status"])
+
+# The archive.
+ARCHIVE_PENDING = Gauge("ws_archive_pending", "Messages that wait for Postgres, in the shards that this worker moves.")
+ARCHIVE_LAG = Gauge("ws_archive_lag_seconds", "Age of the oldest message that waits for Postgres, in the same shards.")
+ARCHIVE_ROWS = Counter("ws_archive_rows", "Messages moved to Postgres.")
+ARCHIVE_REFUSED = Counter("ws_archive_refused", "Messages that Postgres refused for good and that were put aside.")
+ARCHIVE_ERRORS = Counter("ws_archive_errors", "Attempts to move messages to Postgres that failed.")
+ARCHIVE_AVAILABLE = Gauge("ws_archive_available", "1 while Postgres does what it is asked.")
+
+# What the workers count together; `tally` is presence or connections.
+TALLY_UNTOLD = Gauge("ws_tally_untold", "Counts of this worker that Redis is still to be told of.", ["tally"])
+TALLY_GIVEN_UP = Counter(
+    "ws_tally_given_up", "Times that others gave this worker up in a shard: it was paused or cut off.", ["tally"]
+)
+TALLY_REAPED = Counter("ws_tally_reaped", "Counts of lost workers that this worker took out of the totals.", ["tally"])
 
 
 def exposition() -> bytes:

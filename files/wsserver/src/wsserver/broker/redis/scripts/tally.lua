@@ -1,0 +1,59 @@
+#!lua flags=allow-oom
+-- SPDX-License-Identifier: MIT
+-- Shared by the scripts beside it, which are loaded with this text before their own.
+-- What the workers count together, in one shard: see wsserver/tally.py.
+--
+-- KEYS: 1 leases, a sorted set {worker: stamp}; 2 totals, a hash {key: count}; 3 the share of one worker in them, a
+-- hash {key: count}; 4 (presence only) the index.
+-- ARGV[1]: the beginning of the names of live channels (presence only).
+--
+-- A stamp is the time (ms) when the lease runs out. It grows with every renewal and every update, and so names the
+-- state that a worker knows of: who comes with an older one is a command that was late, who comes with a newer one
+-- knows more than this Redis, which lost the tail of what it acknowledged. 0: this worker was given up.
+--
+-- Memory never refuses these scripts: what they hold is bounded by the open connections, and a Redis that is full of
+-- messages must still let clients in.
+
+-- The shared keys go together, an hour after the last worker; the shares after them, so that nobody who is still in
+-- `leases` can have lost its share.
+local KEEP_S = 3600
+local KEEP_SHARE_S = 86400
+
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+
+local function stamp_of(worker)
+  return tonumber(redis.call('ZSCORE', KEYS[1], worker) or nil)
+end
+
+-- Whether `worker`, which saw the stamp `seen` last, was given up or forgotten.
+local function lost(worker, stamp, seen)
+  if stamp and stamp > 0 and stamp < seen then
+    redis.call('ZADD', KEYS[1], 0, worker)
+    return true
+  end
+  return stamp == 0 or (not stamp and seen > 0)
+end
+
+local function renew(worker, stamp, lease_ms)
+  local fresh = math.max(now + lease_ms, stamp + 1)
+  redis.call('ZADD', KEYS[1], fresh, worker)
+  return fresh
+end
+
+local function keep()
+  for place, key in ipairs(KEYS) do
+    redis.call('EXPIRE', key, place == 3 and KEEP_SHARE_S or KEEP_S)
+  end
+end
+
+-- Called with a key and its total before and after.
+local changed = function() end
+
+local function add(key, count)
+  local total = redis.call('HINCRBY', KEYS[2], key, count)
+  if total <= 0 then
+    redis.call('HDEL', KEYS[2], key)
+  end
+  changed(key, total - count, total)
+end

@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: MIT
+"""A client that keeps the promise on its side: it reconnects, resumes by `seq`, and repeats what was not acknowledged.
+
+async with Client("wss://ws.example.org/ws", token=token) as client:
+    room = await client.join("lobby")
+    await client.publish("lobby", {"text": "hello"})
+    async for message in room:
+        print(message.user, message.data)
+"""
+
+from wsserver.client.client import Client, Page, State
+from wsserver.client.credentials import CredentialFactory
+from wsserver.client.errors import Closed, JoinError, PublishError, ServerError
+from wsserver.client.room import Message, Position, Room
+
+__all__ = [
+    "Client",
+    "Closed",
+    "CredentialFactory",
+    "JoinError",
+    "Message",
+    "Page",
+    "Position",
+    "PublishError",
+    "Room",
+    "ServerError",
+    "State",
+]

@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: MIT
+"""When to try again: exponential, and anywhere between now and then, so that many clients do not come at once."""
+
+from __future__ import annotations
+
+import random
+
+_FIRST_S = 1.0
+_MOST_S = 20.0
+
+
+class Backoff:
+    def __init__(self) -> None:
+        self._failures = 0
+
+    def reset(self) -> None:
+        self._failures = 0
+
+    def next(self) -> float:
+        """Seconds to wait after one more failure."""
+        longest = min(_MOST_S, _FIRST_S * 2.0**self._failures)
+        self._failures = min(self._failures + 1, 16)
+        return random.uniform(0, longest)

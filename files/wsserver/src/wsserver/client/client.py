@@ -1,0 +1,502 @@
+# SPDX-License-Identifier: MIT
+"""The client: one connection at a time, and everything that has to outlive it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import Callable, Coroutine
+from enum import StrEnum
+from functools import partial
+from ssl import SSLContext
+from typing import Any, NamedTuple, Self
+
+import msgspec
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus, WebSocketException
+from websockets.frames import CloseCode
+
+from wsserver.client.backoff import Backoff
+from wsserver.client.credentials import CredentialFactory, Credentials
+from wsserver.client.errors import Closed, JoinError, ServerError, passes, pause_s
+from wsserver.client.link import Link
+from wsserver.client.publishes import Publishes
+from wsserver.client.requests import Question, Request, Requests
+from wsserver.client.room import Arrival, Message, Position, Room
+from wsserver.messages import (
+    PAGE_MAX,
+    Ack,
+    Authenticate,
+    Delivery,
+    Error,
+    Event,
+    Expiring,
+    Gap,
+    History,
+    HistoryPage,
+    Join,
+    Joined,
+    Leave,
+    Left,
+    Ping,
+    Pong,
+    Presence,
+    PresencePage,
+    Reconnect,
+    Reset,
+    Welcome,
+)
+
+log = logging.getLogger(__name__)
+
+_OPEN_S = 10.0
+_CLOSE_S = 2.0
+# A connection that lived so long was a good one: after it the waits begin anew.
+_STABLE_S = 5.0
+_MAX_UNREAD = 1000
+
+
+class State(StrEnum):
+    CONNECTING = "connecting"
+    CONNECTED = "connected"
+    RECONNECTING = "reconnecting"
+    CLOSED = "closed"
+
+
+class Page(NamedTuple):
+    """Messages, oldest first, and whether others follow in the direction of the question."""
+
+    messages: list[Message]
+    more: bool
+
+
+class Client:
+    """One user's connection to the service at `url` (ws:// or wss://, with the path), for as long as it takes.
+
+    Give one of: `token`, a JWT; `token_factory`, asked for one when there is none, when it expires, and when it was
+    refused; `ticket_factory`, asked for a ticket before every handshake.
+    `ssl`: the trust for wss:// if it is not the system's.
+    `max_unacknowledged`: publishes that may wait for their acknowledgement; the next one waits before it is sent.
+    `on_state` is told of every change of state and every failed try, with a reason for people; `on_event` of every
+    event from the server as it came, before anything is dropped, and of the gaps and resets that the client itself
+    found. What these functions raise is logged and goes nowhere else.
+
+    `duplicates`: messages that came twice and were dropped; `holes`: those that were missing without a word
+    from the server and made the client resume; `connects`: connections so far.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        token: str | None = None,
+        token_factory: CredentialFactory | None = None,
+        ticket_factory: CredentialFactory | None = None,
+        ssl: SSLContext | None = None,
+        max_unacknowledged: int = 64,
+        on_state: Callable[[State, str], None] | None = None,
+        on_event: Callable[[Event], None] | None = None,
+    ) -> None:
+        self.state = State.CONNECTING
+        self.rooms: dict[str, Room] = {}
+        self.duplicates = 0
+        self.holes = 0
+        self.connects = 0
+        self._url = url
+        self._credentials = Credentials(token, token_factory, ticket_factory)
+        self._ssl = ssl
+        self._on_state = on_state
+        self._on_event = on_event
+        self._publishes = Publishes(max_unacknowledged, self._update_reading)
+        self._requests = Requests()
+        self._pings: dict[int, asyncio.Future[None]] = {}
+        self._full: set[Room] = set()
+        self._may_read = asyncio.Event()
+        self._may_read.set()
+        self._link: Link | None = None  # the connection, once it was welcomed
+        self._dial_at = 0.0
+        self._backoff = Backoff()
+        self._running: asyncio.Task[None] | None = None
+        self._decided: asyncio.Future[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._end: Closed | None = None
+
+    # Life.
+
+    async def __aenter__(self) -> Self:
+        """Wait for the first connection, however long that takes. Raises Closed if the server refuses it for good."""
+        self._decided = asyncio.get_running_loop().create_future()
+        self._running = asyncio.create_task(self._run())
+        try:
+            await self._decided
+        except BaseException:
+            await self.close()
+            raise
+        return self
+
+    async def __aexit__(self, *_exc: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Leave. Whoever waits for an acknowledgement or an answer is told Closed; rooms end."""
+        if self._running is not None:
+            self._running.cancel()
+            await asyncio.wait([self._running])
+        self._finish("closed by the application")
+
+    def _finish(self, why: str, refused: bool = False) -> None:
+        if self._end is not None:
+            return
+        end = self._end = Closed(why)
+        for task in self._tasks:
+            task.cancel()
+        self._publishes.end(end)
+        self._requests.end(end)
+        for waiting in (*self._pings.values(), self._decided):
+            if waiting is not None and not waiting.done():
+                waiting.set_exception(end)
+        for room in self.rooms.values():
+            room.end(end if refused else None)
+        self._change(State.CLOSED, why)
+
+    async def _run(self) -> None:
+        try:
+            while (why := await self._connect_once()) is not None:
+                self._change(State.RECONNECTING if self.connects else State.CONNECTING, why)
+                # A server that says when is obeyed; from all others the crowd keeps its distance.
+                hint, self._dial_at = self._dial_at, 0.0
+                await asyncio.sleep(hint - asyncio.get_running_loop().time() if hint else self._backoff.next())
+        except Exception as exc:
+            log.exception("a fault of the client")
+            self._finish(f"a fault of the client: {exc!r}", refused=True)
+
+    async def _connect_once(self) -> str | None:
+        """Why the connection ended or could not be made; None if no other is to be tried."""
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        refused = False
+        try:
+            link = await self._dial()
+        except InvalidStatus as exc:
+            why, refused = str(exc), exc.response.status_code in (401, 403)
+        except (OSError, TimeoutError, WebSocketException) as exc:
+            why = str(exc) or "no answer"
+        except Exception as exc:
+            log.exception("no credentials")
+            why = f"no credentials: {exc!r}"
+        else:
+            try:
+                await link.run(partial(self._receive, link))
+            finally:
+                self._link = None
+                self._publishes.disconnected()
+            why, refused = link.ended, link.close_code == CloseCode.POLICY_VIOLATION
+            if loop.time() - started > _STABLE_S:
+                self._backoff.reset()
+        if refused and not self._credentials.refused():
+            self._finish(why, refused=True)
+            return None
+        return why
+
+    async def _dial(self) -> Link:
+        url, headers = await self._credentials.present(self._url)
+        tls: dict[str, Any] = {} if self._ssl is None else {"ssl": self._ssl}
+        connection = await connect(
+            url,
+            additional_headers=headers,
+            open_timeout=_OPEN_S,
+            close_timeout=_CLOSE_S,
+            ping_interval=None,  # `Link` asks in a way that shows the server's program alive, not only its socket
+            max_size=None,
+            **tls,
+        )
+        return Link(connection, self._may_read, lambda: self._publishes.any or self._requests.any)
+
+    def _change(self, state: State, why: str) -> None:
+        self.state = state
+        _tell(self._on_state, state, why)
+
+    # Rooms.
+
+    async def join(
+        self,
+        room: str,
+        *,
+        since: Position | None = None,
+        members: bool = False,
+        on_message: Callable[[Message], None] | None = None,
+    ) -> Room:
+        """Be a member of `room`, over every reconnect, until `leave`.
+
+        `since`: where to go on; else from now. `members`: whether `on_event` is to hear who comes and goes.
+        `on_message` takes the messages that iteration would give. While a thousand wait to be taken,
+        no more are read from the server.
+        Raises JoinError, Closed, and ValueError if the client is in that room.
+        """
+        self._check_open()
+        if room in self.rooms:
+            raise ValueError(f"already in the room {room}")
+        joined = self.rooms[room] = Room(room, members, since, on_message)
+        joined.on_taken(partial(self._taken, joined))
+        try:
+            await self._ask(_join(joined))
+        except BaseException:
+            self._forget(joined)
+            raise
+        return joined
+
+    async def leave(self, room: Room) -> None:
+        """Its unread messages can still be read. Raises Closed."""
+        if self.rooms.get(room.name) is room:
+            self._forget(room)
+            if self._link is not None:
+                await self._ask(Leave(room.name))
+
+    def _forget(self, room: Room, why: Exception | None = None) -> None:
+        if self.rooms.get(room.name) is room:
+            del self.rooms[room.name]
+        room.end(why)
+        self._taken(room)
+
+    async def presence(self, room: str, *, after: str = "", limit: int = PAGE_MAX) -> PresencePage:
+        """A page of the users in a room, by name; `after`: the last of the page before. Raises ServerError, Closed."""
+        page: PresencePage = await self._ask(Presence(room, after, limit))
+        return page
+
+    async def history(
+        self, room: str, *, before: Position | None = None, since: Position | None = None, limit: int = PAGE_MAX
+    ) -> Page:
+        """A room's last messages, or the last before a position, or the first since one. Raises ServerError, Closed."""
+        page: HistoryPage = await self._ask(
+            History(room, before and before.on_the_wire(), since and since.on_the_wire(), limit)
+        )
+        messages = [
+            Message(room, entry.epoch, entry.seq, entry.user, entry.ts, msgspec.json.decode(entry.data))
+            for entry in page.messages
+        ]
+        return Page(messages, page.more)
+
+    async def ping(self) -> float:
+        """Seconds to the server's program and back. Raises Closed, and ConnectionError if there is no connection."""
+        self._check_open()
+        if self._link is None:
+            raise ConnectionError("not connected")
+        loop = asyncio.get_running_loop()
+        number, answered, started = random.getrandbits(32), loop.create_future(), loop.time()
+        self._pings[number] = answered
+        self._link.send(Ping(msgspec.Raw(b"%d" % number)))
+        try:
+            await answered
+        finally:
+            del self._pings[number]
+        return loop.time() - started
+
+    async def _ask(self, question: Question) -> Any:
+        self._check_open()
+        request = Request(question)
+        self._send_request(request)
+        return await request.answered
+
+    def _send_request(self, request: Request) -> None:
+        self._requests.add(request)
+        self._update_reading()
+        request.sent = self._link is not None
+        if self._link is not None:
+            self._link.send(request.question)
+
+    # Publishing.
+
+    async def publish(self, room: str, data: Any, *, id: str | None = None) -> int:
+        """Publish to a room and return the `seq` that the message got, over as many connections as it takes.
+
+        `data`: anything that JSON can say; TypeError if it cannot. `id`: by which the server knows a repeat, else
+        random; ValueError if it is under way. Publishes go out in the order of the calls. One that is cancelled may
+        still be published.
+        Raises PublishError and Closed.
+        """
+        self._check_open()
+        return await self._publishes.publish(room, data, id)
+
+    # Events.
+
+    def _receive(self, link: Link, event: Event) -> None:
+        _tell(self._on_event, event)
+        match event:
+            case Welcome():
+                self._welcomed(link, event)
+            case Delivery():
+                self._deliver(link, event)
+            case Ack():
+                self._publishes.acknowledged(event.id, event.seq)
+            case Joined():
+                self._joined(event)
+            case Gap():
+                self._gap(link, event)
+            case Reset():
+                self._reset(event)
+            case Error(id=str()):
+                self._publishes.refused(event)
+            case Error(room=str()):
+                self._request_refused(link, event)
+            case Left() | PresencePage() | HistoryPage():
+                self._requests.answer(event)
+                self._update_reading()
+            case Pong():
+                self._pong(event)
+            case Expiring():
+                self._spawn(self._renew(link))
+            case Reconnect():
+                self._dial_at = asyncio.get_running_loop().time() + event.after_ms / 1000
+                self._spawn(self._close_before_dialling(link))
+
+    def _welcomed(self, link: Link, welcome: Welcome) -> None:
+        link.heartbeat_s = welcome.heartbeat_s
+        self._link = link
+        self.connects += 1
+        self._credentials.accepted()
+        asked = self._requests.take_all()
+        joining = {request.question.room: request for request in asked if isinstance(request.question, Join)}
+        for room in self.rooms.values():
+            room.joined = False
+            request = joining.get(room.name) or Request(_join(room))
+            request.question = _join(room)
+            self._send_request(request)
+        for request in asked:
+            if isinstance(request.question, Leave):
+                request.answered.set_result(None)  # the connection left with its rooms
+            elif not isinstance(request.question, Join):
+                self._send_request(request)
+        self._publishes.connected(link.send_frame, welcome.max_message_bytes)
+        if self._decided is not None and not self._decided.done():
+            self._decided.set_result(None)
+        self._change(State.CONNECTED, "")
+
+    def _joined(self, event: Joined) -> None:
+        room = self.rooms.get(event.room)
+        if room is not None and (missed := room.start(event)) is not None:
+            _tell(self._on_event, missed)
+        self._requests.answer(event)
+        self._update_reading()
+
+    def _request_refused(self, link: Link, error: Error) -> None:
+        request = self._requests.refused(error)
+        room = self.rooms.get(error.room or "")
+        if request is None:
+            if room is not None:  # a fresh token may be for fewer rooms
+                self._forget(room, JoinError(error))
+        elif not isinstance(request.question, Join):
+            self._requests.drop(request, ServerError(error))
+        elif room is not None and passes(error):
+            asyncio.get_running_loop().call_later(pause_s(error), self._join_again, link, room, request)
+        else:
+            failure = JoinError(error)
+            self._requests.drop(request, failure)
+            if room is not None:
+                self._forget(room, failure)
+        self._update_reading()
+
+    def _join_again(self, link: Link, room: Room, request: Request) -> None:
+        if self._link is link and self.rooms.get(room.name) is room:
+            self._send_request(request)
+
+    def _member(self, name: str) -> Room | None:
+        room = self.rooms.get(name)
+        return room if room is not None and room.joined else None
+
+    def _deliver(self, link: Link, delivery: Delivery) -> None:
+        room = self._member(delivery.room)
+        if room is None:
+            return
+        arrival = room.arrival(delivery.seq)
+        if arrival is Arrival.REPEAT:
+            self.duplicates += 1
+            return
+        if arrival is Arrival.AFTER_A_HOLE and not self._passed_hole(link, room, delivery.seq):
+            return
+        message = room.take(delivery)
+        _tell(room.hand_out, message)
+        if room.unread >= _MAX_UNREAD:
+            self._full.add(room)
+            self._update_reading()
+
+    def _gap(self, link: Link, gap: Gap) -> None:
+        room = self._member(gap.room)
+        if room is None:
+            return
+        if room.arrival(gap.first) is not Arrival.AFTER_A_HOLE or self._passed_hole(link, room, gap.first):
+            room.skip(gap.last)
+
+    def _passed_hole(self, link: Link, room: Room, seq: int) -> bool:
+        """What is before `seq` did not come. Resume, which brings it; if that was of no use, say so and go on."""
+        self.holes += 1
+        if room.mend():
+            link.abort(f"messages are missing before {seq} in {room.name}")
+            return False
+        _tell(self._on_event, room.skip(seq - 1))
+        return True
+
+    def _reset(self, event: Reset) -> None:
+        room = self._member(event.room)
+        if room is not None:
+            room.position = Position(event.epoch, event.seq)
+
+    def _pong(self, event: Pong) -> None:
+        with contextlib.suppress(msgspec.MsgspecError, LookupError, TypeError):
+            answered = self._pings[msgspec.json.decode(event.t)]
+            if not answered.done():
+                answered.set_result(None)
+
+    async def _renew(self, link: Link) -> None:
+        try:
+            token = await self._credentials.renew()
+        except Exception:
+            log.exception("no fresh token")  # the server closes the connection, and the next one asks again
+            return
+        if token is not None:
+            link.send(Authenticate(token))
+
+    async def _close_before_dialling(self, link: Link) -> None:
+        """Until the time comes to dial again, the old connection serves."""
+        await asyncio.sleep(self._dial_at - asyncio.get_running_loop().time())
+        await link.close()
+
+    # Reading no faster than the application does.
+
+    def _taken(self, room: Room) -> None:
+        if room in self._full and (room.unread < _MAX_UNREAD / 2 or self.rooms.get(room.name) is not room):
+            self._full.discard(room)
+            self._update_reading()
+
+    def _update_reading(self) -> None:
+        """An application that waits for an answer cannot take messages meanwhile: it must get the answer."""
+        if self._full and not self._publishes.any and not self._requests.any:
+            self._may_read.clear()
+        else:
+            self._may_read.set()
+
+    def _check_open(self) -> None:
+        if self._end is not None:
+            raise self._end
+        if self._running is None:
+            raise RuntimeError("use the client as a context manager: async with Client(…) as client")
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _join(room: Room) -> Join:
+    return Join(room.name, room.position and room.position.on_the_wire(), room.members)
+
+
+def _tell(function: Callable[..., None] | None, *news: Any) -> None:
+    """A fault of the application's must not end the connection."""
+    if function is None:
+        return
+    try:
+        function(*news)
+    except Exception:
+        log.exception("a function of the application failed")

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: MIT
+"""Publishes from the call to the acknowledgement, over as many connections as that takes."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from wsserver.client.errors import Closed, PublishError, passes, pause_s
+from wsserver.messages import Error, Publish
+
+
+class _Publish:
+    __slots__ = ("acknowledged", "frame", "sent")
+
+    def __init__(self, frame: bytes) -> None:
+        self.frame = frame
+        self.acknowledged: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self.sent = False
+
+
+class Publishes:
+    """They go out in the order of the calls, and so do repeats, before anything newer.
+
+    `window`: how many may be unacknowledged. `changed` is told when one begins or ends to be.
+    """
+
+    def __init__(self, window: int, changed: Callable[[], None]) -> None:
+        self._window = asyncio.Semaphore(window)
+        self._changed = changed
+        self._under_way: dict[str, _Publish] = {}
+        self._send: Callable[[bytes], None] | None = None
+        self._limit = 0
+        self._held: asyncio.TimerHandle | None = None
+        self._end: Closed | None = None
+
+    @property
+    def any(self) -> bool:
+        return bool(self._under_way)
+
+    async def publish(self, room: str, data: Any, id: str | None) -> int:
+        """The `seq` that the message got. Raises PublishError, Closed, TypeError and ValueError."""
+        key = id or uuid.uuid4().hex
+        publish = _Publish(msgspec.json.encode(Publish(room, msgspec.Raw(msgspec.json.encode(data)), key)))
+        async with self._window:
+            if self._end is not None:
+                raise self._end
+            if self._under_way.setdefault(key, publish) is not publish:
+                raise ValueError("a publish with this id is under way")
+            self._changed()
+            self._send_waiting()
+            try:
+                return await publish.acknowledged
+            finally:
+                del self._under_way[key]
+                self._changed()
+
+    def connected(self, send: Callable[[bytes], None], limit: int) -> None:
+        """A new connection, which takes frames of up to `limit` bytes: what is unacknowledged is repeated."""
+        self._send, self._limit = send, limit
+        for publish in self._under_way.values():
+            publish.sent = False
+        self._send_waiting()
+
+    def disconnected(self) -> None:
+        self._send = None
+
+    def acknowledged(self, id: str, seq: int) -> None:
+        publish = self._under_way.get(id)
+        if publish is not None and not publish.acknowledged.done():
+            publish.acknowledged.set_result(seq)
+
+    def refused(self, error: Error) -> None:
+        publish = self._under_way.get(error.id or "")
+        if publish is None or publish.acknowledged.done():
+            return
+        if not passes(error):
+            publish.acknowledged.set_exception(PublishError(error))
+            return
+        publish.sent = False
+        if self._held is None:
+            self._held = asyncio.get_running_loop().call_later(pause_s(error), self._release)
+
+    def end(self, why: Closed) -> None:
+        self._end = why
+        if self._held is not None:
+            self._held.cancel()
+        for publish in self._under_way.values():
+            if not publish.acknowledged.done():
+                publish.acknowledged.set_exception(why)
+
+    def _release(self) -> None:
+        self._held = None
+        self._send_waiting()
+
+    def _send_waiting(self) -> None:
+        if self._send is None or self._held is not None:
+            return
+        for key, publish in self._under_way.items():
+            if publish.sent or publish.acknowledged.done():
+                continue
+            if len(publish.frame) > self._limit:
+                # The server would close the connection, and the repeats all that follow.
+                why = f"{len(publish.frame)} bytes are more than the {self._limit} that the server takes"
+                publish.acknowledged.set_exception(PublishError(Error("too_big", why, key)))
+                continue
+            self._send(publish.frame)
+            publish.sent = True

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: MIT
+"""Questions about rooms, and which of them an answer is for."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from wsserver.client.errors import Closed
+from wsserver.messages import Error, History, HistoryPage, Join, Joined, Leave, Left, Presence, PresencePage
+
+Question = Join | Leave | Presence | History
+Answer = Joined | Left | PresencePage | HistoryPage
+_ANSWERS: dict[type[Question], type[Answer]] = {
+    Join: Joined,
+    Leave: Left,
+    Presence: PresencePage,
+    History: HistoryPage,
+}
+
+
+class Request:
+    """`sent`: whether the server has it, and is to answer."""
+
+    __slots__ = ("answered", "question", "sent")
+
+    def __init__(self, question: Question) -> None:
+        self.question = question
+        self.answered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.sent = False
+
+
+class Requests:
+    """Those without an answer. The server answers those about one room in the order in which they were sent."""
+
+    def __init__(self) -> None:
+        self._waiting: list[Request] = []
+
+    @property
+    def any(self) -> bool:
+        return bool(self._waiting)
+
+    def add(self, request: Request) -> None:
+        """The newest; one that was refused for now becomes that, too."""
+        if request in self._waiting:
+            self._waiting.remove(request)
+        self._waiting.append(request)
+
+    def answer(self, event: Answer) -> None:
+        for request in self._waiting:
+            if (
+                request.sent
+                and request.question.room == event.room
+                and isinstance(event, _ANSWERS[type(request.question)])
+            ):
+                self._waiting.remove(request)
+                if not request.answered.done():
+                    request.answered.set_result(event)
+                return
+
+    def refused(self, error: Error) -> Request | None:
+        """The one that an error is about. It waits to be sent again, or for `drop`."""
+        for request in self._waiting:
+            if request.sent and request.question.room == error.room:
+                request.sent = False
+                return request
+        return None
+
+    def drop(self, request: Request, why: Exception) -> None:
+        self._waiting.remove(request)
+        if not request.answered.done():
+            request.answered.set_exception(why)
+            request.answered.exception()  # a join that came with a new connection has nobody to hear this
+
+    def take_all(self) -> list[Request]:
+        """Those that somebody still wants answered, for a new connection."""
+        waiting, self._waiting = self._waiting, []
+        return [request for request in waiting if not request.answered.done()]
+
+    def end(self, why: Closed) -> None:
+        for request in list(self._waiting):
+            self.drop(request, why)
