@@ -17,6 +17,7 @@ from jsonschema import Draft202012Validator
 from support.wire import server_frames
 
 from wsserver import __version__, messages
+from wsserver.event_stream import SseCodec
 from wsserver.messages import BadMessage, JsonCodec
 
 ROOT = Path(__file__).parents[3]
@@ -109,6 +110,16 @@ def test_what_the_server_sends_the_document_describes(event: messages.Event) -> 
     [frame] = server_frames(JsonCodec().frame(event))
     assert conforms(type(event).__name__, frame.event)
     assert not any(conforms(other, frame.event) for other in EVENTS - {type(event).__name__})
+
+
+@pytest.mark.parametrize("event", SENT, ids=lambda event: type(event).__name__)
+def test_an_event_stream_names_events_as_the_document_does(event: messages.Event) -> None:
+    name = type(event).__name__
+    if name in DOCUMENT["channels"]["events"]["messages"]:
+        lines = SseCodec().frame(event).decode().splitlines()
+        fields = dict(line.split(": ", 1) for line in lines if line)
+        assert fields.get("event", "message") == DOCUMENT["components"]["messages"][name]["name"]
+        assert conforms(name, json.loads(fields["data"]))
 
 
 def test_the_samples_are_of_every_kind() -> None:

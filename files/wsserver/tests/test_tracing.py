@@ -14,13 +14,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 import structlog
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from prometheus_client import REGISTRY
 from support.collector import Collector
 from support.wait import until
-from support.worker import SECRET, SRC, Worker, environment
+from support.worker import SECRET, SRC, Worker, environment, free_port
 
 from wsserver import __version__
 from wsserver.outbox import Outbox
@@ -282,3 +283,22 @@ async def test_two_workers_make_one_trace(collector: Collector, start: Callable[
     text = str(collector.spans)
     for kept_back in ("payload-of-alice", "id-of-alice", "alice", "bob", "carol", SECRET):
         assert kept_back not in text
+
+
+async def test_a_publish_over_the_server_api_belongs_to_the_trace_of_who_asked(
+    collector: Collector, start: Callable[..., Worker]
+) -> None:
+    port, key = free_port(), "a key of the server API, 32 or more"
+    options = {"WS_OTLP_ENDPOINT": collector.endpoint, "WS_TRACE_RATIO": "0"}
+    worker = await start(WS_API_PORT=str(port), WS_API_KEY=key, **options).ready()
+    client = await worker.client()
+    await client.join()
+    headers = {"Authorization": f"Bearer {key}", "traceparent": f"00-{TRACE}-{PARENT}-01"}
+    url, body = f"http://127.0.0.1:{port}/v1/publish", {"room": "r", "data": 1}
+    async with aiohttp.ClientSession(headers=headers) as backend, backend.post(url, json=body) as answer:
+        assert answer.status == 200, await answer.text()
+    assert await client.messages(1) == [1]
+    await until(lambda: len(collector.spans) == 2)
+    [sent], [delivered] = collector.named("publish"), collector.named("deliver")
+    assert (sent.trace_id, sent.parent_id) == (TRACE, PARENT)
+    assert (delivered.trace_id, delivered.parent_id) == (TRACE, sent.id)
