@@ -14,7 +14,7 @@ import fcntl
 import os
 import socket
 import stat
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Protocol
 
@@ -139,7 +139,9 @@ class ControlSocket:
         except _Refused as refused:
             with contextlib.suppress(TimeoutError, ConnectionError):
                 await say(_error(refused.code, str(refused)))
-        except (TimeoutError, ConnectionError):
+        except TimeoutError:
+            writer.transport.abort()  # else what was not read would keep it open
+        except ConnectionError:
             pass
         finally:
             self._idle.discard(task)
@@ -218,24 +220,31 @@ def _error(code: str, message: str) -> dict[str, dict[str, str]]:
 
 
 def _listen(path: Path) -> socket.socket:
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         # Of two workers that start here at once, neither may take the other's new socket for a dead one.
-        fcntl.flock(directory, fcntl.LOCK_EX)
-        _remove_dead(path)
-        mask = os.umask(0o777 & ~_MODE)
-        try:
-            listener.bind(str(path))
-        finally:
-            os.umask(mask)
-        listener.listen()
+        with _locked(path.parent):
+            _remove_dead(path)
+            mask = os.umask(0o777 & ~_MODE)
+            try:
+                listener.bind(str(path))
+            finally:
+                os.umask(mask)
+            listener.listen()
     except OSError as exc:
         listener.close()
         raise OSError(exc.errno, f"cannot listen: {exc.strerror or exc}", str(path)) from exc
-    finally:
-        os.close(directory)
     return listener
+
+
+@contextlib.contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _remove_dead(path: Path) -> None:
