@@ -3,6 +3,7 @@
 # Copyright: the selfhost.websocket authors
 #
 # Makes a Debian machine able to run the verbs: the missing Debian packages, and .venv from requirements/dev.txt.
+# More Debian packages may be named (the benchmark's): prerequisites.sh [PACKAGE…]
 # A second run finds everything in place and is done at once; a run that was killed is made good by the next.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -12,6 +13,7 @@ packages=(
     iproute2 mmdebstrap nftables systemd-container    # the lab
     nginx postgresql redis-server                     # unit tests run a real one of each, on a socket of their own
     shellcheck                                        # lint
+    "$@"
 )
 
 stop() {
