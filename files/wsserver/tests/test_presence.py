@@ -1,0 +1,620 @@
+# SPDX-License-Identifier: MIT
+"""Presence over several workers, on a real Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.members import GRACE_S, LEASE_S, Told, Worker, calls
+from support.redis_server import RedisServer
+from support.wait import until
+
+from wsserver.broker import BrokerUnavailable
+from wsserver.broker.memory_tally import MemoryPresence
+from wsserver.broker.redis.broker import RedisBroker
+from wsserver.broker.redis.connection import RedisAddress
+from wsserver.messages import Message, PresenceMember, PresencePage
+from wsserver.presence import Presence
+from wsserver.tally import CHUNK, Update, Updated
+from wsserver.telemetry import metrics
+
+Start = Callable[..., Worker]
+
+
+@pytest.fixture
+async def worker(redis: RedisServer) -> AsyncIterator[Start]:
+    """Start a worker's presence."""
+    workers: list[Worker] = []
+
+    def start(**options: Any) -> Worker:
+        workers.append(Worker(redis, **options).start())
+        return workers[-1]
+
+    yield start
+    for each in workers:
+        await each.pause()
+        await each.store.close()
+
+
+@pytest.fixture
+def told(redis: RedisServer) -> Told:
+    return Told(redis)
+
+
+async def test_the_first_connection_joins_and_the_last_one_leaves(worker: Start, told: Told) -> None:
+    one, two = worker(), worker()
+    for place in (one, one, two):
+        place.entered("r", "alice")
+    two.entered("r", "bob")
+    await one.until_members("r", {"alice": 3, "bob": 1})
+    assert sorted(told.read()) == [("r", "alice", True), ("r", "bob", True)]
+    for place in (one, two):
+        place.left("r", "alice")
+    await one.until_members("r", {"alice": 1, "bob": 1})
+    one.left("r", "alice")
+    await two.until_members("r", {"bob": 1})
+    assert told.read()[2:] == [("r", "alice", False)]
+
+
+async def test_member_events_reach_the_hub_of_each_worker(redis: RedisServer, worker: Start) -> None:
+    class Hub:
+        def __init__(self) -> None:
+            self.members: list[tuple[str, str, bool]] = []
+
+        def on_member(self, room: str, user: str, joined: bool) -> None:
+            self.members.append((room, user, joined))
+
+        def on_available(self) -> None: ...
+
+        def on_message(self, message: Message) -> None: ...
+
+    broker, hub = RedisBroker(RedisAddress(redis.url), 1000, 3600), Hub()
+    running = asyncio.create_task(broker.run(hub, print))
+    await until(lambda: broker.available)
+    room, user = "räum:{1}}", 'a"b\\ \n{/'
+    await broker.subscribe(room)
+    one = worker()
+    one.entered(room, user)
+    await until(lambda: hub.members)
+    one.left(room, user)
+    await until(lambda: len(hub.members) == 2)
+    assert hub.members == [(room, user, True), (room, user, False)]
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_who_came_and_went_before_redis_was_told_was_never_there(worker: Start, told: Told) -> None:
+    one = worker()
+    one.entered("r", "alice")
+    one.left("r", "alice")
+    one.entered("r", "bob")
+    await one.until_members("r", {"bob": 1})
+    assert told.read() == [("r", "bob", True)]
+
+
+async def test_who_drops_and_comes_back_within_the_grace_was_never_away(worker: Start, told: Told) -> None:
+    one, two = worker(), worker()
+    for user in ("elsewhere", "here", "gone"):
+        one.entered("r", user)
+    await one.told()
+    for user in ("elsewhere", "here", "gone"):
+        one.dropped("r", user)
+    two.entered("r", "elsewhere")
+    one.entered("r", "here")
+    await two.told()
+    await one.until_members("r", {"elsewhere": 2, "gone": 1, "here": 1})  # the dropped one still counts
+    await one.until_members("r", {"elsewhere": 1, "here": 1})
+    assert told.read()[3:] == [("r", "gone", False)]
+    one.dropped("r", "here")  # once more, and for good
+    await one.until_members("r", {"elsewhere": 1})
+
+
+async def test_one_of_several_connections_that_drops_is_gone_at_once(worker: Start) -> None:
+    one = worker(grace_s=3600)
+    one.entered("r", "alice")
+    one.entered("r", "alice")
+    await one.told()
+    one.dropped("r", "alice")
+    await one.until_members("r", {"alice": 1})
+    one.dropped("r", "alice")
+    one.entered("r", "alice")
+    one.left("r", "alice")
+    await one.until_members("r", {})
+
+
+async def test_the_members_of_a_killed_worker_are_taken_out_once_by_whoever_lives(worker: Start, told: Told) -> None:
+    dead, *living = [worker() for _ in range(4)]
+    for n in range(3 * CHUNK):
+        dead.entered("r", f"dead{n}")
+        dead.entered(f"r{n}", "dead")
+    for n in range(10):
+        dead.entered("r", f"both{n}")
+        living[n % 3].entered("r", f"both{n}")
+    for place in (dead, *living):
+        await place.told()
+    before = len(told.read())
+    reaped = metrics.TALLY_REAPED.labels("presence")
+    reaped_before = reaped._value.get()
+    await dead.pause()
+    await living[0].until_members("r", {f"both{n}": 1 for n in range(10)})
+    await until(lambda: len(told.read()) >= before + 6 * CHUNK)
+    assert told.present() == {("r", f"both{n}") for n in range(10)}
+    assert len(told.read()) == before + 6 * CHUNK
+    for n in (0, 3 * CHUNK - 1):
+        assert await living[0].members(f"r{n}") == {}
+    assert reaped._value.get() == reaped_before + 6 * CHUNK + 10
+
+
+async def test_a_worker_that_stops_hands_over_for_a_grace(redis: RedisServer, worker: Start, told: Told) -> None:
+    stopping, other = worker(lease_s=60), worker(grace_s=60)
+    for user in ("moves", "stays", "left"):
+        stopping.entered("r", user)
+    await stopping.told()
+    other.entered("s", "x")  # long enough for the other to be one that may reap
+    await asyncio.sleep(LEASE_S * 1.5)
+    stopping.left("r", "left")
+    stopping.dropped("r", "moves")
+    stopped_at = asyncio.get_running_loop().time()
+    await stopping.stopped()
+    assert await other.members("r") == {"moves": 1, "stays": 1}
+    other.entered("r", "moves")
+    await other.until_members("r", {"moves": 1})
+    assert asyncio.get_running_loop().time() - stopped_at >= GRACE_S * 0.9
+    assert [event for event in told.read() if not event[2]] == [("r", "left", False), ("r", "stays", False)]
+
+
+async def test_the_next_one_takes_out_what_the_only_worker_left(redis: RedisServer, worker: Start, told: Told) -> None:
+    first = worker()
+    first.entered("r", "alice")
+    await first.told()
+    await first.pause()
+    await worker().until_members("r", {})
+    assert told.present() == set()
+    left = {key.decode().rpartition(":")[2] for key in redis.client().keys("*")}
+    assert left == {"leases"}
+
+
+async def test_a_worker_that_was_given_up_counts_again_what_it_has(worker: Start, told: Told) -> None:
+    paused, other = worker(), worker()
+    for n in range(CHUNK + 10):
+        paused.entered("r", f"u{n}")
+    paused.entered("r", "left")
+    await paused.told()
+    await paused.pause()
+    paused.left("r", "left")
+    await other.until_members("r", {})
+    assert told.present() == set()
+    given_up = metrics.TALLY_GIVEN_UP.labels("presence")
+    given_up_before = given_up._value.get()
+    paused.start()
+    await other.until_members("r", {f"u{n}": 1 for n in range(CHUNK + 10)})
+    assert told.present() == {("r", f"u{n}") for n in range(CHUNK + 10)}
+    assert len(told.events) == 3 * (CHUNK + 10) + 2
+    assert given_up._value.get() == given_up_before + paused.store.shards
+    paused.left("r", "u0")
+    await other.until_members("r", {f"u{n}": 1 for n in range(1, CHUNK + 10)})
+
+
+async def test_one_that_comes_back_while_it_is_being_reaped(redis: RedisServer, worker: Start, told: Told) -> None:
+    paused, other = worker(), worker(lease_s=3600)
+    users = {f"u{n}": 1 for n in range(3 * CHUNK)}
+    for user in users:
+        paused.entered("r", user)
+    await paused.told()
+    await paused.pause()
+    await until_lapsed(redis, paused)
+    shard = paused.store.shard_of("r")
+    [dead] = [share.worker for share in paused._tally._shares if share.number == shard]
+    [reaper] = [share.lease for share in other._tally._shares if share.number == shard]
+    assert await other.store.reap([reaper], [dead], 3600) == [CHUNK]
+    assert (await other.page("r", "", 1)).count == 2 * CHUNK
+    paused.start()
+    await paused.told()
+    # An interrupted reaper is followed by another; here it is the one that came back.
+    await other.until_members("r", users)
+    assert told.present() == {("r", user) for user in users}
+    gone = [event for event in told.read() if not event[2]]
+    assert CHUNK <= len(gone) <= 3 * CHUNK
+
+
+async def until_lapsed(redis: RedisServer, worker: Worker) -> None:
+    client = redis.client()
+    leases = [(worker.store.key(share.number, "leases"), share.worker) for share in worker._tally._shares]
+
+    def lapsed() -> bool:
+        seconds, microseconds = client.time()
+        now_ms = seconds * 1000 + microseconds // 1000
+        return all((client.zscore(key, name) or 0) < now_ms for key, name in leases)
+
+    await until(lapsed)
+
+
+async def test_a_reaper_that_was_held_up_does_nothing(redis: RedisServer, worker: Start) -> None:
+    dead, reaper = worker(), worker()
+    dead.entered("r", "alice")
+    await dead.told()
+    await reaper.told()
+    await dead.pause()
+    await reaper.pause()
+    await until_lapsed(redis, dead)
+    shard = dead.store.shard_of("r")
+    own, other = reaper._tally._shares[shard].lease, dead._tally._shares[shard].worker
+    assert await reaper.store.reap([own], [other], LEASE_S / 5) == [0]
+    assert await reaper.members("r") == {"alice": 1}
+    assert await reaper.store.reap([own], [other], 3600) == [1]
+
+
+async def test_redis_that_stood_still_makes_nobody_leave(redis: RedisServer, worker: Start, told: Told) -> None:
+    workers = [worker() for _ in range(3)]
+    for n, place in enumerate(workers):
+        place.entered("r", f"u{n}")
+        await place.told()
+    await asyncio.sleep(LEASE_S * 1.5)  # all of them may reap
+    redis.signal(signal.SIGSTOP)
+    workers[0].entered("r", "new")
+    workers[0].left("r", "u0")
+    await asyncio.sleep(LEASE_S * 2.5)
+    redis.signal(signal.SIGCONT)
+    await workers[1].until_members("r", {"new": 1, "u1": 1, "u2": 1})
+    await asyncio.sleep(LEASE_S * 2)
+    assert await workers[1].members("r") == {"new": 1, "u1": 1, "u2": 1}
+    assert sorted(told.read()[3:]) == [("r", "new", True), ("r", "u0", False)]
+
+
+async def test_redis_that_was_killed_makes_nobody_leave(redis: RedisServer, worker: Start) -> None:
+    one, two = worker(), worker()
+    one.entered("r", "alice")
+    two.entered("r", "bob")
+    await one.told()
+    await two.told()
+    redis.kill()
+    with pytest.raises(BrokerUnavailable):
+        await one.members("r")
+    two.entered("r", "carol")
+    one.entered("r", "alice")
+    one.dropped("r", "alice")
+    await asyncio.sleep(LEASE_S * 1.5)
+    redis.start()
+    told = Told(redis)
+    await one.until_members("r", {"alice": 1, "bob": 1, "carol": 1})
+    await asyncio.sleep(LEASE_S * 2)
+    assert await one.members("r") == {"alice": 1, "bob": 1, "carol": 1}
+    assert set(told.read()) <= {("r", "carol", True)}
+
+
+async def test_redis_that_lost_what_it_had_is_told_again(redis: RedisServer, worker: Start) -> None:
+    one, two = worker(), worker()
+    one.entered("r", "alice")
+    two.entered("r", "alice")
+    await one.until_members("r", {"alice": 2})
+    redis.client().flushall()
+    await one.until_members("r", {"alice": 2})
+
+
+async def test_redis_that_lost_its_tail_is_told_again(redis: RedisServer, worker: Start) -> None:
+    one = worker()
+    one.entered("r", "stays")
+    one.entered("r", "goes")
+    await one.told()
+    await one.pause()
+    size = redis.aof().stat().st_size
+    one.start()
+    one.entered("r", "comes")
+    one.left("r", "goes")
+    await one.told()
+    await one.until_members("r", {"comes": 1, "stays": 1})
+    await one.pause()
+    redis.kill()
+    with redis.aof().open("r+b") as aof:
+        aof.truncate(size)
+    redis.start()
+    one.start()
+    await one.until_members("r", {"comes": 1, "stays": 1})
+
+
+async def test_a_command_that_was_late_changes_nothing(worker: Start) -> None:
+    one = worker()
+    one.entered("r", "alice")
+    await one.told()
+    shard = one.store.shard_of("r")
+    await one.pause()
+    old = one._tally._shares[shard].lease
+    one.start()
+    one.entered("r", "alice")
+    await one.until_members("r", {"alice": 2})
+    assert await one.store.update([Update(old, {"r alice": 7, "r bob": 1}, [])]) == [Updated(0, [])]
+    assert await one.members("r") == {"alice": 2}
+
+
+async def test_scripts_that_redis_forgot_are_loaded_again(redis: RedisServer, worker: Start) -> None:
+    one = worker()
+    one.entered("r", "alice")
+    await one.until_members("r", {"alice": 1})
+    redis.client().script_flush()
+    one.entered("r", "bob")
+    await one.until_members("r", {"alice": 1, "bob": 1})
+
+
+async def test_a_full_redis_still_knows_who_is_there(redis: RedisServer, worker: Start) -> None:
+    one = worker()
+    await one.told()
+    redis.client().config_set("maxmemory", 1)
+    one.entered("r", "alice")
+    await one.until_members("r", {"alice": 1})
+
+
+async def test_a_fleet_that_is_switched_off_leaves_nothing_for_good(redis: RedisServer, worker: Start) -> None:
+    one = worker()
+    one.entered("r", "alice")
+    await one.told()
+    await one.pause()
+    client = redis.client()
+    keys = {key.decode(): client.ttl(key) for key in client.keys("*")}
+    shares = {key: ttl for key, ttl in keys.items() if ":share:" in key}
+    shared = {key: ttl for key, ttl in keys.items() if ":share:" not in key}
+    assert {key.rpartition(":")[2] for key in shared} == {"leases", "totals", "index"}
+    assert len(shares) == 1
+    assert all(0 < ttl <= 3600 for ttl in shared.values())
+    # Else what a lost worker counted could stay in totals that others keep.
+    assert all(3600 < ttl <= 86400 for ttl in shares.values())
+
+
+async def test_all_keys_of_a_room_are_in_its_shard(redis: RedisServer, worker: Start) -> None:
+    one = worker()
+    one.entered("r", "alice")
+    await one.told()
+    keys = [key.decode() for key in redis.client().keys("*")]
+    shard = f"ws:1:{{{one.store.shard_of('r')}}}:"
+    assert all(key.startswith("ws:1:{") for key in keys)
+    assert all(key.startswith(shard) for key in keys if not key.endswith(":leases"))
+
+
+HOSTILE = ["[", "(", "+", "-", "a b", "a  b ", '"', "\\", "\n", "a\nb", "é", "日本", "😀", "\x7f", "!", "z" * 128, "%s"]
+
+
+async def test_names_may_hold_anything(worker: Start, told: Told) -> None:
+    one = worker()
+    rooms = ["r", "r!", "r(", "rr", "[r", "(r", "+", "-", '"', "é", "日本", "😀"]
+    for room in rooms:
+        for user in HOSTILE:
+            one.entered(room, user)
+    await one.told()
+    for room in rooms:
+        assert await one.members(room) == dict.fromkeys(HOSTILE, 1)
+    for user in HOSTILE:  # each of them as the place to go on from, one at a time
+        following = sorted(other for other in HOSTILE if other > user)
+        page = await one.page("r", user, 1)
+        assert [member.user for member in page.members] == following[:1]
+        assert page.more == (len(following) > 1)
+    assert told.present() == {(room, user) for room in rooms for user in HOSTILE}
+    for room in rooms:
+        for user in HOSTILE:
+            one.left(room, user)
+    await one.told()
+    assert told.present() == set()
+
+
+async def test_ten_thousand_members_cost_no_more_each_than_ten(redis: RedisServer, worker: Start) -> None:
+    one = worker()
+    before = calls(redis)
+    for n in range(10_000):
+        one.entered("r", f"u{n:05}")
+    await one.told()
+    storm = calls(redis) - before
+    assert 10_000 / CHUNK <= storm["evalsha"] < 10_000 / CHUNK + 16 * 60, "not in batches"  # and renewals
+    assert storm["hincrby"] == storm["publish"] == 10_000
+    assert (await one.page("r", "", 100)).count == 10_000
+    before = calls(redis)
+    page = await one.page("r", "u04999", 100)
+    reading = calls(redis) - before
+    assert [member.user for member in page.members] == [f"u{n:05}" for n in range(5000, 5100)]
+    assert (page.count, page.more) == (10_000, True)
+    assert (reading["zrangebylex"], reading["zlexcount"]) == (1, 1)
+    assert reading["hget"] == 100
+    await one.pause()  # no renewals between the counts
+    await one._tally._renew()
+    one.entered("r", "late")
+    before = calls(redis)
+    await one._tally._flush()
+    assert sum((calls(redis) - before).values()) < 20, "one more member"
+    last = await one.page("r", "u09998", 2)
+    assert (last.members, last.count, last.more) == ([PresenceMember("u09999", 1)], 10_001, False)
+
+
+async def test_no_script_works_through_more_than_a_chunk(redis: RedisServer, worker: Start) -> None:
+    """What one script does at most, seen in the replication stream: each script is one transaction in it."""
+    dead, other = worker(), worker()
+    for n in range(4 * CHUNK):
+        dead.entered("r", f"u{n:05}")
+    await dead.told()
+    await dead.pause()
+    await other.until_members("r", {})
+    longest = length = 0
+    for word in redis.aof().read_bytes().split(b"\r\n"):
+        if word == b"MULTI":
+            length = 0
+        elif word == b"HINCRBY":
+            length += 1
+            longest = max(longest, length)
+    assert longest == CHUNK
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3])
+async def test_a_page_says_whether_more_follow(worker: Start, limit: int) -> None:
+    one = worker()
+    for user in ("a", "b"):
+        one.entered("r", user)
+    await one.told()
+    page = await one.page("r", "", limit)
+    assert [member.user for member in page.members] == ["a", "b"][:limit]
+    assert page.more == (limit < 2)
+    assert page.count == 2
+    assert await one.page("r", "b", limit) == PresencePage("r", [], 2, False)
+    assert await one.page("none", "", limit) == PresencePage("none", [], 0, False)
+
+
+async def test_presence_in_memory() -> None:
+    events: list[tuple[str, str, bool]] = []
+    presence = Presence(MemoryPresence(lambda *event: events.append(event)), grace_s=0.2)
+    running = asyncio.create_task(presence.run())
+
+    async def until_users(*users: str) -> PresencePage:
+        page = await presence.page("r", "", 10)
+        while [member.user for member in page.members] != list(users):
+            await asyncio.sleep(0.01)
+            page = await presence.page("r", "", 10)
+        return page
+
+    async with asyncio.timeout(30):
+        for user in ("b", "a", "b"):
+            presence.entered("r", user)
+        page = await until_users("a", "b")
+        assert page == PresencePage("r", [PresenceMember("a", 1), PresenceMember("b", 2)], 2, False)
+        assert await presence.page("r", "a", 1) == PresencePage("r", [PresenceMember("b", 2)], 2, False)
+        assert await presence.page("r", "", 1) == PresencePage("r", [PresenceMember("a", 1)], 2, True)
+        presence.left("r", "b")
+        presence.dropped("r", "a")
+        presence.dropped("r", "b")
+        presence.entered("r", "b")
+        await until_users("b")
+    assert sorted(events[:2]) == [("r", "a", True), ("r", "b", True)]
+    assert events[2:] == [("r", "a", False)]
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    await presence.stop()
+
+
+# Anything that may happen, in any order, against a model.
+
+_WORKERS = 3
+_LEASE_S = 0.15
+_ROOMS = ["r", "s"]
+_USERS = ["u", "v w"]
+_worker_number = st.integers(0, _WORKERS - 1)
+_place = st.tuples(_worker_number, st.sampled_from(_ROOMS), st.sampled_from(_USERS))
+_step = st.one_of(
+    st.tuples(st.just("enter"), _place),
+    st.tuples(st.just("enter"), _place),
+    st.tuples(st.just("leave"), _place),
+    st.tuples(st.sampled_from(["renew", "flush", "reap", "kill", "answer lost", "late"]), _worker_number),
+    st.tuples(st.sampled_from(["lapse", "lose all"]), st.none()),
+)
+
+
+class _Fleet:
+    """Workers whose every step is taken by hand."""
+
+    def __init__(self, redis: RedisServer, told: Told) -> None:
+        self._redis = redis
+        self._told = told
+        self._workers = [self._new() for _ in range(_WORKERS)]
+        self._counts: dict[tuple[int, str, str], int] = {}
+        self._late: list[tuple[Worker, list[Update]]] = []
+        self._closed: list[Worker] = []
+
+    def _new(self) -> Worker:
+        return Worker(self._redis, lease_s=_LEASE_S)
+
+    async def take(self, action: str, where: Any) -> None:
+        match action:
+            case "enter":
+                number, room, user = where
+                self._workers[number].entered(room, user)
+                self._counts[where] = self._counts.get(where, 0) + 1
+            case "leave" if self._counts.get(where):
+                number, room, user = where
+                self._workers[number].left(room, user)
+                self._counts[where] -= 1
+            case "lapse":
+                await asyncio.sleep(_LEASE_S * 1.2)
+            case "lose all":
+                self._redis.client().flushall()
+                for room, user in self._told.present():  # nobody told them to leave
+                    self._told.events.append((room, user, False))
+            case "kill":
+                self._closed.append(self._workers[where])
+                self._workers[where] = self._new()
+                self._counts = {place: count for place, count in self._counts.items() if place[0] != where}
+            case "renew" | "flush" | "reap":
+                await self._do(self._workers[where], action)
+            case "answer lost" | "late":
+                await self._disturb(self._workers[where], late=action == "late")
+
+    async def _do(self, worker: Worker, action: str) -> None:
+        tally = worker._tally
+        if action == "renew":
+            await tally._renew()
+        elif action == "flush" and any(share.waiting for share in tally._shares):
+            await tally._flush()
+        elif action == "reap":
+            # Whoever renews one by one, by hand, seldom does so for the length of a lease.
+            reapers = [share for share in tally._shares if share.known and share.lapsed]
+            if reapers:
+                await tally._reap(reapers)
+
+    async def _disturb(self, worker: Worker, late: bool) -> None:
+        """An update whose answer never comes; a late one is carried out some time afterwards, if ever."""
+        update = worker.store.update
+
+        async def disturbed(updates: list[Update]) -> list[Updated | None]:
+            if late:
+                self._late.append((worker, updates))
+            else:
+                await update(updates)
+            raise BrokerUnavailable("the answer is lost")
+
+        worker.store.update = disturbed  # type: ignore[method-assign]
+        try:
+            await self._do(worker, "flush")
+        except BrokerUnavailable:
+            worker._tally._lost_sight()
+        finally:
+            worker.store.update = update  # type: ignore[method-assign]
+
+    async def settle(self) -> None:
+        """Afterwards everybody lives on, and all is as if nothing had happened."""
+        for worker in self._workers:
+            await worker._tally._renew()  # those who are not given up keep their names
+        for worker, updates in self._late:
+            await worker.store.update(updates)
+        for worker in self._workers:
+            worker.start()
+        expected: dict[str, dict[str, int]] = {room: {} for room in _ROOMS}
+        for (_number, room, user), count in self._counts.items():
+            if count:
+                expected[room][user] = expected[room].get(user, 0) + count
+        for room in _ROOMS:
+            await self._workers[0].until_members(room, expected[room])
+        assert self._told.present() == {(room, user) for room in _ROOMS for user in expected[room]}
+
+    async def close(self) -> None:
+        for worker in self._workers:
+            await worker.pause()
+        for worker in (*self._workers, *self._closed):
+            await worker.store.close()
+
+
+def test_whatever_happens_the_totals_come_out_right(redis: RedisServer) -> None:
+    @settings(max_examples=settings().max_examples // 8)
+    @given(st.lists(_step, max_size=40))
+    def explore(steps: list[tuple[str, Any]]) -> None:
+        redis.client().flushall()
+        asyncio.run(_carried_out(redis, steps))
+
+    explore()
+
+
+async def _carried_out(redis: RedisServer, steps: list[tuple[str, Any]]) -> None:
+    fleet = _Fleet(redis, Told(redis))
+    try:
+        for action, where in steps:
+            await fleet.take(action, where)
+        await fleet.settle()
+    finally:
+        await fleet.close()
