@@ -187,8 +187,12 @@ async def test_redis_goes_away_and_comes_back(redis: RedisServer, dsn: str) -> N
         await until(lambda: broker.available)
         [last] = await publish(broker, "r", 1, first=100)
         await worker.archive.store("r", last)
+        rooms = [f"r{n}" for n in range(64)]  # of all shards
+        await asyncio.gather(*(publish(broker, room, 1) for room in rooms))
         await until_moved(redis)
         assert len(await rows(dsn, "r")) == 101
+        for room in rooms:
+            assert len(await rows(dsn, room)) == 1
 
 
 async def test_a_worker_dies_between_the_commit_and_the_trimming(

@@ -12,14 +12,13 @@ import sys
 import urllib.request
 from pathlib import Path
 
+import jwt
 import pytest
 from support.wait import until
 from support.worker import SECRET, Client, environment, free_port, ws_server
 from websockets.asyncio.client import connect
-from websockets.datastructures import Headers
 
 from wsserver import __version__
-from wsserver.auth import Authenticator
 
 
 @pytest.fixture
@@ -63,8 +62,7 @@ def test_check_settings(env_file: Path) -> None:
 def test_token(env_file: Path) -> None:
     done = ws_server("token", "alice", "--ttl", "60", "--env-file", str(env_file))
     token = done.stdout.strip()
-    identity = Authenticator(SECRET, frozenset()).authenticate(Headers(Authorization=f"Bearer {token}"))
-    assert identity.user == "alice"
+    assert jwt.decode(token, SECRET, ["HS256"])["sub"] == "alice"
     assert done.stderr == ""
 
 

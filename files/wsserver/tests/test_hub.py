@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from support.broker import UnreliableBroker
 from support.clock import JumpingLoop
+from support.services import make_services
 from support.wire import server_frames
 
 from wsserver import hub as hub_module
-from wsserver.auth import Identity
+from wsserver.auth import EVERYWHERE, Identity
 from wsserver.hub import Hub
 from wsserver.messages import JsonCodec, Position
 from wsserver.outbox import Outbox
@@ -42,7 +43,8 @@ class Client:
         self.last: dict[str, Position] = {}
         self.waiting: dict[str, list[Position | None]] = {room: [] for room in ROOMS}
         self.errors = 0
-        self.session = Session(Identity("c", 2e9), codec, self, hub, broker, outbox)
+        identity = Identity("c", 2e9, EVERYWHERE, EVERYWHERE)
+        self.session = Session(identity, codec, self, make_services(hub, broker, outbox))
 
     # Outlet of the session.
 
@@ -58,6 +60,9 @@ class Client:
 
     def hold_reading(self, hold: bool) -> None:
         self.held = hold
+
+    def throttle(self) -> None:
+        raise AssertionError("no limit is near")
 
     # The client's side.
 
@@ -110,7 +115,6 @@ class Client:
                 self.at.pop(room, None)
             case "error":
                 assert event["code"] == "unavailable"
-                room = event["message"].removeprefix("join of ").partition(":")[0]
                 self.waiting[room].pop(0)
                 self.at.pop(room, None)
             case other:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import uuid
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -20,8 +21,17 @@ from wsserver.sweep import Sweep
 class Connection:
     def __init__(self, sweep: Sweep, connect: bool = True) -> None:
         self.notes: list[str] = []
-        self.wire = SimpleNamespace(id=uuid.uuid4())
-        self.session = SimpleNamespace(paused=False, paused_at=0.0, send=self.send)
+        self.id = uuid.uuid4()
+        self.session = SimpleNamespace(
+            paused=False,
+            paused_at=0.0,
+            retiring=False,
+            expiry_told=False,
+            identity=SimpleNamespace(expires=math.inf),
+            send=self.send,
+            tell_expiry=self.tell_expiry,
+        )
+        self.retire_at = math.inf
         self.heard = True
         self.holding = False
         self.hint: Reconnect | None = None
@@ -33,6 +43,14 @@ class Connection:
     def send(self, event: Reconnect) -> None:
         self.hint = event
         self.notes.append("hint")
+
+    def tell_expiry(self) -> None:
+        self.session.expiry_told = True
+        self.notes.append("expiring")
+
+    def time_out(self) -> None:
+        self.notes.append("time out")
+        self._sweep.lost(self)
 
     def ping(self) -> None:
         self.notes.append("ping")
@@ -47,7 +65,12 @@ class Connection:
 
 
 class Clock:
+    """Both of its clocks, which here say the same."""
+
     now = 1000.0
+
+    def time(self) -> float:
+        return self.now
 
     def monotonic(self) -> float:
         return self.now
@@ -67,7 +90,7 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> Callable[[Sweep, int], None]:
 
 
 def test_every_connection_is_pinged_once_a_heartbeat(passes: Callable[[Sweep, int], None]) -> None:
-    sweep = Sweep(heartbeat_s=5, slow_client_s=30)
+    sweep = Sweep(handshake_s=10, heartbeat_s=5, slow_client_s=30)
     connections = [Connection(sweep) for _ in range(100)]
     passes(sweep, 5)
     assert all(connection.notes == ["ping"] for connection in connections)
@@ -78,7 +101,7 @@ def test_every_connection_is_pinged_once_a_heartbeat(passes: Callable[[Sweep, in
 
 
 def test_pings_are_spread_over_the_heartbeat(passes: Callable[[Sweep, int], None]) -> None:
-    sweep = Sweep(heartbeat_s=30, slow_client_s=30)
+    sweep = Sweep(handshake_s=10, heartbeat_s=30, slow_client_s=30)
     connections = [Connection(sweep) for _ in range(3000)]
     before = 0
     for _ in range(30):
@@ -89,7 +112,7 @@ def test_pings_are_spread_over_the_heartbeat(passes: Callable[[Sweep, int], None
 
 
 def test_a_silent_connection_is_closed_and_then_cut(passes: Callable[[Sweep, int], None]) -> None:
-    sweep = Sweep(heartbeat_s=5, slow_client_s=30)
+    sweep = Sweep(handshake_s=10, heartbeat_s=5, slow_client_s=30)
     silent = Connection(sweep)
     passes(sweep, 10)
     assert silent.notes == ["ping", "close 1011"]
@@ -102,7 +125,7 @@ def test_a_silent_connection_is_closed_and_then_cut(passes: Callable[[Sweep, int
 def test_a_connection_that_this_worker_does_not_read_is_not_taken_for_dead(
     passes: Callable[[Sweep, int], None],
 ) -> None:
-    sweep = Sweep(heartbeat_s=5, slow_client_s=30)
+    sweep = Sweep(handshake_s=10, heartbeat_s=5, slow_client_s=30)
     waiting = Connection(sweep)
     waiting.holding = True
     passes(sweep, 20)
@@ -110,7 +133,7 @@ def test_a_connection_that_this_worker_does_not_read_is_not_taken_for_dead(
 
 
 def test_a_client_that_does_not_read_is_closed_after_its_time(passes: Callable[[Sweep, int], None]) -> None:
-    sweep = Sweep(heartbeat_s=2, slow_client_s=10)
+    sweep = Sweep(handshake_s=10, heartbeat_s=2, slow_client_s=10)
     slow = Connection(sweep)
     slow.session.paused, slow.session.paused_at = True, 1000.0
     passes(sweep, 10)
@@ -121,17 +144,76 @@ def test_a_client_that_does_not_read_is_closed_after_its_time(passes: Callable[[
 
 def test_a_handshake_has_its_time(passes: Callable[[Sweep, int], None]) -> None:
     # A heartbeat longer than this test: whom it visits when is chance, and unanswered it would end a connection, too.
-    sweep = Sweep(heartbeat_s=60, slow_client_s=30)
+    sweep = Sweep(handshake_s=10, heartbeat_s=60, slow_client_s=30)
     stuck, quick = Connection(sweep, connect=False), Connection(sweep)
     passes(sweep, 9)
     assert stuck.notes == []
     passes(sweep, 3)
-    assert stuck.notes == ["abort"]
-    assert "abort" not in quick.notes
+    assert stuck.notes == ["time out"]
+    assert "time out" not in quick.notes
+
+
+def test_a_token_that_expires_is_told_and_then_ends_the_connection(passes: Callable[[Sweep, int], None]) -> None:
+    sweep = Sweep(handshake_s=10, heartbeat_s=2, slow_client_s=30)
+    connection = Connection(sweep)
+    connection.session.identity.expires = 1000.0 + 80
+    heard(connection, passes, sweep, 16)
+    assert "expiring" not in connection.notes
+    heard(connection, passes, sweep, 4)
+    assert connection.notes.count("expiring") == 1
+    heard(connection, passes, sweep, 59)
+    assert "close 1008" not in connection.notes
+    heard(connection, passes, sweep, 3)
+    assert connection.notes[-1] == "close 1008"
+    assert connection.notes.count("expiring") == 1
+
+
+def test_a_fresh_token_is_told_of_again(passes: Callable[[Sweep, int], None]) -> None:
+    sweep = Sweep(handshake_s=10, heartbeat_s=2, slow_client_s=30)
+    connection = Connection(sweep)
+    connection.session.identity.expires = 1000.0 + 50
+    heard(connection, passes, sweep, 4)
+    connection.session.identity.expires, connection.session.expiry_told = 1000.0 + 200, False
+    heard(connection, passes, sweep, 156)
+    assert connection.notes.count("expiring") == 2
+    assert "close 1008" not in connection.notes
+
+
+def test_a_connection_that_is_old_enough_is_asked_to_reconnect_and_then_closed(
+    passes: Callable[[Sweep, int], None],
+) -> None:
+    sweep = Sweep(handshake_s=10, heartbeat_s=5, slow_client_s=30)
+    connection = Connection(sweep)
+    connection.retire_at = 1000.0 + 20
+    heard(connection, passes, sweep, 20)
+    assert "hint" not in connection.notes
+    heard(connection, passes, sweep, 5)
+    assert connection.notes.count("hint") == 1
+    assert "close 1001" not in connection.notes
+    heard(connection, passes, sweep, 5)
+    assert connection.notes[-1] == "close 1001"
+
+
+def test_a_throttled_connection_is_asked_each_second_whether_it_may_go_on() -> None:
+    sweep: Any = Sweep(handshake_s=10, heartbeat_s=60, slow_client_s=30)
+    connection = Connection(sweep)
+    answers = [False, False, True]
+    connection.session.resume_if_paid = lambda: answers.pop(0)
+    sweep.throttled(connection)
+    for _ in range(5):
+        sweep.tick()
+    assert answers == []
+
+
+def heard(connection: Connection, passes: Callable[[Sweep, int], None], sweep: Sweep, seconds: int) -> None:
+    """So many seconds in which the client is never silent."""
+    for _ in range(seconds):
+        connection.heard = True
+        passes(sweep, 1)
 
 
 async def test_lost_in_any_state_leaves_nothing() -> None:
-    sweep: Any = Sweep(heartbeat_s=5, slow_client_s=30)
+    sweep: Any = Sweep(handshake_s=10, heartbeat_s=5, slow_client_s=30)
     handshaking, open_, closing = Connection(sweep, connect=False), Connection(sweep), Connection(sweep)
     sweep.closing(closing)
     assert not sweep.idle
@@ -141,7 +223,7 @@ async def test_lost_in_any_state_leaves_nothing() -> None:
 
 
 def drained(count: int, window_s: float, leave_on_close: bool = True) -> tuple[list[Connection], float]:
-    sweep = Sweep(heartbeat_s=25, slow_client_s=30)
+    sweep = Sweep(handshake_s=10, heartbeat_s=25, slow_client_s=30)
     connections = [Connection(sweep) for _ in range(count)]
     if leave_on_close:
         for connection in connections:

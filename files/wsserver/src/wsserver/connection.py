@@ -37,13 +37,14 @@ class Owner(Protocol):
 
 
 class Connection(asyncio.BufferedProtocol):
-    __slots__ = ("_owner", "heard", "holding", "opened_at", "remote", "retire_at", "session", "transport", "wire")
+    __slots__ = ("_asked", "_owner", "heard", "holding", "opened_at", "remote", "retire_at", "session", "transport", "wire")
 
     # One for all: what a read brought is taken out before the next read of any connection.
     _buffer = memoryview(bytearray(_READ_SIZE))
 
     def __init__(self, owner: Owner, max_message_bytes: int) -> None:
         self._owner = owner
+        self._asked = False  # a whole request came
         self.wire = Wire(max_message_bytes)
         self.session: Session | None = None
         self.heard = True  # since the last heartbeat
@@ -76,6 +77,7 @@ class Connection(asyncio.BufferedProtocol):
             self.session.charge(self.wire.frames - frames_before, len(data))
         for item in received:
             if isinstance(item, Request):
+                self._asked = True
                 self._owner.requested(self, item)
             elif self.session is not None:
                 self.session.receive(item)
@@ -176,12 +178,12 @@ class Connection(asyncio.BufferedProtocol):
         for data in writes:
             if data:
                 self.transport.write(data)
-            elif self.session is None or self.wire.close_rcvd is not None:
+            elif self.wire.close_rcvd is not None or (self.session is None and self._asked):
                 # A server ends the TCP connection itself; close() sends what is buffered first.
                 self.transport.close()
             else:
                 # The client broke the protocol and may still be sending: closing with its data unread
-                # would reset the connection, and the close frame that says why would be lost.
+                # would reset the connection, and the answer that says why would be lost.
                 self.transport.write_eof()
 
     def _closing(self) -> None:

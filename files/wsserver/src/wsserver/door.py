@@ -74,6 +74,9 @@ class Door:
 
     def requested(self, connection: Connection, request: Request) -> None:
         path = request.path.partition("?")[0]
+        if request.method != "GET":
+            connection.answer(http.text(HTTPStatus.METHOD_NOT_ALLOWED, "GET only", Allow="GET"))
+            return
         connection.remote = _client_address(connection, request)
         if path == "/ws":
             self._turnstile.enter(partial(self._let_in, connection, request, self._websocket))
@@ -229,7 +232,7 @@ def _not_ready(why: str) -> Response:
 
 def _wanted_events(request: Request) -> Join:
     """The room and the position of `/events?room=R`. Raises ValueError."""
-    query = parse_qs(request.path.partition("?")[2], max_num_fields=20)
+    query = parse_qs(request.path.partition("?")[2], keep_blank_values=True, max_num_fields=20)
     rooms = query.get("room", [])
     if len(rooms) != 1:
         raise ValueError("name one room: /events?room=R")

@@ -266,8 +266,8 @@ class Hub:
                 metrics.MESSAGES_OUT.inc(delivered)
                 metrics.FAN_OUT.observe(delivered)
                 self._outbox.observe(event.ts)
-            if event.trace and self._tracer is not None:
-                self._tracer.deliver(event.trace, room.name, position.seq, delivered)
+                if event.trace and self._tracer is not None:
+                    self._tracer.deliver(event.trace, room.name, position.seq, delivered)
             if room.lagging and (dropped := sum(member.paused for member in room.lagging)):
                 metrics.DROPS.inc(dropped)
 

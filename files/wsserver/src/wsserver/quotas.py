@@ -36,6 +36,11 @@ class Quotas:
         self._per_user = per_user
         self._per_ip = per_ip
 
+    @property
+    def available(self) -> bool:
+        """Whether connections can be admitted."""
+        return self._tally.available
+
     async def admit(self, user: str, ip: str) -> Refusal | None:
         """Count one more connection, unless that is too many. Raises BrokerUnavailable: then it is not counted."""
         claim = (Limited(_user(user), self._per_user), Limited(_address(ip), self._per_ip))

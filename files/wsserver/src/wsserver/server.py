@@ -77,7 +77,7 @@ class Server:
         drained = self._drainage.state
         if drained is not None:
             return drained
-        if self._backend.broker.available:
+        if self._backend.broker.available and self._backend.quotas.available:
             return "ready"
         return "broker_unavailable" if self._started else "starting"
 
@@ -165,7 +165,7 @@ class Server:
         return doors
 
     async def _tell_when_ready(self) -> None:
-        while not self._backend.broker.available:  # noqa: ASYNC110 - start-up is short
+        while self.state != "ready":  # noqa: ASYNC110 - readiness has two sources, and start-up is short
             await asyncio.sleep(0.02)
         self._started = True
         log.info("ready")

@@ -187,7 +187,7 @@ class Tally:
         self._renewal_s = store.lease_s / 5
         # Longer than this without a renewal: the others may have been cut off as well, and be about to come back.
         self._pause_s = self._renewal_s * 2
-        self._available = False
+        self.available = False
         self._renew_at = self._flush_at = 0.0
         self._wake = asyncio.Event()
         self._asleep = False
@@ -208,7 +208,7 @@ class Tally:
 
         Returns 0, or 1 or 2 for the limit that refuses it. Raises BrokerUnavailable.
         """
-        if not self._available:
+        if not self.available:
             raise BrokerUnavailable("the broker is unavailable")
         future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._shares[shard].claims.append((claim, future))
@@ -272,7 +272,7 @@ class Tally:
 
     async def _renew(self) -> None:
         renewals = await self._store.renew([share.lease for share in self._shares])
-        self._available = True
+        self.available = True
         self._renew_at = time.monotonic() + self._renewal_s
         for share, renewal in zip(self._shares, renewals, strict=True):
             if renewal is None:
@@ -319,7 +319,7 @@ class Tally:
 
     def _lost_sight(self) -> None:
         """The store is away, or this worker stops: nothing that was sent counts as known, and nobody waits."""
-        self._available = False
+        self.available = False
         self._renew_at = 0.0
         for share in self._shares:
             share.known = False

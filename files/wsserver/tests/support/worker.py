@@ -63,6 +63,7 @@ class Worker:
             "WS_USER_MESSAGES_PER_S": "1000000",
             "WS_MAX_CONNECTIONS_PER_USER": "100000",
             "WS_MAX_CONNECTIONS_PER_IP": "100000",
+            "WS_MAX_ROOMS_PER_CONNECTION": "10000",
             **settings,
         }
         self._output = tempfile.TemporaryFile("w+")  # noqa: SIM115 - as long as the worker

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import random
 
-_FIRST_S = 1.0
-_MOST_S = 20.0
+FIRST_S = 1.0
+MOST_S = 20.0
 
 
 class Backoff:
@@ -18,6 +18,6 @@ class Backoff:
 
     def next(self) -> float:
         """Seconds to wait after one more failure."""
-        longest = min(_MOST_S, _FIRST_S * 2.0**self._failures)
+        longest = min(MOST_S, FIRST_S * 2.0**self._failures)
         self._failures = min(self._failures + 1, 16)
         return random.uniform(0, longest)

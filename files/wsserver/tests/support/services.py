@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: MIT
+"""What a session needs, around a hub and a broker of a test's own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import SecretStr
+
+from wsserver.auth import Authenticator, any_of
+from wsserver.broker import Broker
+from wsserver.broker.memory_tally import MemoryPresence, MemoryTally
+from wsserver.broker.memory_tickets import MemoryTickets
+from wsserver.history import History
+from wsserver.hub import Hub
+from wsserver.limits import ConnectionLimits, Rate
+from wsserver.outbox import Outbox
+from wsserver.presence import Presence
+from wsserver.publisher import Publisher
+from wsserver.quotas import Quotas
+from wsserver.rates import PublishRates
+from wsserver.services import Services
+from wsserver.settings import Settings
+
+SECRET = "a secret of at least 32 characters"
+
+
+def make_services(hub: Hub, broker: Broker, outbox: Outbox, **changes: Any) -> Services:
+    """`changes`: settings; the limits are far away unless they say otherwise."""
+    far: dict[str, Any] = {"messages_per_s": 1e5, "bytes_per_s": 2**30, "user_messages_per_s": 1e6}
+    settings = Settings(jwt_secret=SecretStr(SECRET), **{**far, **changes})
+    return Services(
+        authenticator=Authenticator(settings, MemoryTickets()),
+        hub=hub,
+        outbox=outbox,
+        publisher=Publisher(broker, None, any_of(()), None),
+        presence=Presence(MemoryPresence(hub.on_member)),
+        history=History(broker, None),
+        quotas=Quotas(MemoryTally(), PublishRates(settings.user_messages_per_s, None), 1000, 1000),
+        limits=ConnectionLimits(
+            Rate(settings.messages_per_s), Rate(settings.bytes_per_s), settings.max_rooms_per_connection
+        ),
+    )

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: MIT
+"""A worker under hostile load: those who behave notice nothing, and nothing of it stays.
+
+A minute by default; `HOSTILE_S=600` is the long trial, and `HOSTILE_SEED` repeats one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support.worker import Worker, environment
+
+_SECONDS = float(os.environ.get("HOSTILE_S", "60"))
+_SEED = os.environ.get("HOSTILE_SEED") or str(time.time_ns())
+_ROUND_S = min(30.0, _SECONDS / 4)
+# Memory and descriptors are counted from here on: caches are full and pools are open.
+_WARM_UP = 1 / 3
+_GROWTH_KIB = 16 * 1024
+_LATENCY_S = 20.0
+
+
+class Witness:
+    """A client that behaves: it hears all it says, once and in order, within a bound."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self.heard = 0
+        self.slowest_s = 0.0
+
+    async def run(self) -> None:
+        client = await self._worker.client("witness")
+        await client.join("witness")
+        async with asyncio.timeout(None) as patience:
+            for n in range(sys.maxsize):
+                said = time.monotonic()
+                patience.reschedule(asyncio.get_running_loop().time() + _LATENCY_S)
+                await client.publish(n, f"{n}", room="witness")
+                assert await client.messages(1) == [n]
+                self.heard += 1
+                self.slowest_s = max(self.slowest_s, time.monotonic() - said)
+                await asyncio.sleep(0.05)
+
+
+def rss_kib(worker: Worker) -> int:
+    status = Path(f"/proc/{worker.process.pid}/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0])
+
+
+def descriptors(worker: Worker) -> int:
+    return len(list(Path(f"/proc/{worker.process.pid}/fd").iterdir()))
+
+
+async def attacked(worker: Worker, seed: str, seconds: float) -> Counter[str]:
+    variables = environment()
+    variables["PYTHONPATH"] += f":{Path(__file__).parent}"
+    command = [sys.executable, "-m", "hostile", str(worker.port), seed, str(seconds)]
+    process = await asyncio.create_subprocess_exec(*command, env=variables, stdout=asyncio.subprocess.PIPE)
+    try:
+        output, _ = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+    assert process.returncode == 0
+    return Counter(json.loads(output))
+
+
+async def settled(worker: Worker, most: int) -> int:
+    """The descriptors that are left when whoever is gone was noticed; at most `most`, or those after half a minute."""
+    deadline = time.monotonic() + 30
+    while (left := descriptors(worker)) > most and time.monotonic() < deadline:  # noqa: ASYNC110 - another process's
+        await asyncio.sleep(0.2)
+    return left
+
+
+@pytest.mark.timeout(2 * _SECONDS + 120)
+async def test_hostile_load_does_no_harm(start: Callable[..., Worker]) -> None:
+    print(f"\nHOSTILE_SEED={_SEED}")
+    worker = start(
+        WS_LOG_LEVEL="warning",
+        WS_HANDSHAKE_S="2",
+        WS_HEARTBEAT_S="5",
+        WS_SLOW_CLIENT_S="3",
+        WS_SEND_BUFFER_BYTES="65536",
+        WS_ROOM_LOG_LENGTH="100",
+    )
+    await worker.ready()
+    at_first = descriptors(worker)
+    witness = Witness(worker)
+    chat = asyncio.create_task(witness.run())
+    ran: Counter[str] = Counter()
+    memory: list[int] = []
+    begin = time.monotonic()
+    for turn in range(sys.maxsize):
+        left_s = begin + _SECONDS - time.monotonic()
+        if left_s <= 0:
+            break
+        ran += await attacked(worker, f"{_SEED} {turn}", min(_ROUND_S, left_s))
+        assert worker.process.poll() is None, worker.output()
+        assert not chat.done(), await chat
+        assert worker.output() == ""
+        open_now = await settled(worker, at_first + 8)
+        assert open_now <= at_first + 8, "connections are left behind"  # the witness's, and those of the Redis pools
+        passed_s = time.monotonic() - begin
+        print(
+            f"{passed_s:4.0f} s: {ran.total()} attacks; RSS {rss_kib(worker)} KiB; {open_now} descriptors; the witness"
+            f" heard {witness.heard} messages, the slowest after {witness.slowest_s:.2f} s",
+            flush=True,
+        )
+        if passed_s > _SECONDS * _WARM_UP:
+            memory.append(rss_kib(worker))
+    chat.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await chat
+    print(dict(ran))
+    assert witness.heard > 0
+    assert (await worker.metrics())["ws_active_connections"] <= 1
+    assert memory[-1] - memory[0] <= _GROWTH_KIB, memory

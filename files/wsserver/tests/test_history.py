@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: MIT
+"""Pages of a room's past, from a real log and a real Postgres."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from uuid import uuid4
+
+import asyncpg
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.archive import migrated, publishing
+from support.postgres import Postgres as Cluster
+from support.redis_server import RedisServer
+
+from wsserver.broker import BrokerUnavailable
+from wsserver.broker.memory import MemoryBroker
+from wsserver.broker.redis.broker import RedisBroker
+from wsserver.broker.redis.connection import RedisAddress
+from wsserver.broker.redis.keys import RoomKeys
+from wsserver.history import History
+from wsserver.messages import Message, Position
+from wsserver.postgres import Postgres
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    cluster = Cluster()
+    yield cluster
+    cluster.remove()
+
+
+@pytest.fixture
+async def dsn(cluster: Cluster) -> str:
+    return await migrated(cluster)
+
+
+def message(room: str, position: Position) -> Message:
+    return Message(room, position, "ünï", position.epoch + position.seq / 1000, b'{"at": "%d-%d"}' % position)
+
+
+def write_log(redis: RedisServer, room: str, messages: list[Message], head: Position | None) -> None:
+    keys = RoomKeys(room)
+    pipeline = redis.client().pipeline(transaction=False)
+    for each in messages:
+        epoch, seq = each.position
+        header = f'{{"epoch":{epoch},"seq":{seq},"from":"{each.user}","ts":{each.ts}}}\n'
+        pipeline.xadd(keys.stream, {"m": header.encode() + each.data}, id=f"{epoch}-{seq}")
+    if head is not None:
+        pipeline.hset(keys.hash, mapping={"epoch": head.epoch, "seq": head.seq, "life": "aof"})
+    pipeline.execute()
+
+
+async def write_archive(connection: asyncpg.Connection, messages: list[Message]) -> None:
+    await connection.executemany(
+        "INSERT INTO messages VALUES ($1, $2, $3, $4, to_timestamp($5), $6)",
+        [(each.room, *each.position, each.user, each.ts, each.data.decode()) for each in messages],
+    )
+
+
+async def backwards(history: History, room: str, before: Position | None, limit: int) -> list[Message]:
+    """All pages from `before` to the beginning."""
+    found: list[Message] = []
+    more = True
+    while more:
+        page, more = await history.page(room, before, None, limit)
+        assert len(page) == limit or not more
+        assert page or not found
+        found = page + found
+        before = found[0].position if found else before
+    return found
+
+
+async def forwards(history: History, room: str, since: Position, limit: int) -> list[Message]:
+    """All pages from `since` to the end."""
+    found: list[Message] = []
+    more = True
+    while more:
+        page, more = await history.page(room, None, since, limit)
+        assert len(page) == limit or not more
+        assert page or not found
+        found += page
+        since = found[-1].position if found else since
+    return found
+
+
+# Lives of a room: how many messages each had, and how many of its last ones Redis lost.
+_LIVES = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 2)), min_size=0, max_size=4)
+
+
+@settings(max_examples=120)
+@given(lives=_LIVES, cut=st.integers(0, 40), moved=st.integers(0, 40), limit=st.integers(1, 6), expired=st.booleans())
+async def test_pages_show_all_of_it_in_both_directions(
+    redis: RedisServer,
+    dsn: str,
+    lives: list[tuple[int, int]],
+    cut: int,
+    moved: int,
+    limit: int,
+    expired: bool,
+) -> None:
+    room = uuid4().hex
+    every = [message(room, Position(1000 + life, seq + 1)) for life, (n, _) in enumerate(lives) for seq in range(n)]
+    # Of an older life Redis may lack the end. Nothing leaves the log in any other way that is not archived.
+    lost = {
+        Position(1000 + life, n - gone) for life, (n, most) in enumerate(lives[:-1]) for gone in range(min(most, n))
+    }
+    cut, moved = min(cut, len(every)), min(moved, len(every))
+    cut, moved = (len(every), len(every)) if expired else (min(cut, moved), moved)
+    log = [each for each in every[cut:] if each.position not in lost]
+    archived = [each for n, each in enumerate(every) if n < moved or each.position in lost]
+    head = None if expired or not every else every[-1].position
+    write_log(redis, room, log, head)
+    connection = await asyncpg.connect(dsn)
+    await write_archive(connection, archived)
+    await connection.close()
+
+    broker, postgres = RedisBroker(RedisAddress(redis.url), 1000, 3600), Postgres(dsn)
+    history = History(broker, postgres)
+    assert await backwards(history, room, None, limit) == every
+    assert await forwards(history, room, Position(0, 0), limit) == every
+    for n, each in enumerate(every):
+        for page_limit in (1, limit):
+            page = every[max(0, n - page_limit) : n]
+            assert await history.page(room, each.position, None, page_limit) == (page, n > page_limit)
+            page = every[n + 1 : n + 1 + page_limit]
+            more = n + 1 + page_limit < len(every)
+            assert await history.page(room, None, each.position, page_limit) == (page, more)
+    await postgres.close()
+    await broker._redis.aclose()
+
+
+@pytest.mark.parametrize("length", [0, 1, 5, 6, 10, 11])
+async def test_without_postgres_the_log_is_all(length: int) -> None:
+    broker = MemoryBroker(log_length=10)
+    landed = [(await broker.publish("r", "u", str(n), b"1")).position for n in range(length)]
+    history = History(broker, None)
+    kept = landed[-10:]
+    assert [each.position for each in await backwards(history, "r", None, 5)] == kept
+    assert [each.position for each in await forwards(history, "r", Position(0, 0), 5)] == kept
+    if landed:
+        assert await history.page("r", None, landed[-1], 5) == ([], False)
+
+
+async def test_while_postgres_is_away_the_log_answers_what_it_can(
+    redis: RedisServer, cluster: Cluster, dsn: str
+) -> None:
+    old = [message("r", Position(1000, seq)) for seq in range(1, 51)]
+    write_log(redis, "r", old[20:], old[-1].position)
+    connection = await asyncpg.connect(dsn)
+    await write_archive(connection, old)
+    await connection.close()
+    async with publishing(redis) as broker:
+        postgres = Postgres(dsn)
+        history = History(broker, postgres)
+        assert await history.page("r", old[25].position, None, 10) == (old[15:25], True)
+        cluster.stop()
+        try:
+            assert await history.page("r", None, None, 10) == (old[40:], True)
+            assert await history.page("r", None, old[30].position, 10) == (old[31:41], True)
+            assert await history.page("r", None, old[45].position, 10) == (old[46:], False)
+            assert await history.page("r", None, old[-1].position, 10) == ([], False)
+            assert postgres.available, "nobody needed it"
+            assert await history.page("r", old[25].position, None, 10) == (old[20:25], True)
+            for before, since in ((old[20].position, None), (old[10].position, None), (None, old[10].position)):
+                with pytest.raises(BrokerUnavailable) as refusal:
+                    await history.page("r", before, since, 10)
+                assert refusal.value.code == "unavailable"
+        finally:
+            cluster.start()
+        postgres.available = True  # as who moves finds out
+        assert await history.page("r", None, old[10].position, 10) == (old[11:21], True)
+        await postgres.close()
+
+
+async def test_a_log_that_is_trimmed_meanwhile_leaves_no_hole(redis: RedisServer, dsn: str) -> None:
+    """Between the reading of the log and of Postgres."""
+    every = [message("r", Position(1000, seq)) for seq in range(1, 41)]
+    write_log(redis, "r", every[10:], every[-1].position)
+    connection = await asyncpg.connect(dsn)
+    await write_archive(connection, every[:10])
+    async with publishing(redis) as broker:
+        postgres = Postgres(dsn)
+        read, read_before = broker.read, broker.read_before
+
+        def then_moved(reading: Callable[..., object]) -> Callable[..., object]:
+            async def read_and_move(*arguments: object) -> object:
+                found = await reading(*arguments)  # type: ignore[misc]
+                await write_archive(connection, every[10:20])
+                redis.client().xtrim(RoomKeys("r").stream, minid="1000-21", approximate=False)
+                return found
+
+            return read_and_move
+
+        broker.read_before = then_moved(read_before)  # type: ignore[method-assign, assignment]
+        assert await History(broker, postgres).page("r", every[15].position, None, 10) == (every[5:15], True)
+        await connection.execute("DELETE FROM messages WHERE seq > 10")
+        redis.client().delete(RoomKeys("r").stream)
+        write_log(redis, "r", every[10:], every[-1].position)
+        broker.read = then_moved(read)  # type: ignore[method-assign, assignment]
+        assert await History(broker, postgres).page("r", None, every[5].position, 10) == (every[6:16], True)
+        await postgres.close()
+    await connection.close()
