@@ -217,6 +217,9 @@ class Generator:
         except OSError as exc:
             raise BenchError(f"{client} was cut off: {exc}") from exc
         client.heard += data
+        ping, pong = self._pings[fd]
+        if ping in data:
+            client.socket.send(pong)
         if client.waits_for is not None and client.waits_for in client.heard:
             self._next_step(client)
         elif not data or _REFUSAL.search(client.heard):
