@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
+from support.archive import publishing
 from support.redis_server import RedisServer
 from support.wait import until
 
@@ -370,3 +371,62 @@ async def test_a_cancellation_at_any_moment_ends_it(redis: RedisServer, monkeypa
     for _repeat in range(5):
         brokers = [RedisBroker(RedisAddress(redis.url), 1000, 3600) for _ in range(20)]
         await asyncio.gather(*(cancelled(broker, n / 1000) for n, broker in enumerate(brokers)))
+
+
+# With an archive.
+
+
+def archive_entries(redis: RedisServer) -> list[tuple[str, bytes]]:
+    """Room and envelope of all that waits for Postgres, shard by shard."""
+    client = redis.client()
+    streams = [client.xrange(f"ws:1:{{{shard}}}:archive") for shard in range(16)]
+    return [(fields[b"r"].decode(), fields[b"m"]) for stream in streams for _id, fields in stream]  # type: ignore[union-attr]
+
+
+async def test_a_publish_goes_to_the_archive_once(redis: RedisServer) -> None:
+    async with publishing(redis) as broker:
+        for n in (0, 1, 1, 2):
+            await broker.publish("r", "u", str(n), b"%d" % n)
+        assert [(room, envelope[-2:]) for room, envelope in archive_entries(redis)] == [
+            ("r", b"\n0"),
+            ("r", b"\n1"),
+            ("r", b"\n2"),
+        ]
+        client = redis.client()
+        client.config_set("maxmemory", 1)
+        with pytest.raises(BrokerFull):
+            await broker.publish("r", "u", "3", b"3")
+        assert len(archive_entries(redis)) == 3
+        assert (await broker.head("r")).seq == 3
+        [stream] = client.keys("ws:1:*:archive")
+        assert client.ttl(stream) == -1, "it would be lost unarchived"
+
+
+async def test_without_an_archive_nothing_waits_for_it(redis: RedisServer) -> None:
+    async with connected(redis) as (broker, _):
+        await broker.publish("r", "u", "1", b"1")
+        assert archive_entries(redis) == []
+
+
+async def test_a_log_is_trimmed_to_what_is_not_archived(redis: RedisServer) -> None:
+    async with publishing(redis, log_length=100) as broker:
+        await asyncio.gather(*(broker.publish("r", "u", str(n), b"1") for n in range(1000)))
+        client, epoch = redis.client(), (await broker.head("r")).epoch
+        [room], [log] = client.keys("ws:1:*:room:r"), client.keys("ws:1:*:log:r")
+        assert client.xlen(log) == 1000
+        for archived, kept in ((f"{epoch}-400", 600), (f"{epoch - 1}-5000", 601), (f"{epoch}-950", 102)):
+            client.hset(room, "archived", archived)
+            position = (await broker.publish("r", "u", archived, b"1")).position
+            assert kept <= client.xlen(log) <= kept + 101, archived
+            read = await broker.read("r", Position(0, 0), 10_000)
+            assert [m.position.seq for m in read] == list(range(position.seq + 1 - len(read), position.seq + 1))
+
+
+async def test_reading_backwards(redis: RedisServer) -> None:
+    async with connected(redis) as (broker, _):
+        assert await broker.read_before("r", None, 10) == []
+        landed = [(await broker.publish("r", "u", str(n), b"1")).position for n in range(10)]
+        assert [m.position for m in await broker.read_before("r", None, 3)] == landed[-3:]
+        assert [m.position for m in await broker.read_before("r", landed[5], 3)] == landed[2:5]
+        assert [m.position for m in await broker.read_before("r", landed[1], 3)] == landed[:1]
+        assert await broker.read_before("r", landed[0], 3) == []
