@@ -303,16 +303,19 @@ async def test_what_postgres_refuses_for_good_is_put_aside(redis: RedisServer, d
             await broker.publish("r", "nul\0", "nul", b"1")
             redis.client().xadd(stream, {"of": "a release to come"})
             redis.client().xadd(stream, {"r": "r", "m": "[]\n1"})
+            for odd in (f'"epoch":{2**70},"ts":1', '"epoch":1,"ts":1e300', '"epoch":-1,"ts":-1e300'):
+                redis.client().xadd(stream, {"r": "odd", "m": '{"seq":1,"from":"u",' + odd + "}\n1"})
             await publish(broker, "r", 300, first=300)
             async with archiving(redis, dsn, broker):
                 await until_moved(redis)
                 assert archived(redis, "r") == await broker.head("r")
     assert [message.data for message in await rows(dsn, "r")] == [b"%d" % n for n in range(600)]
     aside: list[Any] = redis.client().xrange(f"{stream}:refused")  # type: ignore[assignment]
-    assert [fields.get(b"m", b"").partition(b"\n")[2] for _id, fields in aside] == [*bad, b"1", b"", b"1"]
-    assert metrics.ARCHIVE_REFUSED._value.get() - refused_before == 7
+    assert [fields.get(b"m", b"").partition(b"\n")[2] for _id, fields in aside] == [*bad, b"1", b"", *[b"1"] * 4]
+    assert metrics.ARCHIVE_REFUSED._value.get() - refused_before == 10
     told = [line for line in log if line["event"] == "archive_refused"]
-    assert [line["seq"] for line in told] == [301, 302, 303, 304, 305, 0, 0]
+    assert [line["seq"] for line in told] == [301, 302, 303, 304, 305, 1, 1, 1]
+    assert [line["event"] for line in log].count("archive_entry_unreadable") == 2
     assert "no json" not in str(log)
 
 

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 
 from wsserver import retention
 from wsserver.broker import Broker, BrokerError, BrokerUnavailable
-from wsserver.broker.redis.archive_stream import ArchiveStream, Head
+from wsserver.broker.redis.archive_stream import ArchiveStream
+from wsserver.broker.redis.keys import shard_of
 from wsserver.messages import Message, Position
 from wsserver.postgres import REFUSED, Postgres, PostgresUnavailable
 from wsserver.status import ArchiveStatus
@@ -62,6 +63,14 @@ class _Waiting(NamedTuple):
     message: Message | None
     stored: asyncio.Future[None]
 
+    def settle(self, missing: bool) -> None:
+        if self.stored.done():
+            return  # whoever waited for it is gone
+        if missing:
+            self.stored.set_exception(_not_archived())
+        else:
+            self.stored.set_result(None)
+
 
 class Archive:
     """One worker's part of the moving; `run` also closes `postgres` and `stream` at its end.
@@ -90,6 +99,8 @@ class Archive:
                 if self._retention_days:
                     tasks.create_task(retention.keep(self._postgres, self._retention_days))
         finally:
+            for waiting in self._waiting:
+                waiting.settle(missing=True)
             await self._stream.close()
             await self._postgres.close()
 
@@ -113,7 +124,9 @@ class Archive:
     async def _move_some(self) -> bool:
         """Whether there is more."""
         heads = await self._stream.heads(self._most_entries, _MOST_BYTES)
-        self._told(sum(head.pending for head in heads.values()), max((head.age_s for head in heads.values()), default=0))
+        self._told(
+            sum(head.pending for head in heads.values()), max((head.age_s for head in heads.values()), default=0)
+        )
         entries = [entry for head in heads.values() for entry in head.entries]
         if not entries and self._postgres.available and time.monotonic() < self._check_at:
             return False
@@ -123,9 +136,12 @@ class Archive:
         self._check_at = time.monotonic() + _CHECK_INTERVAL_S
         if not entries:
             return False
-        refused = [entry.id for entry in entries if entry.message is None or _place(entry.message) in unwanted]
+        refused = {entry.id for entry in entries if entry.message is None or _place(entry.message) in unwanted}
         await self._stream.moved(heads, refused)
-        _tell_refused(heads, refused)
+        for entry in entries:
+            if entry.message is None:
+                log.error("archive_entry_unreadable", entry=entry.id)
+        metrics.ARCHIVE_REFUSED.inc(len(refused))
         metrics.ARCHIVE_ROWS.inc(len(entries) - len(refused))
         remaining = sum(head.pending for head in heads.values()) - len(entries)
         self._told(remaining, self.status.lag_s if remaining else 0)
@@ -173,13 +189,8 @@ class Archive:
             except Exception:
                 log.exception("archive_store_failed")
             finally:
-                for place, _message, stored in batch:
-                    if stored.done():
-                        continue  # whoever waited for it is gone
-                    if place in missing:
-                        stored.set_exception(_not_archived())
-                    else:
-                        stored.set_result(None)
+                for waiting in batch:
+                    waiting.settle(waiting.place in missing)
 
     async def _store(self, batch: list[_Waiting]) -> set[_Place]:
         """What Postgres does not have after all."""
@@ -201,8 +212,10 @@ async def _insert(connection: Any, messages: Sequence[Message]) -> list[Message]
         await connection.execute(_INSERT, *_columns(messages))
     except REFUSED as exc:
         if len(messages) == 1:
-            log.warning("archive_refused_by_postgres", error=type(exc).__name__)
-            return [*messages]
+            [message] = messages
+            epoch, seq = message.position
+            log.error("archive_refused", shard=shard_of(message.room), epoch=epoch, seq=seq, error=type(exc).__name__)
+            return [message]
         middle = len(messages) // 2
         return [*await _insert(connection, messages[:middle]), *await _insert(connection, messages[middle:])]
     return []
@@ -219,15 +232,6 @@ def _columns(messages: Iterable[Message]) -> list[list[Any]]:
 
 def _place(message: Message) -> _Place:
     return message.room, message.position
-
-
-def _tell_refused(heads: dict[int, Head], refused: Sequence[str]) -> None:
-    metrics.ARCHIVE_REFUSED.inc(len(refused))
-    for shard, head in heads.items():
-        for entry in head.entries:
-            if entry.id in refused:
-                position = entry.message.position if entry.message is not None else Position(0, 0)
-                log.error("archive_refused", shard=shard, entry=entry.id, epoch=position.epoch, seq=position.seq)
 
 
 def _not_archived() -> NotArchived:
