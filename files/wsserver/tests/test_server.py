@@ -114,7 +114,7 @@ async def test_handshakes_that_are_refused(start: Start) -> None:
         assert json.loads(await connection.recv())["type"] == "welcome"
         await connection.close()
     samples = await worker.metrics()
-    assert samples['ws_handshakes_refused_total{status="401"}'] == 5
+    assert samples['ws_handshakes_refused_total{status="401"}'] == 6
     assert not any(secret in worker.output() for secret in (good, expired, forged, SECRET))
 
 

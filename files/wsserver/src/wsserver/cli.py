@@ -13,7 +13,7 @@ from typing import Any
 import asyncpg
 import uvloop
 
-from wsserver import __version__, settings
+from wsserver import __version__, ctl, settings
 from wsserver.auth import mint
 from wsserver.backend import in_memory, in_redis
 from wsserver.dev import make_dev_server
@@ -63,6 +63,10 @@ def _parser() -> argparse.ArgumentParser:
     token = command("token", _token, "print a token that lets USER connect", env_file=True)
     token.add_argument("user", metavar="USER")
     token.add_argument("--ttl", type=int, default=86400, help="seconds it is valid (default: %(default)s)")
+    for claim, what in (("join", "join"), ("publish", "publish to")):
+        text = f"a pattern of rooms that USER may {what}; may be repeated (default: as the settings say)"
+        token.add_argument(f"--{claim}", action="append", metavar="PATTERN", help=text)
+    ctl.add_arguments(command("ctl", ctl.run, "the workers of this host: status, drain, undrain, kick"))
     return parser
 
 
@@ -103,7 +107,7 @@ def _token(arguments: argparse.Namespace) -> int:
     secret = settings.load().jwt_secret
     if secret is None:
         raise BadSettings([f"{settings.variable('jwt_secret')} is not set: tokens are signed elsewhere"])
-    print(mint(secret.get_secret_value(), arguments.user, arguments.ttl))
+    print(mint(secret.get_secret_value(), arguments.user, arguments.ttl, arguments.join, arguments.publish))
     return 0
 
 

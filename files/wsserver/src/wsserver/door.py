@@ -175,7 +175,7 @@ class Door:
         self._sweep.connected(stream)
         metrics.EVENT_STREAMS.inc()
         log.info("connect", **_who(stream, session), events=True)
-        stream.start(session)
+        stream.start(session, request.headers.get("Origin"))
         session.carry_out(join)
 
     def _welcome(self, connection: Connection) -> bool:

@@ -22,7 +22,7 @@ _HEAD = (
     b"Content-Type: text/event-stream; charset=utf-8\r\n"
     b"Cache-Control: no-store\r\n"
     b"X-Accel-Buffering: no\r\n"
-    b"Connection: close\r\n\r\n"
+    b"Connection: close\r\n"
 )
 
 
@@ -97,10 +97,15 @@ class EventStream(asyncio.Protocol):
         self.close_code = 1006
         self.close_reason = ""
 
-    def start(self, session: Session) -> None:
+    def start(self, session: Session, origin: str | None) -> None:
+        """`origin`: of the page that asks, which was found to be allowed; it may then read the answer."""
         self.session = session
         self.transport.set_protocol(self)
-        self.transport.write(_HEAD)
+        headers = [_HEAD]
+        if origin is not None:
+            headers.append(b"Access-Control-Allow-Origin: %s\r\n" % origin.encode())
+            headers.append(b"Access-Control-Allow-Credentials: true\r\nVary: Origin\r\n")
+        self.transport.write(b"".join([*headers, b"\r\n"]))
 
     # asyncio.Protocol.
 

@@ -148,7 +148,7 @@ class Settings(BaseSettings):
         100, ge=1, le=10_000, description="rooms that one connection may be in, 1 to 10000"
     )
     max_connection_age_s: float = Field(
-        21600, ge=60, le=30 * 86400, description="seconds after which a client is asked to reconnect, 60 to 2592000"
+        21600, ge=10, le=30 * 86400, description="seconds after which a client is asked to reconnect, 10 to 2592000"
     )
     api_listen_address: IPvAnyAddress = Field(
         IPv4Address("127.0.0.1"),

@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: MIT
+"""Every limit of a real worker: reached, and just not reached."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jwt
+import pytest
+from support.worker import SECRET, Client, Worker
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
+
+Start = Callable[..., Worker]
+
+
+async def refused(connecting: Any) -> tuple[int, str]:
+    with pytest.raises(InvalidStatus) as info:
+        await connecting
+    return info.value.response.status_code, (info.value.response.body or b"").decode()
+
+
+async def limited(worker: Worker, limit: str) -> float:
+    return (await worker.metrics()).get(f'ws_limited_total{{limit="{limit}"}}', 0)
+
+
+async def test_connections_of_a_worker(start: Start) -> None:
+    worker = await start(WS_MAX_CONNECTIONS="3").ready()
+    clients = [await worker.client(f"user{n}") for n in range(3)]
+    status, body = await refused(worker.connect("one-more"))
+    assert status == 429
+    assert "as many connections as it may" in body
+    assert await limited(worker, "connections") == 1
+    await clients[0].connection.close()
+    await until_let_in(worker, "one-more")
+
+
+async def test_connections_of_a_user_over_all_workers(start: Start) -> None:
+    workers = [await start(WS_MAX_CONNECTIONS_PER_USER="4").ready() for _ in range(2)]
+    clients = [await workers[n % 2].client("alice") for n in range(4)]
+    for worker in workers:
+        status, body = await refused(worker.connect("alice"))
+        assert status == 429
+        assert "this user" in body
+        assert await limited(worker, "user_connections") == 1
+    await workers[0].client("bob")
+    await clients[1].connection.close()
+    await until_let_in(workers[0], "alice")
+
+
+async def test_connections_of_an_address_over_all_workers(start: Start) -> None:
+    workers = [await start(WS_MAX_CONNECTIONS_PER_IP="4").ready() for _ in range(2)]
+    clients = [await workers[n % 2].client(f"user{n}") for n in range(4)]
+    status, body = await refused(workers[1].connect("carol"))
+    assert status == 429
+    assert "this address" in body
+    assert await limited(workers[1], "ip_connections") == 1
+    elsewhere = {"X-Real-IP": "192.0.2.7", "Authorization": f"Bearer {token('carol')}"}
+    await workers[1].connect("carol", additional_headers=elsewhere)
+    await clients[0].connection.close()
+    await until_let_in(workers[1], "dave")
+
+
+async def until_let_in(worker: Worker, user: str) -> None:
+    async with asyncio.timeout(30):
+        while True:
+            with contextlib.suppress(InvalidStatus):
+                await worker.client(user)
+                return
+            await asyncio.sleep(0.05)
+
+
+async def test_rooms_of_a_connection(start: Start) -> None:
+    worker = await start(WS_MAX_ROOMS_PER_CONNECTION="3").ready()
+    client = await worker.client()
+    for n in range(3):
+        await client.join(f"r{n}")
+    await client.join("r0")  # again
+    await client.send(type="join", room="r3")
+    error = await client.event("error")
+    assert (error["code"], error["room"]) == ("too_many_rooms", "r3")
+    assert await limited(worker, "rooms") == 1
+    await client.send(type="leave", room="r0")
+    await client.event("left")
+    await client.join("r3")
+
+
+async def test_frames_of_a_connection_are_slowed_down_and_none_is_lost(start: Start) -> None:
+    worker = await start(WS_MESSAGES_PER_S="10").ready()
+    client = await worker.client()
+    for n in range(19):
+        await client.send(type="ping", t=n)
+    for n in range(19):
+        assert (await client.event("pong"))["t"] == n
+    assert await limited(worker, "connection_frames") == 0
+    begin = time.monotonic()
+    await send_pings(client, 40)
+    pongs: list[int] = []
+    while len(pongs) < 40:
+        event = await client.next()
+        if event["type"] == "pong":
+            pongs.append(event["t"])
+        else:
+            assert event["code"] == "rate_limited"
+            assert event["retry_after_ms"] > 0
+    assert pongs == list(range(40))
+    await send_pings(client, 1)  # what was too much is paid for first
+    while (await client.next())["type"] != "pong":
+        pass
+    assert time.monotonic() - begin > 1.5
+    assert await limited(worker, "connection_frames") >= 1
+    bystander = await worker.client("bob")
+    await send_pings(bystander, 1)
+    await bystander.event("pong")
+
+
+async def send_pings(client: Client, count: int) -> None:
+    for n in range(count):
+        await client.send(type="ping", t=n)
+
+
+async def test_bytes_of_a_connection(start: Start) -> None:
+    worker = await start(WS_BYTES_PER_S="10000").ready()
+    client = await worker.client()
+    await client.publish("x" * 19000, "1")
+    assert (await client.next())["type"] == "ack"
+    await client.publish("x" * 19000, "2")
+    kinds = [(await client.next())["type"] for _ in range(2)]
+    assert sorted(kinds) == ["ack", "error"]
+    assert await limited(worker, "connection_bytes") == 1
+
+
+async def test_size_of_a_message(start: Start) -> None:
+    worker = await start(WS_MAX_MESSAGE_BYTES="2048").ready()
+    client = await worker.client()
+    overhead = len('{"type": "publish", "room": "r", "data": "", "id": "1"}')
+    await client.publish("x" * (2048 - overhead), "1")
+    assert (await client.next())["type"] == "ack"
+    await client.publish("x" * (2049 - overhead), "2")
+    assert (await client.closed())[0] == 1009
+
+
+async def test_publishes_of_a_user_over_connections(start: Start) -> None:
+    worker = await start(WS_USER_MESSAGES_PER_S="10").ready()
+    clients = [await worker.client("alice") for _ in range(3)]
+    for n in range(20):
+        await clients[n % 3].publish(n, str(n))
+    answers = [await clients[n % 3].next() for n in range(20)]
+    assert {answer["type"] for answer in answers} == {"ack"}
+    for n in range(20, 40):
+        await clients[n % 3].publish(n, str(n))
+    answers = [await clients[n % 3].next() for n in range(20, 40)]
+    errors = [answer for answer in answers if answer["type"] == "error"]
+    assert errors
+    assert {(error["code"], error["retry_after_ms"]) for error in errors} == {("rate_limited", 1000)}
+    assert int(errors[0]["id"]) >= 20
+    assert await limited(worker, "user_messages") == len(errors)
+    bob = await worker.client("bob")
+    await bob.publish(0, "0")
+    await bob.acks(1)
+
+
+async def test_a_request_that_comes_too_slowly(start: Start) -> None:
+    worker = await start(WS_HANDSHAKE_S="1").ready()
+    reader, writer = await asyncio.open_connection("127.0.0.1", worker.port)
+    writer.write(b"GET /ws HTTP/1.1\r\nHost: x\r\n")
+    assert (await asyncio.wait_for(reader.read(), 20)).startswith(b"HTTP/1.1 408 ")
+    writer.close()
+    assert await limited(worker, "handshake") == 1
+
+
+# Tokens.
+
+
+def token(user: str, ttl_s: float = 600, **claims: Any) -> str:
+    return jwt.encode({"sub": user, "exp": time.time() + ttl_s, **claims}, SECRET, "HS256")
+
+
+async def client_with(worker: Worker, some_token: str) -> Client:
+    headers = {"Authorization": f"Bearer {some_token}"}
+    client = Client(await connect(f"ws://127.0.0.1:{worker.port}/ws", additional_headers=headers, proxy=None))
+    await client.event("welcome")
+    return client
+
+
+async def test_rooms_that_a_token_opens(start: Start) -> None:
+    worker = await start(WS_DEFAULT_JOIN="lobby,user:{sub}:*", WS_DEFAULT_PUBLISH="").ready()
+    claimed = await client_with(worker, token("alice", join=["team:*"], publish=["team:a"]))
+    await claimed.join("team:a")
+    await claimed.publish(1, "1", room="team:a")
+    assert await claimed.messages(1) == [1]
+    for command in (
+        {"type": "join", "room": "lobby"},
+        {"type": "presence", "room": "lobby"},
+        {"type": "history", "room": "lobby"},
+        {"type": "publish", "room": "team:b", "data": 1, "id": "2"},
+    ):
+        await claimed.send(**command)
+        while (event := await claimed.next())["type"] == "ack":
+            pass
+        assert (event["type"], event["code"]) == ("error", "forbidden"), command
+        assert event.get("room", event.get("id")) in ("lobby", "2")
+    default = await client_with(worker, token("bob"))
+    await default.join("lobby")
+    await default.join("user:bob:inbox")
+    await default.send(type="join", room="user:alice:inbox")
+    assert (await default.event("error"))["code"] == "forbidden"
+    await default.publish(1, "1", room="lobby")
+    assert (await default.event("error"))["code"] == "forbidden"
+
+
+async def test_a_token_that_ends_during_the_connection(start: Start) -> None:
+    worker = await start(WS_HEARTBEAT_S="1").ready()
+    client = await client_with(worker, token("alice", 4))
+    expiring = await client.event("expiring")
+    assert expiring["expires"] == pytest.approx(time.time() + 4, abs=30)
+    assert await client.closed() == (1008, "token expired")
+
+
+async def test_a_fresh_token_keeps_the_connection(start: Start) -> None:
+    worker = await start(WS_HEARTBEAT_S="1").ready()
+    client = await client_with(worker, token("alice", 6, join=["a", "b"]))
+    await client.join("a")
+    await client.join("b")
+    await client.event("expiring")
+    await client.send(type="auth", token=token("bob"))
+    assert (await client.event("error"))["code"] == "not_authenticated"
+    await client.send(type="auth", token=token("alice", 600, join=["a"]))
+    assert (await client.event("auth"))["expires"] > time.time() + 500
+    # What the new token does not open is left.
+    left = await client.event("error")
+    assert (left["code"], left["room"]) == ("forbidden", "b")
+    await asyncio.sleep(8)
+    await client.send(type="ping")
+    await client.event("pong")
+    assert token("alice")[:20] not in worker.output()
+
+
+async def test_an_old_connection_is_asked_to_reconnect(start: Start) -> None:
+    worker = await start(WS_HEARTBEAT_S="1", WS_MAX_CONNECTION_AGE_S="10").ready()
+    client = await worker.client()
+    begin = time.monotonic()
+    hint = await asyncio.wait_for(client.connection.recv(), 90)
+    assert '"reconnect"' in str(hint)
+    assert time.monotonic() - begin > 8
+    assert (await client.closed())[0] == 1001
