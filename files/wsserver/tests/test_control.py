@@ -237,6 +237,18 @@ async def test_a_drain_can_be_called_off(worker: Worker, dial: Dial) -> None:
     assert len(worker.users) == 5
 
 
+async def test_a_stop_is_not_called_off(worker: Worker, dial: Dial) -> None:
+    stopping = asyncio.create_task(worker.drainage.stop())
+    operator = await dial()
+    status = (await operator.ask({"cmd": "status"}))["result"]
+    assert (status["state"], status["drained_by"]) == ("draining", ["stop"])
+    for by, force in (("stop", False), ("ops", True)):
+        code, message = await operator.error({"cmd": "undrain", "by": by, "force": force})
+        assert (code, message) == ("not_yours", "the worker is stopping")
+    worker.leave.set()
+    await asyncio.wait_for(stopping, 20)
+
+
 async def test_a_drain_that_fails_is_told_and_ends() -> None:
     async def send_away(window_s: float | None) -> None:
         raise ZeroDivisionError

@@ -11,10 +11,7 @@ from wsserver.telemetry.logs import log
 
 
 class NotYours(Exception):
-    """Others want the worker empty, and the one who would undo that does not."""
-
-    def __init__(self, by: list[str]) -> None:
-        super().__init__(f"drained by {', '.join(by)}: undrain in that name, or by force")
+    """The drain is not for the one to undo who would; the text says whose it is."""
 
 
 class Drainage:
@@ -28,6 +25,7 @@ class Drainage:
         self._send_away = send_away
         self._by: dict[str, None] = {}
         self._task: asyncio.Task[None] | None = None
+        self._stopping = False
 
     @property
     def by(self) -> list[str]:
@@ -50,6 +48,11 @@ class Drainage:
             self._task = asyncio.get_running_loop().create_task(self._run(window_s))
         return self._task
 
+    async def stop(self) -> None:
+        """Drain for good: the process ends after it."""
+        self._stopping = True
+        await self.drain("stop")
+
     async def _run(self, window_s: float | None) -> None:
         try:
             await self._send_away(window_s)
@@ -59,8 +62,10 @@ class Drainage:
 
     def undrain(self, by: str, force: bool = False) -> None:
         """`force`: also in the name of all others. Raises NotYours."""
+        if self._stopping:
+            raise NotYours("the worker is stopping")
         if self._by and by not in self._by and not force:
-            raise NotYours(self.by)
+            raise NotYours(f"drained by {', '.join(self._by)}: undrain in that name, or by force")
         if force:
             self._by.clear()
         self._by.pop(by, None)

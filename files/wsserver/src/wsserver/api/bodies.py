@@ -12,6 +12,7 @@ from aiohttp import web
 from msgspec import Meta, Raw, Struct
 
 from wsserver.api.problem import Problem, bad_request
+from wsserver.auth import patterns
 from wsserver.messages import PAGE_MAX, Position, PublishId, Room
 
 BATCH_MAX = 1000
@@ -22,7 +23,6 @@ _CLOSE_REASON_BYTES = 123
 _TRACEPARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 Limit = Annotated[int, Meta(ge=1, le=PAGE_MAX)]
-Patterns = Annotated[list[str], Meta(max_length=100)]
 
 _T = TypeVar("_T")
 
@@ -59,8 +59,8 @@ class TicketBody(_Request):
     """`expires_s`: seconds that the connection may last."""
 
     user: str
-    join: Patterns | None = None
-    publish: Patterns | None = None
+    join: list[str] | None = None
+    publish: list[str] | None = None
     expires_s: Annotated[int, Meta(ge=1, le=30 * 86400)] | None = None
 
 
@@ -129,9 +129,12 @@ def check_user(name: str, where: str) -> str:
     return name
 
 
-def check_patterns(patterns: list[str] | None, where: str) -> tuple[str, ...] | None:
-    """Patterns are written as rooms are. Raises Problem."""
-    return None if patterns is None else tuple(check_room(pattern, f"{where}: {pattern!r}") for pattern in patterns)
+def check_patterns(given: list[str] | None, where: str) -> tuple[str, ...] | None:
+    """The rule for a token's claims. Raises Problem."""
+    try:
+        return None if given is None else patterns.checked(where, given)
+    except ValueError as exc:
+        raise bad_request(str(exc)) from None
 
 
 def check_close(body: DisconnectBody) -> DisconnectBody:

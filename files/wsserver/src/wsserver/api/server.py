@@ -18,6 +18,7 @@ from wsserver.api import Operations, bodies
 from wsserver.api.bodies import DisconnectBody, HistoryQuery, PresenceQuery, TicketBody
 from wsserver.api.problem import Problem, answer, bad_request, from_broker, too_large
 from wsserver.api.publishing import Publishing
+from wsserver.auth import TICKET_TTL_S
 from wsserver.broker import BrokerError
 from wsserver.messages import HistoryMessage, Message, PresenceMember
 from wsserver.orders import Disconnect
@@ -33,7 +34,6 @@ _IDLE_S = 60
 _LINGER_S = 2
 # A publish is decided within as much (or its outcome is unknown).
 _FINISH_S = 8
-_TICKET_LIFE_S = 30
 _STATUS_ROUTE = "/v1/stats"
 
 _ROUTE = web.RequestKey("route", str)
@@ -190,7 +190,7 @@ class Api:
         join = bodies.check_patterns(wanted.join, "join")
         publish = bodies.check_patterns(wanted.publish, "publish")
         ticket = await self._operations.issue_ticket(user, join, publish, wanted.expires_s)
-        return answer({"ticket": ticket, "expires_in_s": _TICKET_LIFE_S})
+        return answer({"ticket": ticket, "expires_in_s": TICKET_TTL_S})
 
     async def _stats(self, _request: web.Request) -> web.Response:
         return answer(self._operations.status())
