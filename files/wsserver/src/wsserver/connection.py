@@ -37,7 +37,18 @@ class Owner(Protocol):
 
 
 class Connection(asyncio.BufferedProtocol):
-    __slots__ = ("_asked", "_owner", "heard", "holding", "opened_at", "remote", "retire_at", "session", "transport", "wire")
+    __slots__ = (
+        "_asked",
+        "_owner",
+        "heard",
+        "holding",
+        "opened_at",
+        "remote",
+        "retire_at",
+        "session",
+        "transport",
+        "wire",
+    )
 
     # One for all: what a read brought is taken out before the next read of any connection.
     _buffer = memoryview(bytearray(_READ_SIZE))

@@ -35,8 +35,6 @@ _SWEEP_INTERVAL_S = 1.0
 _HEADS_INTERVAL_S = 5.0
 # The kernel lowers this to net.core.somaxconn; asyncio's own default of 100 would make that setting useless.
 _BACKLOG = 65535
-# Who drains a worker that systemd stops.
-_STOP = "stop"
 
 
 class Server:
@@ -145,7 +143,7 @@ class Server:
             await stop.wait()
             ready.cancel()
             systemd.notify("STOPPING=1\nSTATUS=draining")
-            await self._drainage.drain(_STOP)
+            await self._drainage.stop()
             for door in doors:
                 await door.stop()
             for task in background:

@@ -8,7 +8,7 @@ from collections.abc import Generator, Sequence
 
 from websockets.frames import CloseCode, Frame, Opcode
 from websockets.http11 import Request
-from websockets.protocol import CONNECTING, OPEN, SEND_EOF, Protocol
+from websockets.protocol import CONNECTING, SEND_EOF, Protocol
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 

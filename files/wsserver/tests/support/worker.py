@@ -134,10 +134,10 @@ class Worker:
         assert (await client.event("welcome"))["user"] == user
         return client
 
-    async def connect(self, user: str = "alice", **options: Any) -> ClientConnection:
+    async def connect(self, user: str = "alice", path: str = "/ws", **options: Any) -> ClientConnection:
         headers = {"Authorization": f"Bearer {mint(SECRET, user, 600)}"}
         options = {"additional_headers": headers, "ping_interval": None, "open_timeout": 20, **options}
-        return await connect(f"ws://127.0.0.1:{self.port}/ws", proxy=None, **options)
+        return await connect(f"ws://127.0.0.1:{self.port}{path}", proxy=None, **options)
 
 
 class Client:

@@ -133,11 +133,9 @@ class Api:
             raise Problem(HTTPStatus.UNAUTHORIZED, "unauthorized", "send Authorization: Bearer KEY", headers)
 
     def _check_ready(self) -> None:
-        match self._operations.state:
-            case "draining" | "drained":
-                raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, "draining", "this worker is going away: ask another")
-            case "starting" | "broker_unavailable":
-                raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", "the broker is unavailable")
+        # A worker that drains sends its clients away; what a backend asks, it can do until it is gone.
+        if self._operations.state in ("starting", "broker_unavailable"):
+            raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", "the broker is unavailable")
 
     async def _body(self, request: web.Request, limit: int = _BODY_BYTES) -> bytes:
         if request.headers.get(hdrs.CONTENT_ENCODING, "identity") != "identity":

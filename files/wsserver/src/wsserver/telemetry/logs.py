@@ -9,8 +9,13 @@ from typing import Any
 
 import msgspec
 import structlog
+from structlog.tracebacks import ExceptionDictTransformer
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger("wsserver")
+
+
+# Without local variables: they may hold tokens.
+_EXCEPTIONS = structlog.processors.ExceptionRenderer(ExceptionDictTransformer(show_locals=False))
 
 
 def _to_json(event: Any, **_: Any) -> str:
@@ -31,7 +36,7 @@ def set_up(level: str, **always: str) -> None:
     structlog.configure(
         processors=[
             *shared,
-            structlog.processors.dict_tracebacks,
+            _EXCEPTIONS,
             structlog.processors.JSONRenderer(serializer=_to_json),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
@@ -44,7 +49,7 @@ def set_up(level: str, **always: str) -> None:
             foreign_pre_chain=shared,
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.processors.dict_tracebacks,
+                _EXCEPTIONS,
                 structlog.processors.JSONRenderer(serializer=_to_json),
             ],
         )

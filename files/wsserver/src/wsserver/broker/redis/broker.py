@@ -28,6 +28,7 @@ from wsserver.broker.redis.connection import RedisAddress, reading, script
 from wsserver.broker.redis.envelope import decode, publisher_fields
 from wsserver.broker.redis.keys import ORDERS_CHANNEL, RoomKeys, archive_stream, shard_of
 from wsserver.messages import Message, Position
+from wsserver.telemetry import metrics
 from wsserver.telemetry.logs import log
 
 _DEDUPE_TTL_S = 300
@@ -245,9 +246,11 @@ class RedisBroker:
             if not self._queue:
                 self._queued.clear()
             commands = [("EVALSHA", self._publish_sha, *arguments) for arguments, _future in batch]
+            sent = time.monotonic()
             try:
                 await connection.send_packed_command(connection.pack_commands(commands))
                 replies = [await _reply(connection) for _publish in batch]
+                metrics.BROKER_PUBLISH.observe(time.monotonic() - sent)
             except BaseException:
                 unknown = OutcomeUnknown("the broker's answer was lost; repeat the publish with the same id")
                 for _arguments, future in batch:
