@@ -344,6 +344,12 @@ def test_a_fresh_token_takes_the_old_ones_place() -> None:
         assert (info.value.status, info.value.outcome) == (401, outcome)
 
 
+@pytest.mark.filterwarnings("ignore:The HMAC key")
+def test_the_secret_verifies_one_algorithm() -> None:
+    for algorithm in ("HS384", "HS512"):
+        assert "algorithm" in str(refused(bearer(jwt.encode(good_claims(), SECRET, algorithm))))
+
+
 def test_nobody_signs_with_what_everybody_knows() -> None:
     """An empty or short key is never the secret."""
     for secret in (b"", b"\0", SECRET[:-1].encode(), f"{SECRET} ".encode()):

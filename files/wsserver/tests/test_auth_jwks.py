@@ -254,6 +254,20 @@ async def test_a_broken_file_is_logged_once_and_its_mending_too(jwks_file: Path)
     assert lines[1]["kids"] == ["k"]
 
 
+async def test_a_file_that_was_away_and_is_as_before_is_logged_as_mended(jwks_file: Path) -> None:
+    keys, elsewhere = Keys(FileSource(jwks_file, interval_s=0.01)), jwks_file.with_suffix(".away")
+    put(jwks_file, document(jwk(RSA)))
+    with structlog.testing.capture_logs() as lines:
+        running = asyncio.create_task(keys.run())
+        await until(lambda: len(lines) == 1)
+        os.rename(jwks_file, elsewhere)
+        await until(lambda: len(lines) == 2)
+        os.rename(elsewhere, jwks_file)
+        await until(lambda: len(lines) == 3)
+        running.cancel()
+    assert [line["event"] for line in lines] == ["keys_loaded", "keys_unavailable", "keys_loaded"]
+
+
 # A URL.
 
 
@@ -381,10 +395,15 @@ async def test_what_a_url_may_answer_leaves_the_keys_in_force(server: KeyServer)
         raise ConnectionResetError
 
     real = document(jwk(RSA_NEXT, "next"))
+
+    async def redirect() -> web.StreamResponse:
+        server.answer = server.body(real)
+        return web.Response(status=302, headers={"Location": server.url})
+
     for answer in (
         server.body(real, 500),
         server.body(real, 404),
-        server.body(b"", 302, Location=server.url),
+        redirect,
         server.body(b"<html>"),
         server.body(b"{}"),
         server.serve(),
@@ -408,7 +427,8 @@ async def test_a_silent_url_is_given_up(server: KeyServer, monkeypatch: pytest.M
         raise AssertionError
 
     server.answer = silent
-    assert await verify(tokens(server.url), sign(RSA, "RS256")) == "no_keys"
+    async with asyncio.timeout(20):
+        assert await verify(tokens(server.url), sign(RSA, "RS256")) == "no_keys"
 
 
 async def test_a_server_starts_without_its_keys_and_takes_them_when_they_come(server: KeyServer) -> None:
