@@ -8,7 +8,7 @@ import random
 from wsserver.messages import Error
 
 _RETRY_S = 0.3
-_PASSING = frozenset({"unavailable", "outcome_unknown", "broker_full"})
+_PASSING = frozenset({"unavailable", "outcome_unknown", "broker_full", "not_archived"})
 
 
 class Closed(Exception):
