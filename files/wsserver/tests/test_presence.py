@@ -250,20 +250,35 @@ async def test_a_reaper_that_was_held_up_does_nothing(redis: RedisServer, worker
     assert await reaper.store.reap([own], [other], 3600) == [1]
 
 
+async def test_one_that_renewed_in_the_last_moment_is_not_reaped(worker: Start) -> None:
+    living, reaper = worker(), worker()
+    living.entered("r", "alice")
+    await living.told()
+    await reaper.told()
+    shard = living.store.shard_of("r")
+    own, other = reaper._tally._shares[shard].lease, living._tally._shares[shard].worker
+    assert await reaper.store.reap([own], [other], 3600) == [0]
+    assert await reaper.members("r") == {"alice": 1}
+
+
 async def test_redis_that_stood_still_makes_nobody_leave(redis: RedisServer, worker: Start, told: Told) -> None:
-    workers = [worker() for _ in range(3)]
-    for n, place in enumerate(workers):
+    quick, *others = [worker() for _ in range(3)]
+    for n, place in enumerate((quick, *others)):
         place.entered("r", f"u{n}")
         await place.told()
     await asyncio.sleep(LEASE_S * 1.5)  # all of them may reap
     redis.signal(signal.SIGSTOP)
-    workers[0].entered("r", "new")
-    workers[0].left("r", "u0")
+    await others[1].pause()
+    quick.entered("r", "new")
+    quick.left("r", "u0")
     await asyncio.sleep(LEASE_S * 2.5)
     redis.signal(signal.SIGCONT)
-    await workers[1].until_members("r", {"new": 1, "u1": 1, "u2": 1})
+    await quick.until_members("r", {"new": 1, "u1": 1, "u2": 1})
+    await quick.told()  # it is back, and finds that the lease of one who needs longer ran out
+    await asyncio.sleep(LEASE_S / 4)
+    others[1].start()
     await asyncio.sleep(LEASE_S * 2)
-    assert await workers[1].members("r") == {"new": 1, "u1": 1, "u2": 1}
+    assert await quick.members("r") == {"new": 1, "u1": 1, "u2": 1}
     assert sorted(told.read()[3:]) == [("r", "new", True), ("r", "u0", False)]
 
 
