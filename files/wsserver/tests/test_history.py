@@ -3,21 +3,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
 from uuid import uuid4
 
 import asyncpg
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.archive import migrated, publishing
+from support.archive import migrated, publishing, running
 from support.postgres import Postgres as Cluster
 from support.redis_server import RedisServer
+from support.wait import until
 
 from wsserver.broker import BrokerUnavailable
 from wsserver.broker.memory import MemoryBroker
 from wsserver.broker.redis.broker import RedisBroker
-from wsserver.broker.redis.connection import RedisAddress
 from wsserver.broker.redis.keys import RoomKeys
 from wsserver.history import History
 from wsserver.messages import Message, Position
@@ -34,6 +35,12 @@ def cluster() -> Iterator[Cluster]:
 @pytest.fixture
 async def dsn(cluster: Cluster) -> str:
     return await migrated(cluster)
+
+
+@pytest.fixture
+async def broker(redis: RedisServer) -> AsyncIterator[RedisBroker]:
+    async with publishing(redis) as broker:
+        yield broker
 
 
 def message(room: str, position: Position) -> Message:
@@ -93,6 +100,7 @@ _LIVES = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 2)), min_size=0, m
 @given(lives=_LIVES, cut=st.integers(0, 40), moved=st.integers(0, 40), limit=st.integers(1, 6), expired=st.booleans())
 async def test_pages_show_all_of_it_in_both_directions(
     redis: RedisServer,
+    broker: RedisBroker,
     dsn: str,
     lives: list[tuple[int, int]],
     cut: int,
@@ -116,7 +124,7 @@ async def test_pages_show_all_of_it_in_both_directions(
     await write_archive(connection, archived)
     await connection.close()
 
-    broker, postgres = RedisBroker(RedisAddress(redis.url), 1000, 3600), Postgres(dsn)
+    postgres = Postgres(dsn)
     history = History(broker, postgres)
     assert await backwards(history, room, None, limit) == every
     assert await forwards(history, room, Position(0, 0), limit) == every
@@ -128,19 +136,19 @@ async def test_pages_show_all_of_it_in_both_directions(
             more = n + 1 + page_limit < len(every)
             assert await history.page(room, None, each.position, page_limit) == (page, more)
     await postgres.close()
-    await broker._redis.aclose()
 
 
 @pytest.mark.parametrize("length", [0, 1, 5, 6, 10, 11])
 async def test_without_postgres_the_log_is_all(length: int) -> None:
     broker = MemoryBroker(log_length=10)
-    landed = [(await broker.publish("r", "u", str(n), b"1")).position for n in range(length)]
-    history = History(broker, None)
-    kept = landed[-10:]
-    assert [each.position for each in await backwards(history, "r", None, 5)] == kept
-    assert [each.position for each in await forwards(history, "r", Position(0, 0), 5)] == kept
-    if landed:
-        assert await history.page("r", None, landed[-1], 5) == ([], False)
+    async with running(broker):
+        landed = [(await broker.publish("r", "u", str(n), b"1")).position for n in range(length)]
+        history = History(broker, None)
+        kept = landed[-10:]
+        assert [each.position for each in await backwards(history, "r", None, 5)] == kept
+        assert [each.position for each in await forwards(history, "r", Position(0, 0), 5)] == kept
+        if landed:
+            assert await history.page("r", None, landed[-1], 5) == ([], False)
 
 
 async def test_while_postgres_is_away_the_log_answers_what_it_can(
@@ -202,3 +210,10 @@ async def test_a_log_that_is_trimmed_meanwhile_leaves_no_hole(redis: RedisServer
         assert await History(broker, postgres).page("r", None, every[5].position, 10) == (every[6:16], True)
         await postgres.close()
     await connection.close()
+
+
+async def test_while_redis_is_away_there_is_no_page(redis: RedisServer, broker: RedisBroker) -> None:
+    redis.kill()
+    await until(lambda: not broker.available)
+    with pytest.raises(BrokerUnavailable):
+        await asyncio.wait_for(History(broker, None).page("r", None, None, 10), 0.5)

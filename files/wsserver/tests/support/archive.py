@@ -13,6 +13,7 @@ from support.postgres import Postgres as Cluster
 from support.redis_server import RedisServer
 from support.wait import until
 from wsserver.archive import Archive
+from wsserver.broker import Broker
 from wsserver.broker.redis.archive_stream import ArchiveStream
 from wsserver.broker.redis.broker import RedisBroker
 from wsserver.broker.redis.connection import RedisAddress
@@ -44,15 +45,21 @@ async def migrated(cluster: Cluster) -> str:
 
 
 @asynccontextmanager
-async def publishing(redis: RedisServer, log_length: int = 1000) -> AsyncIterator[RedisBroker]:
-    broker = RedisBroker(RedisAddress(redis.url), log_length, 3600, archive=True)
-    running = asyncio.create_task(broker.run(_Nobody(), lambda _order: None))
+async def running(broker: Broker) -> AsyncIterator[None]:
+    task = asyncio.create_task(broker.run(_Nobody(), lambda _order: None))
     try:
         await until(lambda: broker.available)
-        yield broker
+        yield
     finally:
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+@asynccontextmanager
+async def publishing(redis: RedisServer, log_length: int = 1000) -> AsyncIterator[RedisBroker]:
+    broker = RedisBroker(RedisAddress(redis.url), log_length, 3600, archive=True)
+    async with running(broker):
+        yield broker
 
 
 class Archiving:
