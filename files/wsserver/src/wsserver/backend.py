@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any
@@ -50,8 +51,7 @@ class Backend:
 
     async def stop(self) -> None:
         """After all of that was cancelled."""
-        await self.presence.stop()
-        await self.quotas.stop()
+        await asyncio.gather(self.presence.stop(), self.quotas.stop())
 
 
 def in_redis(settings: Settings) -> Backend:

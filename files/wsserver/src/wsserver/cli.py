@@ -107,7 +107,10 @@ def _token(arguments: argparse.Namespace) -> int:
     secret = settings.load().jwt_secret
     if secret is None:
         raise BadSettings([f"{settings.variable('jwt_secret')} is not set: tokens are signed elsewhere"])
-    print(mint(secret.get_secret_value(), arguments.user, arguments.ttl, arguments.join, arguments.publish))
+    try:
+        print(mint(secret.get_secret_value(), arguments.user, arguments.ttl, arguments.join, arguments.publish))
+    except ValueError as exc:
+        return _fail(2, str(exc))
     return 0
 
 

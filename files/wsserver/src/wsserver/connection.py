@@ -20,6 +20,7 @@ from wsserver.wire import Wire
 
 # What one read takes from one client, so that a flood of it is followed by everybody else's turn.
 _READ_SIZE = 16384
+_LINGER_S = 1.0
 _REQUEST_TIMEOUT = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
@@ -193,9 +194,9 @@ class Connection(asyncio.BufferedProtocol):
                 # A server ends the TCP connection itself; close() sends what is buffered first.
                 self.transport.close()
             else:
-                # The client broke the protocol and may still be sending: closing with its data unread
-                # would reset the connection, and the answer that says why would be lost.
-                self.transport.write_eof()
+                # The client broke the protocol and may still be sending: closing now, or only half of it through
+                # an edge, would reset the connection, and the answer that says why would be lost.
+                asyncio.get_running_loop().call_later(_LINGER_S, self.transport.close)
 
     def _closing(self) -> None:
         if self.session is not None and self.session.open:

@@ -124,11 +124,11 @@ class Door:
     # Clients.
 
     def _let_in(self, connection: Connection, request: Request, admit: _Admit) -> None:
-        self._services.spawn(self._safely(connection, admit(connection, request)))
+        self._services.spawn(self._safely(connection, request, admit))
 
-    async def _safely(self, connection: Connection, admission: Coroutine[Any, Any, None]) -> None:
+    async def _safely(self, connection: Connection, request: Request, admit: _Admit) -> None:
         try:
-            await admission
+            await admit(connection, request)
         except Exception:
             # A fault of this program must not leave the client waiting.
             log.exception("admission_failed")

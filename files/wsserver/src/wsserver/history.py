@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from wsserver.broker import Broker, BrokerUnavailable
+from wsserver.broker import Broker
 from wsserver.messages import Message, Position
 from wsserver.postgres import Postgres, PostgresUnavailable
 
@@ -41,8 +41,6 @@ class History:
         since: the first ones after it; else the last ones before `before`, or of all. A page may be shorter than
         `limit` though others follow, while Postgres is away. Raises BrokerUnavailable.
         """
-        if not self._broker.available:
-            raise BrokerUnavailable("the broker is unavailable")
         if since is not None:
             return await self._since(room, since, limit)
         return await self._before(room, before, limit)

@@ -153,18 +153,18 @@ class Session:
                     text = f"one connection may be in {self._services.limits.rooms} rooms: leave one first"
                     self.refuse(Error("too_many_rooms", text, room=room))
                 elif self._allowed(room):
-                    self._take_time(self._join(command), room)
+                    self._take_time(partial(self._join, command), room)
             case Leave(room):
                 self._leave(room)
                 self.send(Left(room))
             case Presence(room, after, limit):
                 if self._allowed(room):
-                    self._take_time(self._presence(room, after, limit), room)
+                    self._take_time(partial(self._presence, room, after, limit), room)
             case History(room):
                 if self._allowed(room):
-                    self._take_time(self._history(command), room)
+                    self._take_time(partial(self._history, command), room)
             case Authenticate(token):
-                self._take_time(self._authenticate(token))
+                self._take_time(partial(self._authenticate, token))
 
     def _allowed(self, room: str) -> bool:
         if self.identity.may_join(room):
@@ -172,14 +172,14 @@ class Session:
         self.refuse(Error("forbidden", "the token does not let you join this room", room=room))
         return False
 
-    def _take_time(self, work: Coroutine[Any, Any, None], room: str | None = None) -> None:
+    def _take_time(self, work: Callable[[], Coroutine[Any, Any, None]], room: str | None = None) -> None:
         self._busy = asyncio.get_running_loop().create_task(self._in_turn(work, room))
         self._hold()
 
-    async def _in_turn(self, work: Coroutine[Any, Any, None], room: str | None) -> None:
+    async def _in_turn(self, work: Callable[[], Coroutine[Any, Any, None]], room: str | None) -> None:
         """Carry out a command that has to wait for something, and then those that came meanwhile."""
         try:
-            await work
+            await work()
         except BrokerError as exc:
             self.refuse(Error(exc.code, str(exc), room=room))
         except Refused as exc:

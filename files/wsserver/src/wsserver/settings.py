@@ -142,7 +142,7 @@ class Settings(BaseSettings):
         50, ge=1, le=1_000_000, description="connections of one user over all workers, 1 to 1000000"
     )
     max_connections_per_ip: int = Field(
-        500, ge=1, le=1_000_000, description="connections of one address over all workers, 1 to 1000000"
+        500, ge=1, le=1_000_000, description="connections of one address (IPv6: one /64) over all workers, 1 to 1000000"
     )
     max_rooms_per_connection: int = Field(
         100, ge=1, le=10_000, description="rooms that one connection may be in, 1 to 10000"

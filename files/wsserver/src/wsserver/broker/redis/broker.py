@@ -42,7 +42,7 @@ _SUBSCRIBE_BATCH = 500
 
 
 class _MemberEvent(msgspec.Struct):
-    """A user's first connection joined a room (1), or the last one left it (0). See scripts/presence_update.lua."""
+    """A user's first connection joined a room (1), or the last one left it (0). See scripts/presence.lua."""
 
     member: str
     joined: int

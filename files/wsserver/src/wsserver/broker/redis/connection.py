@@ -36,6 +36,7 @@ class _Cancellable(AbstractConnection):
         cancelled_before = task.cancelling()
         await super().send_packed_command(*arguments, **options)
         if task.cancelling() > cancelled_before:
+            await self.disconnect(nowait=True)  # else its answer would be taken for that of the next command
             raise asyncio.CancelledError
 
 
