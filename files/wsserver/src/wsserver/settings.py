@@ -129,7 +129,7 @@ class Settings(BaseSettings):
     )
     handshake_s: float = Field(10, ge=1, le=60, description="seconds for a client's request, 1 to 60")
     messages_per_s: float = Field(
-        50, ge=1, le=100_000, description="frames a second from one connection, 1 to 100000; twice as many at once"
+        100, ge=1, le=100_000, description="frames a second from one connection, 1 to 100000; twice as many at once"
     )
     bytes_per_s: int = Field(
         262144, ge=1024, le=2**30, description="bytes a second from one connection, 1024 to 1073741824; twice at once"
