@@ -108,7 +108,7 @@ class ControlSocket:
         for conversation in self._idle:
             conversation.cancel()
         if self._busy:
-            _, late = await asyncio.wait(self._busy, timeout=_FINISH_S)
+            _done, late = await asyncio.wait(self._busy, timeout=_FINISH_S)
             for conversation in late:
                 conversation.cancel()
         with contextlib.suppress(FileNotFoundError):

@@ -154,7 +154,7 @@ class _Share:
         keys = [self.untold.pop() for _key in range(min(CHUNK, len(self.untold)))]
         taken, self.claims = self.claims[:CHUNK], self.claims[CHUNK:]
         changes = {key: self.counts.get(key, 0) for key in keys}
-        return Update(self.lease, changes, [claim for claim, _ in taken]), [future for _, future in taken]
+        return Update(self.lease, changes, [claim for claim, _future in taken]), [future for _claim, future in taken]
 
     def updated(self, update: Update, futures: list[asyncio.Future[int]], outcome: Updated) -> None:
         self.stamp = outcome.stamp
@@ -284,7 +284,7 @@ class Tally:
         shares = [share for share in self._shares if share.waiting]
         taken = [share.take() for share in shares]
         try:
-            outcomes = await self._store.update([update for update, _ in taken])
+            outcomes = await self._store.update([update for update, _futures in taken])
         except BaseException:
             for share, (update, futures) in zip(shares, taken, strict=True):
                 share.unsure(update)

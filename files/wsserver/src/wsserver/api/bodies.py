@@ -105,7 +105,7 @@ def query(request: web.Request, kind: type[_T]) -> _T:
 
 def _invalid(exc: msgspec.ValidationError, kind: type[Any], at: str) -> Problem:
     """msgspec's text, with the field first: its paths look like `$.messages[...]`."""
-    what, _, path = str(exc).partition(" - at `$")
+    what, _at, path = str(exc).partition(" - at `$")
     if what.startswith("Object contains unknown field"):
         what += f"; known are {', '.join(field.encode_name for field in msgspec.structs.fields(kind))}"
     where = (at + path.removesuffix("`")).removeprefix(".")

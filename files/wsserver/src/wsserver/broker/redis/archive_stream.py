@@ -31,7 +31,7 @@ _LEASE_MS = 10_000
 _ASK_AT_ONCE = 4
 _RELEASE_TIMEOUT_S = 1.0
 # These scripts free memory, so they must work when there is none left.
-_FREES_MEMORY = "#!lua flags=allow-oom\n"
+_FREES_MEMORY = "allow-oom"
 
 
 class Entry(NamedTuple):
@@ -58,9 +58,9 @@ class ArchiveStream:
         self._worker = secrets.token_hex(8)
         self._held: dict[int, int] = {}  # shard -> entries when it was last asked
         self._others = random.sample(range(SHARDS), SHARDS)
-        self._read = self._redis.register_script(_FREES_MEMORY + script("archive_head.lua"))
-        self._moved = self._redis.register_script(_FREES_MEMORY + script("archived_position.lua", "archived.lua"))
-        self._release = self._redis.register_script(_FREES_MEMORY + script("archive_release.lua"))
+        self._read = self._redis.register_script(script("archive_head.lua", flags=_FREES_MEMORY))
+        self._moved = self._redis.register_script(script("archived_position.lua", "archived.lua", flags=_FREES_MEMORY))
+        self._release = self._redis.register_script(script("archive_release.lua", flags=_FREES_MEMORY))
 
     async def heads(self, most_entries: int, most_bytes: int) -> dict[int, Head]:
         """The heads of the shards that this worker holds, together of about that size at most.
@@ -135,5 +135,5 @@ def _newest(messages: Iterable[Message | None]) -> dict[str, Position]:
 
 
 def _next_id(id: str) -> str:
-    ms, _, number = id.partition("-")
+    ms, _dash, number = id.partition("-")
     return f"{ms}-{int(number) + 1}"

@@ -73,7 +73,8 @@ async def reading() -> AsyncIterator[None]:
         raise BrokerUnavailable("the broker is unavailable") from exc
 
 
-def script(*names: str) -> str:
-    """The text of these files in `scripts/`, one after the other."""
+def script(*names: str, flags: str | None = None) -> str:
+    """The text of these files in `scripts/`, one after the other, under a line with Redis's `flags` for a script."""
     folder = resources.files("wsserver.broker.redis") / "scripts"
-    return "".join((folder / name).read_text() for name in names)
+    head = f"#!lua flags={flags}\n" if flags else ""
+    return head + "".join((folder / name).read_text() for name in names)

@@ -20,7 +20,7 @@ class RedisPresence(RedisTally):
     def __init__(self, address: RedisAddress, lease_s: float = LEASE_S) -> None:
         super().__init__(address, lease_s)
         self._reads = address.client(connections=4)
-        self._page = self._reads.register_script(script("presence_page.lua"))
+        self._page = self._reads.register_script(script("presence_page.lua", flags="no-writes"))
 
     def _keys(self, shard: int, worker: str) -> list[str]:
         return [*super()._keys(shard, worker), self.key(shard, "index")]

@@ -17,7 +17,7 @@ class RedisRates:
     def __init__(self, address: RedisAddress) -> None:
         self._worker = secrets.token_hex(8)
         self._redis = address.client(connections=1)
-        self._script = self._redis.register_script(script("rates.lua"))
+        self._script = self._redis.register_script(script("rates.lua", flags="allow-oom"))
 
     async def exchange(self, rates: dict[str, float]) -> dict[str, float]:
         sums: dict[str, float] = {}

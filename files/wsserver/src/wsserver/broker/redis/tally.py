@@ -29,7 +29,7 @@ class RedisTally:
         self._release = self._script("tally_release.lua")
 
     def _script(self, action: str) -> Any:
-        return self._redis.register_script(script("tally.lua", *self.hooks, action))
+        return self._redis.register_script(script("tally.lua", *self.hooks, action, flags="allow-oom"))
 
     def key(self, shard: int, part: str) -> str:
         return f"{prefix(shard)}:{self.name}:{part}"

@@ -1,4 +1,3 @@
-#!lua flags=no-writes
 -- SPDX-License-Identifier: MIT
 -- KEYS: totals, index. ARGV: room, the user after whom the page begins, its length.
 -- Returns {users in the room, 1 if more follow, user, connections, user, connections, …}.

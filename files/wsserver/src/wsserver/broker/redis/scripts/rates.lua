@@ -1,4 +1,3 @@
-#!lua flags=allow-oom
 -- SPDX-License-Identifier: MIT
 -- KEYS: of each user a hash {worker: "<publishes per second> <time in ms>"}.
 -- ARGV: worker, how long a report counts (ms), then this worker's rate for each user.

@@ -1,4 +1,3 @@
-#!lua flags=allow-oom
 -- SPDX-License-Identifier: MIT
 -- Shared by the scripts beside it, which are loaded with this text before their own.
 -- What the workers count together, in one shard: see wsserver/tally.py.
