@@ -20,7 +20,7 @@ from wsserver.wire import Wire
 
 # What one read takes from one client, so that a flood of it is followed by everybody else's turn.
 _READ_SIZE = 16384
-_LINGER_S = 1.0
+_LINGER_S = 0.5
 _REQUEST_TIMEOUT = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 

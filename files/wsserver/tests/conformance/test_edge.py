@@ -35,7 +35,7 @@ async def close_that_reaches(port: int) -> bool:
         writer.write(upgrade_request())
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"\xff\xff")
-        for _byte in range(200):
+        for _byte in range(50):
             writer.write(text("x"))
             await asyncio.sleep(0.001)
             if writer.is_closing():
