@@ -20,6 +20,8 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, WebSocketException
 
 RETRY_S = 0.2
+# What was refused is repeated at this pace: hundreds of repeats a second would meet the connection's own limit.
+REPEAT_S = 2.0
 
 
 @contextlib.asynccontextmanager
@@ -113,11 +115,14 @@ class ResumingClient:
             elif event["type"] == "reconnect":
                 return float(event["after_ms"]) / 1000
             elif event["type"] == "error" and event.get("id") in self._unacknowledged:
-                retry = asyncio.create_task(self._send_publish(event["id"], after=RETRY_S))
+                retry = asyncio.create_task(self._send_publish(event["id"], after=REPEAT_S))
                 self._retries.add(retry)
                 retry.add_done_callback(self._retries.discard)
-            elif event["type"] == "error":
+            elif event["type"] == "error" and "room" in event:
                 return RETRY_S  # the join failed
+            elif event["type"] == "error":
+                # An answer to a repeat that was not needed any more, or the notice that what was sent waits.
+                assert "id" in event or event["code"] == "rate_limited", event
             else:
                 self.trouble.append(f"unexpected: {event}")
         return RETRY_S
