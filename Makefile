@@ -8,7 +8,7 @@ ifneq ($(origin USER),command line)
 USER :=
 endif
 
-.PHONY: help up status token down test lint bench
+.PHONY: help up status token down test soak lint bench
 .SILENT:
 
 help: ## this list
@@ -32,6 +32,9 @@ lint: ## the linters alone
 test: ## everything that CI checks
 	lab/prerequisites.sh
 	.venv/bin/python lab/test.py
+
+soak: ## the long trials: hostile load, a search for counterexamples (about 30 minutes)
+	lab/soak.sh
 
 bench: ## the benchmark against other servers, with its table (QUICK=1: in 3 minutes; ONLY=NAME,NAME; WRITE=1: into docs)
 	bench/run.sh $(if $(QUICK),--quick) $(if $(ONLY),--only "$(ONLY)") $(if $(WRITE),--write)

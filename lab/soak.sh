@@ -1,0 +1,32 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: the selfhost.websocket authors
+#
+# The long trials, one after the other. Each is a line at the end: its name, the minutes it takes, its command.
+# Output goes to the terminal and to .lab/soak/NAME.log.
+"$(dirname "$0")/prerequisites.sh" || exit
+. "$(dirname "$0")/common.sh"
+
+mkdir -p .lab/soak
+summary=()
+failed=0
+trial() {
+    local name=$1 minutes=$2 begin=$SECONDS outcome=passed
+    shift 2
+    echo "--- $name: about $minutes minutes, from $(date +%H:%M)"
+    "$@" 2>&1 | tee ".lab/soak/$name.log" || { outcome=FAILED failed=$((failed + 1)); }
+    summary+=("$(printf '%-10s %-7s %5d s of about %d' "$name" "$outcome" $((SECONDS - begin)) $((minutes * 60)))")
+}
+# The service's tests, from its folder: NAME=VALUE… and what pytest is to run.
+service() {
+    env --chdir=files/wsserver "$@"
+}
+
+trial hostile 11 service HOSTILE_S=600 pytest -s tests/test_fuzz_load.py
+trial search 20 service HYPOTHESIS_PROFILE=search pytest --timeout=3600 -v \
+    tests/test_fuzz_wire.py tests/test_fuzz_messages.py tests/test_fuzz_session.py tests/test_fuzz_handshake.py tests/test_hub.py
+
+echo "--- summary"
+printf '%s\n' "${summary[@]}"
+echo "$((${#summary[@]} - failed)) passed, $failed failed"
+[ "$failed" = 0 ]
