@@ -18,7 +18,9 @@ from pathlib import Path
 
 import pytest
 from support.wait import until
-from support.worker import Worker, environment
+from support.worker import SECRET, Worker, environment
+
+from wsserver.auth import mint
 
 _SECONDS = float(os.environ.get("HOSTILE_S", "60"))
 _SEED = os.environ.get("HOSTILE_SEED") or str(time.time_ns())
@@ -40,7 +42,8 @@ class Witness:
         self.slowest_s = 0.0
 
     async def run(self) -> None:
-        client = await self._worker.client("witness")
+        token = mint(SECRET, "witness", int(_SECONDS) + 3600)
+        client = await self._worker.client("witness", additional_headers={"Authorization": f"Bearer {token}"})
         await client.join("witness")
         async with asyncio.timeout(None) as patience:
             for n in range(sys.maxsize):
