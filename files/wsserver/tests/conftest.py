@@ -6,8 +6,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
+from support.postgres import Cluster
 from support.redis_server import RedisServer
 from support.worker import Worker
+
+from wsserver.migrate import migrate
 
 # The same examples in every run; `HYPOTHESIS_PROFILE=search` looks for new ones, for as long as one likes.
 _COMMON = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
@@ -22,6 +25,22 @@ def redis() -> Iterator[RedisServer]:
     server.start()
     yield server
     server.remove()
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """One for all tests; whoever stops it starts it again."""
+    cluster = Cluster()
+    yield cluster
+    cluster.remove()
+
+
+@pytest.fixture
+async def dsn(cluster: Cluster) -> str:
+    """Of a fresh database with the schema in it."""
+    dsn = await cluster.fresh_database()
+    await migrate(dsn)
+    return dsn
 
 
 @pytest.fixture

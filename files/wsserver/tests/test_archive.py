@@ -6,14 +6,13 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import asyncpg
 import pytest
 from structlog.testing import capture_logs
-from support.archive import Archiving, archiving, migrated, pending, publishing, rows, until_moved
-from support.postgres import Postgres as Cluster
+from support.archive import Archiving, archiving, pending, publishing, rows, until_moved
+from support.postgres import Cluster
 from support.redis_server import RedisServer
 from support.wait import until
 
@@ -28,18 +27,6 @@ from wsserver.messages import Message, Position
 from wsserver.telemetry import metrics
 
 _START = Position(0, 0)
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    cluster = Cluster()
-    yield cluster
-    cluster.remove()
-
-
-@pytest.fixture
-async def dsn(cluster: Cluster) -> str:
-    return await migrated(cluster)
 
 
 async def publish(broker: RedisBroker, room: str, count: int, first: int = 0) -> list[Position]:

@@ -4,15 +4,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from uuid import uuid4
 
 import asyncpg
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.archive import migrated, publishing, running
-from support.postgres import Postgres as Cluster
+from support.archive import publishing, running
+from support.postgres import Cluster
 from support.redis_server import RedisServer
 from support.wait import until
 
@@ -23,18 +23,6 @@ from wsserver.broker.redis.keys import RoomKeys
 from wsserver.history import History
 from wsserver.messages import Message, Position
 from wsserver.postgres import Postgres
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    cluster = Cluster()
-    yield cluster
-    cluster.remove()
-
-
-@pytest.fixture
-async def dsn(cluster: Cluster) -> str:
-    return await migrated(cluster)
 
 
 @pytest.fixture

@@ -5,33 +5,21 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
 import asyncpg
 import pytest
-from support.postgres import Postgres
+from support.postgres import Cluster
 from support.worker import SECRET, ws_server
 
 from wsserver.migrate import migrate
 
 
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[Postgres]:
-    cluster = Postgres()
-    yield cluster
-    cluster.remove()
-
-
 @pytest.fixture
-async def dsn(postgres: Postgres) -> str:
-    """Of an empty database."""
-    connection = await asyncpg.connect(postgres.dsn)
-    await connection.execute("DROP DATABASE IF EXISTS ws WITH (FORCE)")
-    await connection.execute("CREATE DATABASE ws")
-    await connection.close()
-    return postgres.dsn.replace("/postgres?", "/ws?")
+async def dsn(cluster: Cluster) -> str:
+    """Of an empty database, in place of one with the schema."""
+    return await cluster.fresh_database()
 
 
 async def test_twice(dsn: str) -> None:

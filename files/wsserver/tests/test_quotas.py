@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from support.members import LEASE_S, calls
+from support.pausable import Pausable
 from support.redis_server import RedisServer
 from support.wait import until
 
@@ -28,24 +29,14 @@ PER_USER = 3
 PER_IP = 5
 
 
-class Worker(Quotas):
+class Worker(Pausable, Quotas):
     def __init__(self, store: TallyStore, per_user: int = PER_USER, per_ip: int = PER_IP) -> None:
         self.store = store
         super().__init__(store, PublishRates(1000, None), per_user, per_ip)
-        self._running: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        self._running = asyncio.create_task(self.run())
+        self.go_on()
         await until(lambda: self._tally.available)
-
-    async def pause(self) -> None:
-        """What a SIGSTOP does, and with nothing after it a SIGKILL."""
-        if self._running is not None:
-            assert not self._running.done(), self._running
-            self._running.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._running
-            self._running = None
 
     async def until_admitted(self, user: str, ip: str) -> None:
         async with asyncio.timeout(30):
@@ -305,7 +296,7 @@ async def test_whatever_happens_the_totals_come_out_right(redis: RedisServer, wo
     for user, ip in (who for mine in held for who in mine):
         expected[f"user {user}"] += 1
         expected[f"ip {ip}"] += 1
-    assert expected
+    assert expected.total() > 20
     await until_totals(redis, dict(expected))
 
 

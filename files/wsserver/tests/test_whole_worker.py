@@ -6,26 +6,18 @@ from __future__ import annotations
 import asyncio
 import json
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
-from support.archive import migrated
-from support.postgres import Postgres
+from support.postgres import Cluster
 from support.worker import Worker, free_port, ws_server
 
 Start = Callable[..., Worker]
 
 KEY = "a key of the server API, long enough"
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[Postgres]:
-    server = Postgres()
-    yield server
-    server.remove()
 
 
 class WholeWorker:
@@ -54,8 +46,7 @@ class WholeWorker:
 
 
 @pytest.fixture
-async def two(start: Start, postgres: Postgres) -> AsyncIterator[tuple[WholeWorker, WholeWorker]]:
-    dsn = await migrated(postgres)
+async def two(start: Start, dsn: str) -> AsyncIterator[tuple[WholeWorker, WholeWorker]]:
     with tempfile.TemporaryDirectory(prefix="ws-control-") as directory:
         workers = WholeWorker(start, dsn, Path(directory)), WholeWorker(start, dsn, Path(directory))
         for worker in workers:
@@ -133,7 +124,7 @@ async def test_presence_and_members_over_two_workers(two: tuple[WholeWorker, Who
     await watcher.event("pong")
 
 
-async def test_durable_rooms_and_history(two: tuple[WholeWorker, WholeWorker], postgres: Postgres) -> None:
+async def test_durable_rooms_and_history(two: tuple[WholeWorker, WholeWorker], cluster: Cluster) -> None:
     first, second = two
     client = await first.worker.client("alice")
     for n in range(30):
@@ -149,7 +140,7 @@ async def test_durable_rooms_and_history(two: tuple[WholeWorker, WholeWorker], p
     await reader.send(type="history", room="orders:1", before=before, limit=100)
     page = await reader.event("history")
     assert ([message["data"] for message in page["messages"]], page["more"]) == (list(range(20)), False)
-    postgres.stop()
+    cluster.stop()
     try:
         await client.publish("late", "late", room="orders:1")
         error = await client.event("error")
@@ -157,7 +148,7 @@ async def test_durable_rooms_and_history(two: tuple[WholeWorker, WholeWorker], p
         await client.publish("plain", "plain", room="chat")
         assert await client.acks(1) == ["plain"]
     finally:
-        postgres.start()
+        cluster.start()
     async with asyncio.timeout(30):
         while True:
             await client.publish("late", "late", room="orders:1")

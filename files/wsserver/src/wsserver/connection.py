@@ -7,14 +7,13 @@
 from __future__ import annotations
 
 import asyncio
-import math
-import time
 from typing import Protocol, cast
 from uuid import UUID
 
 from websockets.http11 import Request, Response
 from websockets.protocol import CONNECTING, OPEN
 
+from wsserver.endpoint import Endpoint
 from wsserver.session import Session
 from wsserver.wire import Wire
 
@@ -30,40 +29,24 @@ class Owner(Protocol):
     def opened(self, connection: Connection) -> None: ...
 
     def requested(self, connection: Connection, request: Request) -> None:
-        """Call `connection.answer`, `connection.upgrade` or `connection.hand_over`, now or soon."""
+        """Call `connection.answer` or `connection.upgrade`, or make an event stream of it, now or soon."""
 
     def throttled(self, connection: Connection) -> None: ...
     def closing(self, connection: Connection) -> None: ...
     def lost(self, connection: Connection) -> None: ...
 
 
-class Connection(asyncio.BufferedProtocol):
-    __slots__ = (
-        "_asked",
-        "_owner",
-        "heard",
-        "holding",
-        "opened_at",
-        "remote",
-        "retire_at",
-        "session",
-        "transport",
-        "wire",
-    )
+class Connection(Endpoint, asyncio.BufferedProtocol):
+    __slots__ = ("_asked", "_owner", "wire")
 
     # One for all: what a read brought is taken out before the next read of any connection.
     _buffer = memoryview(bytearray(_READ_SIZE))
 
     def __init__(self, owner: Owner, max_message_bytes: int) -> None:
+        super().__init__()
         self._owner = owner
         self._asked = False  # a whole request came
         self.wire = Wire(max_message_bytes)
-        self.session: Session | None = None
-        self.heard = True  # since the last heartbeat
-        self.opened_at = time.monotonic()
-        self.retire_at = math.inf
-        self.remote = ""
-        self.holding = False  # not reading from the client
 
     @property
     def id(self) -> UUID:
@@ -99,24 +82,12 @@ class Connection(asyncio.BufferedProtocol):
         self.wire.receive_eof()
         self._closing()  # the transport closes by itself, but not before the client has read what is buffered
 
-    def pause_writing(self) -> None:
-        if self.session is not None:
-            self.session.pause()
-
-    def resume_writing(self) -> None:
-        self.heard = True  # the last ping may have waited in the buffer; the next one counts
-        if self.session is not None:
-            self.session.resume()
-
     def connection_lost(self, exc: Exception | None) -> None:
         if self.session is not None:
             self.session.close()
         self._owner.lost(self)
 
     # Outlet of the session.
-
-    def write(self, data: bytes) -> None:
-        self.transport.write(data)
 
     def hold_reading(self, hold: bool) -> None:
         if hold != self.holding and not self.transport.is_closing():
@@ -151,7 +122,7 @@ class Connection(asyncio.BufferedProtocol):
     def time_out(self) -> None:
         if self.wire.state is CONNECTING:
             self.transport.write(_REQUEST_TIMEOUT)
-        self.transport.close()
+        super().time_out()
 
     def ping(self) -> None:
         if self.wire.state is OPEN:
@@ -159,7 +130,7 @@ class Connection(asyncio.BufferedProtocol):
             self._write_wire()
 
     def close(self, code: int, reason: str) -> None:
-        """Start the closing handshake, after everything that is queued for the client."""
+        """Start the closing handshake."""
         if self.wire.state is not OPEN or self.session is None:
             return
         self.session.flush()
@@ -168,7 +139,6 @@ class Connection(asyncio.BufferedProtocol):
 
     @property
     def close_code(self) -> int:
-        """What ended the connection: the client's own code, or the one that it was sent first; 1006 for none."""
         close = self.wire.close_sent or self.wire.close_rcvd
         return close.code if close else 1006
 
@@ -176,9 +146,6 @@ class Connection(asyncio.BufferedProtocol):
     def close_reason(self) -> str:
         close = self.wire.close_sent or self.wire.close_rcvd
         return close.reason if close else ""
-
-    def abort(self) -> None:
-        self.transport.abort()
 
     def _write_wire(self) -> None:
         """Write what the protocol itself has to say."""

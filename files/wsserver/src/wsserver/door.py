@@ -16,18 +16,21 @@ from typing import Any
 from urllib.parse import parse_qs
 
 import msgspec
+from prometheus_client import Gauge
 from websockets.http11 import Request, Response
 
 from wsserver import http
 from wsserver.auth import Identity, Refused
 from wsserver.broker import BrokerError
 from wsserver.connection import Connection
+from wsserver.endpoint import Endpoint
 from wsserver.event_stream import EventStream, SseCodec, position_of
 from wsserver.messages import Join, JsonCodec, Room
 from wsserver.services import Services
 from wsserver.session import Session
 from wsserver.settings import Settings
-from wsserver.sweep import Client, Sweep
+from wsserver.sweep import Sweep
+from wsserver.tasks import Tasks
 from wsserver.telemetry import metrics
 from wsserver.telemetry.logs import log
 from wsserver.turnstile import Turnstile
@@ -59,6 +62,7 @@ class Door:
         self._unready = unready
         self._pages = pages
         self._turnstile = Turnstile()
+        self._tasks = Tasks()
         self._json = JsonCodec()
         self._sse = SseCodec()
 
@@ -88,15 +92,15 @@ class Door:
     def throttled(self, connection: Connection) -> None:
         self._sweep.throttled(connection)
 
-    def closing(self, client: Connection | EventStream) -> None:
+    def closing(self, client: Endpoint) -> None:
         self._sweep.closing(client)
 
-    def lost(self, client: Connection | EventStream) -> None:
+    def lost(self, client: Endpoint) -> None:
         self._sweep.lost(client)
         session = client.session
         if session is None:
             return
-        (metrics.EVENT_STREAMS if isinstance(client, EventStream) else metrics.ACTIVE_CONNECTIONS).dec()
+        _open(client).dec()
         self._services.quotas.released(session.identity.user, client.remote)
         code = client.close_code
         metrics.CLOSES.labels(code if 1000 <= code <= 1015 else "other").inc()
@@ -124,7 +128,7 @@ class Door:
     # Clients.
 
     def _let_in(self, connection: Connection, request: Request, admit: _Admit) -> None:
-        self._services.spawn(self._safely(connection, request, admit))
+        self._tasks.spawn(self._safely(connection, request, admit))
 
     async def _safely(self, connection: Connection, request: Request, admit: _Admit) -> None:
         try:
@@ -145,9 +149,7 @@ class Door:
         if identity is None:
             return
         session = Session(identity, self._json, connection, self._services)
-        connection.retire_at = self._retire_at()
-        self._sweep.connected(connection)
-        metrics.ACTIVE_CONNECTIONS.inc()
+        self._connected(connection)
         log.info("connect", **_who(connection, session))
         session.welcome(self._settings.heartbeat_s, self._settings.max_message_bytes)
         connection.upgrade(response, session)
@@ -170,10 +172,8 @@ class Door:
             return
         stream = EventStream(self, connection)
         session = Session(identity, self._sse, stream, self._services)
-        stream.retire_at = self._retire_at()
         self._sweep.lost(connection)
-        self._sweep.connected(stream)
-        metrics.EVENT_STREAMS.inc()
+        self._connected(stream)
         log.info("connect", **_who(stream, session), events=True)
         stream.start(session, request.headers.get("Origin"))
         session.carry_out(join)
@@ -221,9 +221,15 @@ class Door:
         log.info("refused", status=response.status_code, why=why, ip=connection.remote)
         connection.answer(response)
 
-    def _retire_at(self) -> float:
+    def _connected(self, client: Endpoint) -> None:
         jitter = random.uniform(1 - _AGE_JITTER, 1 + _AGE_JITTER)
-        return time.monotonic() + self._settings.max_connection_age_s * jitter
+        client.retire_at = time.monotonic() + self._settings.max_connection_age_s * jitter
+        self._sweep.connected(client)
+        _open(client).inc()
+
+
+def _open(client: Endpoint) -> Gauge:
+    return metrics.EVENT_STREAMS if isinstance(client, EventStream) else metrics.ACTIVE_CONNECTIONS
 
 
 def _not_ready(why: str) -> Response:
@@ -243,7 +249,7 @@ def _wanted_events(request: Request) -> Join:
         raise ValueError("the room or the Last-Event-ID is not valid") from None
 
 
-def _who(client: Client, session: Session) -> dict[str, str]:
+def _who(client: Endpoint, session: Session) -> dict[str, str]:
     return {"connection": client.id.hex, "user": session.identity.user, "ip": client.remote}
 
 

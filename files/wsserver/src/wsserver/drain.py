@@ -8,8 +8,9 @@ import random
 
 from websockets.frames import CloseCode
 
+from wsserver.endpoint import Endpoint
 from wsserver.messages import Reconnect
-from wsserver.sweep import Client, Sweep
+from wsserver.sweep import Sweep
 
 _STEP_S = 0.05
 # Few clients need no pacing: this many per second are no load for an edge or for the other workers.
@@ -39,7 +40,7 @@ async def drain(connections: Sweep, window_s: float) -> None:
         await asyncio.sleep(_STEP_S)
 
 
-async def _close(batch: list[Client]) -> None:
+async def _close(batch: list[Endpoint]) -> None:
     await asyncio.sleep(_GRACE_S)
     for client in batch:
         client.close(CloseCode.GOING_AWAY, _WHY)

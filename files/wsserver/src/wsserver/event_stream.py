@@ -8,12 +8,13 @@ A second wire for the same session and hub: `SseCodec` in place of the JSON fram
 from __future__ import annotations
 
 import asyncio
-import math
 from typing import Protocol
+from uuid import UUID
 
 import msgspec
 
 from wsserver.connection import Connection
+from wsserver.endpoint import Endpoint
 from wsserver.messages import BadMessage, Command, Delivery, Event, Position, Reconnect, Since
 from wsserver.session import Session
 
@@ -66,36 +67,22 @@ class Owner(Protocol):
     def lost(self, stream: EventStream) -> None: ...
 
 
-class EventStream(asyncio.Protocol):
+class EventStream(Endpoint, asyncio.Protocol):
     """What a connection becomes once its request for events was granted."""
 
-    __slots__ = (
-        "_owner",
-        "close_code",
-        "close_reason",
-        "heard",
-        "holding",
-        "id",
-        "opened_at",
-        "remote",
-        "retire_at",
-        "session",
-        "transport",
-    )
+    __slots__ = ("_close_code", "_close_reason", "_id", "_owner")
 
     def __init__(self, owner: Owner, connection: Connection) -> None:
+        super().__init__()
         self._owner = owner
+        self._id = connection.id
+        self._close_code = 1006
+        self._close_reason = ""
         self.transport = connection.transport
-        self.id = connection.id
         self.remote = connection.remote
         self.opened_at = connection.opened_at
-        self.retire_at = math.inf
-        self.session: Session | None = None
-        self.heard = True
         # Nothing is read, so silence means nothing; a client that is gone shows by what it leaves unread.
         self.holding = True
-        self.close_code = 1006
-        self.close_reason = ""
 
     def start(self, session: Session, origin: str | None) -> None:
         """`origin`: of the page that asks, which was found to be allowed; it may then read the answer."""
@@ -112,23 +99,12 @@ class EventStream(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """A client of events has nothing to say."""
 
-    def pause_writing(self) -> None:
-        if self.session is not None:
-            self.session.pause()
-
-    def resume_writing(self) -> None:
-        if self.session is not None:
-            self.session.resume()
-
     def connection_lost(self, exc: Exception | None) -> None:
         if self.session is not None:
             self.session.close()
         self._owner.lost(self)
 
     # Outlet of the session.
-
-    def write(self, data: bytes) -> None:
-        self.transport.write(data)
 
     def hold_reading(self, hold: bool) -> None:
         """Nothing is read."""
@@ -138,22 +114,28 @@ class EventStream(asyncio.Protocol):
 
     # The server's side.
 
+    @property
+    def id(self) -> UUID:
+        return self._id
+
+    @property
+    def close_code(self) -> int:
+        return self._close_code
+
+    @property
+    def close_reason(self) -> str:
+        return self._close_reason
+
     def ping(self) -> None:
         self.transport.write(b":\n\n")
 
     def close(self, code: int, reason: str) -> None:
         if self.session is None or not self.session.open:
             return
-        self.close_code, self.close_reason = int(code), reason
+        self._close_code, self._close_reason = int(code), reason
         self.session.flush()
         self.transport.write(b"event: closed\ndata: " + msgspec.json.encode({"code": int(code), "reason": reason}))
         self.transport.write(b"\n\n")
         self.session.close()
         self.transport.close()
         self._owner.closing(self)
-
-    def abort(self) -> None:
-        self.transport.abort()
-
-    def time_out(self) -> None:
-        self.transport.abort()

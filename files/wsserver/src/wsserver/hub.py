@@ -10,19 +10,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
-from typing import Any, Protocol, TypeVar
+from collections.abc import Callable
+from typing import Protocol
 
 import msgspec
 
 from wsserver.broker import Broker, BrokerUnavailable
 from wsserver.messages import Codec, Delivery, Event, Gap, Joined, MemberEvent, Message, Position, Reset, Since
 from wsserver.outbox import Outbox
+from wsserver.tasks import Tasks
 from wsserver.telemetry import metrics
 from wsserver.telemetry.logs import log
 from wsserver.telemetry.tracing import Tracer
-
-_T = TypeVar("_T")
 
 _READ_LIMIT = 64
 _HEADS_BATCH = 500
@@ -97,7 +96,7 @@ class Hub:
         self._outbox = outbox
         self._tracer = tracer
         self._rooms: dict[str, _Room] = {}
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks = Tasks()
 
     @property
     def rooms(self) -> int:
@@ -114,7 +113,7 @@ class Hub:
         room = self._rooms.get(name)
         if room is None:
             room = self._rooms[name] = _Room(name)
-            room.opening = self._spawn(self._open(room))
+            room.opening = self._tasks.spawn(self._open(room))
         room.joining += 1
         try:
             if room.opening is not None:
@@ -219,7 +218,7 @@ class Hub:
             self._outbox.queue(member, member.codec.frame(event))
 
     def on_available(self) -> None:
-        self._spawn(self._compare(grace_s=0))
+        self._tasks.spawn(self._compare(grace_s=0))
 
     async def check(self) -> None:
         """Compare every room with its head: a lost message shows even if no other follows. Call every few seconds."""
@@ -303,7 +302,7 @@ class Hub:
     def _sync(self, room: _Room) -> asyncio.Task[bool]:
         """Start to bring the room to its head, unless that is under way."""
         if room.syncing is None:
-            room.syncing = self._spawn(self._bring_to_head(room))
+            room.syncing = self._tasks.spawn(self._bring_to_head(room))
         return room.syncing
 
     async def _synced(self, room: _Room) -> None:
@@ -345,7 +344,7 @@ class Hub:
         """Start to feed a lagging member from the log, unless that is under way or it does not read."""
         lag = room.lagging[member]
         if lag.feeding is None and not member.paused:
-            lag.feeding = self._spawn(self._catch_up(room, member, lag, first or []))
+            lag.feeding = self._tasks.spawn(self._catch_up(room, member, lag, first or []))
 
     async def _catch_up(self, room: _Room, member: Member, lag: _Lag, steps: list[_Step]) -> None:
         """Feed `member` from its own position to the room's, then make it live."""
@@ -374,12 +373,6 @@ class Hub:
             pass  # `on_available` or `check` starts again
         finally:
             lag.feeding = None
-
-    def _spawn(self, work: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)  # the loop itself keeps only weak references
-        task.add_done_callback(self._tasks.discard)
-        return task
 
 
 def _event(step: Event | Message) -> Event:

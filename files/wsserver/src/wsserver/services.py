@@ -3,10 +3,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Coroutine
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 from wsserver.auth import Authenticator
 from wsserver.history import History
@@ -28,10 +25,3 @@ class Services:
     history: History
     quotas: Quotas
     limits: ConnectionLimits
-    _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
-
-    def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
-        """Start `work` and keep it alive: the loop itself has only weak references."""
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)

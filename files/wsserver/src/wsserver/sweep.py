@@ -5,40 +5,17 @@ from __future__ import annotations
 
 import random
 import time
-from typing import Protocol
-from uuid import UUID
 
 from websockets.frames import CloseCode
 
+from wsserver.endpoint import Endpoint
 from wsserver.messages import Reconnect
-from wsserver.session import Session
 from wsserver.telemetry import metrics
 
 _CLOSING_S = 5.0
 # A client is told that its token expires at least this long before.
 _EXPIRY_NOTICE_S = 60.0
 _AFTER_MS_MAX = 2000
-
-
-class Client(Protocol):
-    """A connection, as the sweep sees it."""
-
-    session: Session | None
-    heard: bool  # since the last heartbeat
-    holding: bool  # not read from
-    remote: str
-    opened_at: float  # time.monotonic
-    retire_at: float  # when it is asked to reconnect (time.monotonic)
-
-    @property
-    def id(self) -> UUID: ...
-
-    def ping(self) -> None: ...
-    def close(self, code: int, reason: str) -> None: ...
-    def abort(self) -> None: ...
-
-    def time_out(self) -> None:
-        """The request did not come in time."""
 
 
 class Sweep:
@@ -54,14 +31,14 @@ class Sweep:
         self._handshake_s = handshake_s
         self._heartbeat_s = heartbeat_s
         self._slow_client_s = slow_client_s
-        self._buckets: list[dict[Client, None]] = [{} for _second in range(max(1, round(heartbeat_s)))]
+        self._buckets: list[dict[Endpoint, None]] = [{} for _second in range(max(1, round(heartbeat_s)))]
         self._turn = 0
-        self._handshaking: dict[Client, float] = {}
-        self._closing: dict[Client, float] = {}
-        self._throttled: set[Client] = set()
+        self._handshaking: dict[Endpoint, float] = {}
+        self._closing: dict[Endpoint, float] = {}
+        self._throttled: set[Endpoint] = set()
 
     @property
-    def open_connections(self) -> list[Client]:
+    def open_connections(self) -> list[Endpoint]:
         return [client for bucket in self._buckets for client in bucket]
 
     @property
@@ -81,27 +58,27 @@ class Sweep:
         """True once no connection is left in any state."""
         return not self._handshaking and not self._closing and not any(self._buckets)
 
-    def opened(self, client: Client) -> None:
+    def opened(self, client: Endpoint) -> None:
         self._handshaking[client] = time.monotonic() + self._handshake_s
 
-    def connected(self, client: Client) -> None:
+    def connected(self, client: Endpoint) -> None:
         self._handshaking.pop(client, None)
         self._bucket(client)[client] = None
 
-    def throttled(self, client: Client) -> None:
+    def throttled(self, client: Endpoint) -> None:
         self._throttled.add(client)
 
-    def closing(self, client: Client) -> None:
+    def closing(self, client: Endpoint) -> None:
         self._bucket(client).pop(client, None)
         self._closing[client] = time.monotonic() + _CLOSING_S
 
-    def lost(self, client: Client) -> None:
+    def lost(self, client: Endpoint) -> None:
         self._handshaking.pop(client, None)
         self._closing.pop(client, None)
         self._throttled.discard(client)
         self._bucket(client).pop(client, None)
 
-    def _bucket(self, client: Client) -> dict[Client, None]:
+    def _bucket(self, client: Endpoint) -> dict[Endpoint, None]:
         return self._buckets[client.id.int % len(self._buckets)]
 
     def tick(self) -> None:
@@ -120,7 +97,7 @@ class Sweep:
         for client in list(self._buckets[self._turn]):
             self._beat(client, now)
 
-    def _beat(self, client: Client, now: float) -> None:
+    def _beat(self, client: Endpoint, now: float) -> None:
         session = client.session
         if session is None:
             return

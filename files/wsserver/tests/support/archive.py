@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 
 import asyncpg
 
-from support.postgres import Postgres as Cluster
 from support.redis_server import RedisServer
 from support.wait import until
 from wsserver.archive import Archive
@@ -18,7 +17,6 @@ from wsserver.broker.redis.archive_stream import ArchiveStream
 from wsserver.broker.redis.broker import RedisBroker
 from wsserver.broker.redis.connection import RedisAddress
 from wsserver.messages import Message, Position
-from wsserver.migrate import migrate
 from wsserver.postgres import Postgres
 
 
@@ -31,17 +29,6 @@ class _Nobody:
 
     def on_available(self) -> None:
         pass
-
-
-async def migrated(cluster: Cluster) -> str:
-    """The DSN of a fresh database with the schema in it."""
-    connection = await asyncpg.connect(cluster.dsn)
-    await connection.execute("DROP DATABASE IF EXISTS ws WITH (FORCE)")
-    await connection.execute("CREATE DATABASE ws")
-    await connection.close()
-    dsn = cluster.dsn.replace("/postgres?", "/ws?")
-    await migrate(dsn)
-    return dsn
 
 
 @asynccontextmanager

@@ -9,6 +9,7 @@ from collections import Counter
 from contextlib import suppress
 from typing import Any, Self
 
+from support.pausable import Pausable
 from support.redis_server import RedisServer
 from support.wait import until
 from wsserver.broker import BrokerUnavailable
@@ -33,24 +34,14 @@ class Store(RedisPresence):
             self.busy -= 1
 
 
-class Worker(Presence):
+class Worker(Pausable, Presence):
     def __init__(self, redis: RedisServer, lease_s: float = LEASE_S, grace_s: float = GRACE_S) -> None:
         self.store = Store(RedisAddress(redis.url), lease_s)
         super().__init__(self.store, grace_s)
-        self._running: asyncio.Task[None] | None = None
 
     def start(self) -> Self:
-        self._running = asyncio.create_task(self.run())
+        self.go_on()
         return self
-
-    async def pause(self) -> None:
-        """What a SIGSTOP does, and with nothing after it a SIGKILL."""
-        if self._running is not None:
-            assert not self._running.done(), self._running
-            self._running.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._running
-            self._running = None
 
     async def stopped(self) -> None:
         await self.pause()

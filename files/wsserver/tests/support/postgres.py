@@ -12,8 +12,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 
-class Postgres:
+
+class Cluster:
     def __init__(self) -> None:
         found = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
         assert found, "Postgres is not installed, and these tests are about it"
@@ -38,6 +40,14 @@ class Postgres:
     def stop(self) -> None:
         """As a crash would."""
         self._run("pg_ctl", "stop", "--pgdata", self._data, "--mode", "immediate")
+
+    async def fresh_database(self) -> str:
+        """The DSN of an empty one."""
+        connection = await asyncpg.connect(self.dsn)
+        await connection.execute("DROP DATABASE IF EXISTS ws WITH (FORCE)")
+        await connection.execute("CREATE DATABASE ws")
+        await connection.close()
+        return self.dsn.replace("/postgres?", "/ws?")
 
     def signal(self, number: signal.Signals) -> None:
         """To the server and all that it runs."""

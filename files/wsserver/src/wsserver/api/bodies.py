@@ -12,7 +12,7 @@ from aiohttp import web
 from msgspec import Meta, Raw, Struct
 
 from wsserver.api.problem import Problem, bad_request
-from wsserver.auth import patterns
+from wsserver.auth import claims, patterns
 from wsserver.messages import PAGE_MAX, Position, PublishId, Room
 
 BATCH_MAX = 1000
@@ -78,8 +78,9 @@ class HistoryQuery(_Request):
 def decode(body: bytes | Raw, kind: type[_T], at: str = "") -> _T:
     """`at`: what stands before the field's name in a complaint. Raises Problem."""
     try:
-        # `data` is passed on as it came and only its structure is checked while decoding.
-        bytes(body).decode()
+        if isinstance(body, bytes):  # and not a part of one that was checked
+            # `data` is passed on as it came and only its structure is checked while decoding.
+            body.decode()
         return msgspec.json.decode(body, type=kind)
     except UnicodeDecodeError as exc:
         raise bad_request(f"the body is not UTF-8: {exc.reason} at byte {exc.start}") from None
@@ -124,7 +125,7 @@ def check_room(name: str, where: str) -> str:
 
 def check_user(name: str, where: str) -> str:
     """The rule for a token's `sub`. Raises Problem."""
-    if not 0 < len(name) <= 128 or not name.isprintable():
+    if not claims.is_user(name):
         raise bad_request(f"{where}: a user's name has 1 to 128 printable characters")
     return name
 

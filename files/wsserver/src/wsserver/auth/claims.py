@@ -43,7 +43,11 @@ def make(user: str, ttl_s: int, join: Sequence[str] | None, publish: Sequence[st
     return claims
 
 
+def is_user(name: str) -> bool:
+    return 0 < len(name) <= _USER_LENGTH_MAX and name.isprintable()
+
+
 def _user(sub: object) -> str:
-    if not isinstance(sub, str) or not 0 < len(sub) <= _USER_LENGTH_MAX or not sub.isprintable():
+    if not isinstance(sub, str) or not is_user(sub):
         raise ValueError(f"sub must have 1 to {_USER_LENGTH_MAX} printable characters")
     return sub

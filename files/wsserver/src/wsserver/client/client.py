@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from enum import StrEnum
 from functools import partial
 from ssl import SSLContext
@@ -48,6 +48,7 @@ from wsserver.messages import (
     Reset,
     Welcome,
 )
+from wsserver.tasks import Tasks
 
 log = logging.getLogger(__name__)
 
@@ -120,7 +121,7 @@ class Client:
         self._backoff = Backoff()
         self._running: asyncio.Task[None] | None = None
         self._decided: asyncio.Future[None] | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
         self._end: Closed | None = None
 
     # Life.
@@ -346,10 +347,10 @@ class Client:
             case Pong():
                 self._pong(event)
             case Expiring():
-                self._spawn(self._renew(link))
+                self._tasks.spawn(self._renew(link))
             case Reconnect():
                 self._dial_at = asyncio.get_running_loop().time() + event.after_ms / 1000
-                self._spawn(self._close_before_dialling(link))
+                self._tasks.spawn(self._close_before_dialling(link))
 
     def _welcomed(self, link: Link, welcome: Welcome) -> None:
         link.heartbeat_s = welcome.heartbeat_s
@@ -481,11 +482,6 @@ class Client:
             raise self._end
         if self._running is None:
             raise RuntimeError("use the client as a context manager: async with Client(…) as client")
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
 
 def _join(room: Room) -> Join:

@@ -26,11 +26,12 @@ from wsserver.broker import (
 )
 from wsserver.broker.redis.connection import RedisAddress, reading, script
 from wsserver.broker.redis.envelope import decode, publisher_fields
-from wsserver.broker.redis.keys import ORDERS_CHANNEL, RoomKeys, archive_stream, shard_of
+from wsserver.broker.redis.keys import ORDERS_CHANNEL, RoomKeys
 from wsserver.messages import Message, Position
 from wsserver.telemetry import metrics
 from wsserver.telemetry.logs import log
 
+_ORDERS = ORDERS_CHANNEL.encode()
 _DEDUPE_TTL_S = 300
 # An unanswered ping means that Redis is gone; this is far above a healthy Redis's pauses.
 _CHECK_INTERVAL_S = 2.0
@@ -190,7 +191,7 @@ class RedisBroker:
             reply = await feed.read_response(timeout=math.inf)
             self._feed_heard = time.monotonic()
             match reply:
-                case [b"message", channel, payload] if channel == ORDERS_CHANNEL.encode():
+                case [b"message", channel, payload] if channel == _ORDERS:
                     carry_out(payload)
                 case [b"message", channel, payload]:
                     self._heard(channel.decode(), payload, listener)
@@ -229,7 +230,7 @@ class RedisBroker:
         values: list[Any] = [self._life, publisher_fields(user, trace), data]
         values += [self._log_length, self._room_ttl_s, _DEDUPE_TTL_S]
         if self._archive:
-            keys.append(archive_stream(shard_of(room)))
+            keys.append(names.archive)
             values.append(room)
         arguments = (len(keys), *keys, *values)
         self._queue.append((arguments, future))

@@ -34,7 +34,9 @@ class RoomKeys:
     """The keys of one room."""
 
     def __init__(self, room: str) -> None:
-        start = prefix(shard_of(room))
+        shard = shard_of(room)
+        start = prefix(shard)
+        self.archive = archive_stream(shard)
         self.hash = f"{start}:room:{room}"
         self.stream = f"{start}:log:{room}"
         self.channel = f"{start}:live:{room}"
