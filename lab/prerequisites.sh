@@ -12,6 +12,7 @@ packages=(
     git make python3-venv openssh-client              # the verbs themselves
     iproute2 mmdebstrap nftables systemd-container    # the lab
     nginx postgresql redis-server                     # unit tests run a real one of each, on a socket of their own
+    nodejs php-cli                                    # the recipes of docs/auth.md are run
     shellcheck                                        # lint
     "$@"
 )
