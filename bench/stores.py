@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from support.postgres import Postgres
+from support.postgres import Cluster
 from support.redis_server import RedisServer
 
 from bench.process import Cores, Tree
@@ -30,7 +30,7 @@ def stores(cores: Cores, fsync: str = "always") -> Iterator[Stores]:
     """`fsync`: Redis's appendfsync; "always" is what the redis role deploys."""
     tempfile.tempdir = _DISK
     redis = RedisServer(fsync)
-    postgres = Postgres()
+    postgres = Cluster()
     try:
         redis.start()
         redis_tree = Tree(int(redis.client().info("server")["process_id"]))

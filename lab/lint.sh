@@ -19,7 +19,7 @@ check ruff ruff check .
 check "ruff format" ruff format --check .
 check mypy env --chdir=files/wsserver mypy --strict src
 check yamllint yamllint --strict .
-check shellcheck shellcheck lab/*.sh lab/labhosts/*.sh .ci/run
+check shellcheck shellcheck lab/*.sh lab/labhosts/*.sh bench/*.sh .ci/run
 check ansible-lint ansible-lint --offline
 check antsibull-changelog antsibull-changelog lint
 check "ansible-test sanity" lab/sanity.sh
