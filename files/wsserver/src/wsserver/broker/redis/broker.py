@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import hiredis
 import msgspec
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import NoScriptError, OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
@@ -24,7 +25,7 @@ from wsserver.broker import (
     OutcomeUnknown,
     Published,
 )
-from wsserver.broker.redis.connection import RedisAddress, reading, script
+from wsserver.broker.redis.connection import COMMAND_TIMEOUT_S, RedisAddress, reading, script
 from wsserver.broker.redis.envelope import decode, publisher_fields
 from wsserver.broker.redis.keys import ORDERS_CHANNEL, RoomKeys
 from wsserver.messages import Message, Position
@@ -246,11 +247,15 @@ class RedisBroker:
             batch, self._queue = self._queue[:_PUBLISH_BATCH], self._queue[_PUBLISH_BATCH:]
             if not self._queue:
                 self._queued.clear()
-            commands = [("EVALSHA", self._publish_sha, *arguments) for arguments, _future in batch]
+            # hiredis's own packing, and one deadline for all replies: redis-py's cost as much as all else here.
+            commands = [
+                hiredis.pack_command(("EVALSHA", self._publish_sha, *arguments)) for arguments, _future in batch
+            ]
             sent = time.monotonic()
             try:
-                await connection.send_packed_command(connection.pack_commands(commands))
-                replies = [await _reply(connection) for _publish in batch]
+                await connection.send_packed_command(commands)
+                async with asyncio.timeout(COMMAND_TIMEOUT_S):
+                    replies = [await _reply(connection) for _publish in batch]
                 metrics.BROKER_PUBLISH.observe(time.monotonic() - sent)
             except BaseException:
                 unknown = OutcomeUnknown("the broker's answer was lost; repeat the publish with the same id")
@@ -322,7 +327,7 @@ class RedisBroker:
 
 async def _reply(connection: AbstractConnection) -> Any:
     try:
-        return await connection.read_response()
+        return await connection.read_response(timeout=math.inf)
     except ResponseError as exc:  # of this command alone
         return exc
 

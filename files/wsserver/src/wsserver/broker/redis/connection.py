@@ -20,7 +20,7 @@ from wsserver.broker import BrokerUnavailable
 # A burst of joins waits its turn; that says nothing about Redis.
 _READ_WAIT_S = 15.0
 # An unanswered command means that Redis is gone; this is far above a healthy Redis's pauses.
-_COMMAND_TIMEOUT_S = 3.0
+COMMAND_TIMEOUT_S = 3.0
 
 
 class _Cancellable(AbstractConnection):
@@ -57,8 +57,8 @@ class RedisAddress(NamedTuple):
             max_connections=connections,
             timeout=_READ_WAIT_S,
             protocol=2,
-            socket_timeout=_COMMAND_TIMEOUT_S,
-            socket_connect_timeout=_COMMAND_TIMEOUT_S,
+            socket_timeout=COMMAND_TIMEOUT_S,
+            socket_connect_timeout=COMMAND_TIMEOUT_S,
             retry=Retry(NoBackoff(), 0),  # what is to be done again, the caller decides
         )
         return Redis.from_pool(pool)
