@@ -28,6 +28,7 @@ from wsserver.client import (
     ServerError,
     State,
     backoff,
+    publishes,
 )
 from wsserver.messages import Event, Gap, MemberEvent, Reset
 
@@ -150,6 +151,26 @@ async def test_a_refusal_that_passes_is_repeated_before_anything_newer(server: S
         for id, seq in (("1", 1), ("2", 2)):
             await peer.send("ack", id=id, room="r", seq=seq)
         assert await asyncio.gather(first, second) == [1, 2]
+
+
+async def test_what_may_have_been_published_is_not_repeated_once_the_server_has_forgotten(
+    server: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publishes, "_REPEATED_FOR_S", 0.2)
+    async with Alice(server) as (client, peer):
+        doubtful, refused = (asyncio.create_task(client.publish("r", id, id=id)) for id in ("doubtful", "refused"))
+        for _ in range(2):
+            await peer.receive("publish")
+        await asyncio.sleep(0.3)
+        # Of this one it is known that nothing was published, however long ago.
+        await peer.send("error", code="unavailable", message="?", id="refused")
+        await peer.send("error", code="outcome_unknown", message="?", id="doubtful")
+        assert (await peer.receive("publish"))["id"] == "refused"
+        await peer.send("ack", id="refused", room="r", seq=1)
+        assert await refused == 1
+        with pytest.raises(PublishError, match="not known") as error:
+            await doubtful
+        assert error.value.code == "outcome_unknown"
 
 
 async def test_a_message_that_the_server_would_close_for_is_not_sent(server: Scripted) -> None:

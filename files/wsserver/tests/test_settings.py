@@ -38,6 +38,17 @@ def test_the_defaults_need_a_secret_only(environment: pytest.MonkeyPatch) -> Non
     assert "32 characters" in problem
 
 
+def test_durable_rooms_need_postgres(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("WS_DURABLE_ROOMS", "orders:*")
+    [problem] = problems()
+    assert "WS_DURABLE_ROOMS needs Postgres: set WS_POSTGRES_DSN" in problem
+    environment.setenv("WS_POSTGRES_DSN", "postgresql://app@/ws")
+    assert settings.load().durable_rooms == ("orders:*",)
+    environment.setenv("WS_BROKER", "memory")
+    [problem] = problems()
+    assert "WS_BROKER=redis" in problem
+
+
 @pytest.mark.parametrize(
     ("name", "value", "allowed"),
     [

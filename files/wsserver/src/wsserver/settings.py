@@ -176,6 +176,15 @@ class Settings(BaseSettings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _durable_where(self) -> Self:
+        if self.durable_rooms and (self.postgres_dsn is None or self.broker == "memory"):
+            raise PydanticCustomError(
+                "no_archive",
+                "WS_DURABLE_ROOMS needs Postgres: set WS_POSTGRES_DSN (and WS_BROKER=redis), or leave it empty",
+            )
+        return self
+
 
 class BadSettings(Exception):
     """`problems`: one sentence for each variable, with its name, its value and what is allowed."""

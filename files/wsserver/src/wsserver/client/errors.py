@@ -28,7 +28,10 @@ class JoinError(ServerError):
 
 
 class PublishError(ServerError):
-    """Trying again does not help. Only if an earlier try was cut off may the message have been published."""
+    """Trying again does not help. Only if an earlier try was cut off may the message have been published.
+
+    `outcome_unknown`: it was repeated for as long as the server recognises repeats, four minutes, in vain.
+    """
 
 
 def passes(error: Error) -> bool:

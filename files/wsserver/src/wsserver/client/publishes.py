@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -13,14 +14,24 @@ import msgspec
 from wsserver.client.errors import Closed, PublishError, passes, pause_s
 from wsserver.messages import Error, Publish
 
+# The server knows a repeat for five minutes after the publish; a later one would be a second message.
+_REPEATED_FOR_S = 240.0
+
+
+# What a refusal says of the try that it answers, if not that nothing was published.
+_MAYBE_PUBLISHED = frozenset({"outcome_unknown", "not_archived"})
+
 
 class _Publish:
-    __slots__ = ("acknowledged", "frame", "sent")
+    """`in_doubt_since`: when the first try was sent that may have landed; `before`: the same without the last try."""
+
+    __slots__ = ("acknowledged", "before", "frame", "in_doubt_since", "sent")
 
     def __init__(self, frame: bytes) -> None:
         self.frame = frame
         self.acknowledged: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self.sent = False
+        self.in_doubt_since = self.before = math.inf
 
 
 class Publishes:
@@ -82,6 +93,8 @@ class Publishes:
             publish.acknowledged.set_exception(PublishError(error))
             return
         publish.sent = False
+        if error.code not in _MAYBE_PUBLISHED:
+            publish.in_doubt_since = publish.before
         if self._held is None:
             self._held = asyncio.get_running_loop().call_later(pause_s(error), self._release)
 
@@ -100,8 +113,13 @@ class Publishes:
     def _send_waiting(self) -> None:
         if self._send is None or self._held is not None:
             return
+        now = asyncio.get_running_loop().time()
         for key, publish in self._under_way.items():
             if publish.sent or publish.acknowledged.done():
+                continue
+            if now - publish.in_doubt_since > _REPEATED_FOR_S:
+                why = "for minutes there was no acknowledgement; whether it was published is not known"
+                publish.acknowledged.set_exception(PublishError(Error("outcome_unknown", why, key)))
                 continue
             if len(publish.frame) > self._limit:
                 # The server would close the connection, and the repeats all that follow.
@@ -110,3 +128,4 @@ class Publishes:
                 continue
             self._send(publish.frame)
             publish.sent = True
+            publish.before, publish.in_doubt_since = publish.in_doubt_since, min(publish.in_doubt_since, now)
