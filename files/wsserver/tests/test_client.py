@@ -14,6 +14,7 @@ from support.proxy import proxy
 from support.redis_server import RedisServer
 from support.scripted import Peer, Scripted, scripted
 from support.wait import until
+from support.watching import watching
 from support.worker import SECRET, Worker
 
 from wsserver.auth import mint
@@ -522,102 +523,40 @@ def test_waits_grow_and_are_spread(monkeypatch: pytest.MonkeyPatch) -> None:
 # Real workers.
 
 
-class Conversation:
-    """Two clients publish to a room without a break; a third only listens."""
-
-    def __init__(self, url: str) -> None:
-        names = ("alice", "bob", "carol")
-        self.clients = [Client(url, token=mint(SECRET, name, 600)) for name in names]
-        self.acknowledged: list[list[int]] = []
-        self.heard: dict[str, list[list[int]]] = {name: [] for name in names}
-        self.positions: dict[str, list[int]] = {name: [] for name in names}
-        self._talking = True
-
-    async def over(self, what_happens: Callable[[], Any]) -> None:
-        """Talk while it happens and for a while after; then everybody must have heard everything once, in order."""
-        async with self.clients[0], self.clients[1], self.clients[2], asyncio.TaskGroup() as group:
-            for name, client in zip(self.heard, self.clients, strict=True):
-                await client.join("r", on_message=lambda message, name=name: self._hear(name, message))  # type: ignore[misc]
-            talking = [group.create_task(self._talk(n)) for n in range(2)]
-            await until(lambda: len(self.acknowledged) >= 100)
-            await what_happens()
-            more = len(self.acknowledged) + 100
-            await until(lambda: len(self.acknowledged) >= more)
-            self._talking = False
-            await asyncio.gather(*talking)
-            await until(lambda: all(len(heard) == len(self.acknowledged) for heard in self.heard.values()))
-        for name, heard in self.heard.items():
-            assert sorted(heard) == sorted(self.acknowledged)
-            assert self.positions[name] == list(range(1, len(heard) + 1))
-            for n in range(2):
-                counts = [count for who, count in heard if who == n]
-                assert counts == list(range(len(counts)))
-        assert [client.duplicates + client.holes for client in self.clients] == [0, 0, 0]
-
-    def _hear(self, name: str, message: Message) -> None:
-        self.heard[name].append(message.data)
-        self.positions[name].append(message.seq)
-
-    async def _talk(self, n: int) -> None:
-        count = 0
-        while self._talking:
-            await self.clients[n].publish("r", [n, count])
-            self.acknowledged.append([n, count])
-            count += 1
-            await asyncio.sleep(0.005)
-
-
 async def test_kill_9_of_a_worker_loses_and_doubles_nothing(start: Start) -> None:
     workers = [await start().ready(), await start().ready()]
-    async with proxy(*(worker.port for worker in workers)) as balancer:
-
-        async def kill_one_after_the_other() -> None:
-            for worker in workers:
-                worker.signal(signal.SIGKILL)
-                await asyncio.sleep(0.5)
-                worker.start_again()
-                await worker.ready()
-
-        await Conversation(balancer.url).over(kill_one_after_the_other)
+    async with proxy(*(worker.port for worker in workers)) as balancer, watching(balancer.url):
+        for worker in workers:
+            worker.signal(signal.SIGKILL)
+            await asyncio.sleep(0.5)
+            worker.start_again()
+            await worker.ready()
 
 
 async def test_a_drained_worker_loses_and_doubles_nothing(start: Start) -> None:
     workers = [await start().ready(), await start().ready()]
-    async with proxy(*(worker.port for worker in workers)) as balancer:
-
-        async def drain_one() -> None:
-            workers[0].signal(signal.SIGTERM)
-            await until(lambda: workers[0].process.poll() == 0)
-
-        await Conversation(balancer.url).over(drain_one)
+    async with proxy(*(worker.port for worker in workers)) as balancer, watching(balancer.url):
+        workers[0].signal(signal.SIGTERM)
+        await until(lambda: workers[0].process.poll() == 0)
 
 
 async def test_redis_killed_and_started_again_loses_and_doubles_nothing(start: Start, redis: RedisServer) -> None:
     worker = await start().ready()
-    async with proxy(worker.port) as balancer:
-
-        async def restart_redis() -> None:
-            redis.kill()
-            await asyncio.sleep(0.5)
-            redis.start()
-
-        await Conversation(balancer.url).over(restart_redis)
+    async with proxy(worker.port) as balancer, watching(balancer.url):
+        redis.kill()
+        await asyncio.sleep(0.5)
+        redis.start()
 
 
 async def test_a_connection_that_is_dead_without_a_word_is_noticed(start: Start) -> None:
     worker = await start(WS_HEARTBEAT_S="1").ready()
     async with proxy(worker.port) as balancer:
-        conversation = Conversation(balancer.url)
-
-        async def freeze() -> None:
-            connects = [client.connects for client in conversation.clients]
+        async with watching(balancer.url) as witness:
             balancer.frozen = True
-            await until(lambda: all(client.state is State.RECONNECTING for client in conversation.clients))
+            await until(lambda: not any(client.connected for client in witness.clients))
             balancer.frozen = False
-            await until(lambda: all(client.state is State.CONNECTED for client in conversation.clients))
-            assert all(client.connects > before for client, before in zip(conversation.clients, connects, strict=True))
-
-        await conversation.over(freeze)
+            await until(lambda: all(client.connected for client in witness.clients))
+        assert all(client.disconnects for client in witness.clients)
 
 
 async def test_a_publish_whose_ack_was_lost_is_published_once(start: Start) -> None:

@@ -21,6 +21,7 @@ from wsserver.migrate import migrate
 from wsserver.server import Server
 from wsserver.settings import BadSettings
 from wsserver.telemetry import logs
+from wsserver.witness import command as witness
 
 # As for bad arguments; the unit does not restart a worker whose settings are wrong.
 _EXIT_BAD_SETTINGS = 2
@@ -67,6 +68,8 @@ def _parser() -> argparse.ArgumentParser:
         text = f"a pattern of rooms that USER may {what}; may be repeated (default: as the settings say)"
         token.add_argument(f"--{claim}", action="append", metavar="PATTERN", help=text)
     ctl.add_arguments(command("ctl", ctl.run, "the workers of this host: status, drain, undrain, kick"))
+    help = "check the promise against any deployment: publishers, and subscribers that miss nothing"
+    witness.add_arguments(command("witness", witness.run, help))
     return parser
 
 

@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: MIT
+"""The two kinds of clients of a witness."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from wsserver.client import Client, Closed, Message, Position, PublishError, State
+from wsserver.messages import Event, Gap, Joined, Reconnect, Reset
+from wsserver.tasks import Tasks
+from wsserver.witness.ledger import Key, Ledger
+from wsserver.witness.plan import Plan
+
+# With more than this unacknowledged a publisher waits: what could not be published in an outage is not made up for.
+_WINDOW = 32
+# A publisher that is later than this goes on from now instead of hurrying.
+_LATE_S = 1.0
+
+
+class Attendee:
+    """A client, and how it was connected.
+
+    `disconnects`: how often its connection ended. `longest_away_s`: from being cut, or asked to reconnect, to being
+    back, or until now. `why` it is not connected. `fail` is told, in words, if it is refused for good.
+    """
+
+    def __init__(self, plan: Plan, user: str, fail: Callable[[str], None]) -> None:
+        self.user = user
+        self.disconnects = 0
+        self.why = "no answer"
+        self.client = Client(
+            plan.url,
+            token_factory=plan.credentials(user),
+            ssl=plan.tls,
+            on_state=self._on_state,
+            on_event=self._on_event,
+        )
+        self._fail = fail
+        self._was_connected = False
+        self._away_since: float | None = None
+        self._longest_away_s = 0.0
+        self._closing = False
+
+    @property
+    def connected(self) -> bool:
+        return self.client.state is State.CONNECTED
+
+    @property
+    def longest_away_s(self) -> float:
+        return max(self._longest_away_s, 0.0 if self._away_since is None else time.monotonic() - self._away_since)
+
+    async def arrive(self) -> None:
+        """Wait for the first connection. Raises Closed."""
+        await self.client.__aenter__()
+
+    async def close(self) -> None:
+        self._closing = True
+        await self.client.close()
+
+    def _on_state(self, state: State, why: str) -> None:
+        self.why = why
+        if self._was_connected and not self._closing and state is not State.CONNECTED:
+            self.disconnects += 1
+            self._leaves()
+        if state is State.CLOSED and not self._closing:
+            self._fail(f"{self.user} is refused: {why}")
+        self._was_connected = state is State.CONNECTED
+
+    def _on_event(self, event: Event) -> None:
+        if isinstance(event, Reconnect):
+            self._leaves()
+
+    def _leaves(self) -> None:
+        if self._away_since is None:
+            self._away_since = time.monotonic()
+
+    def _is_back(self) -> None:
+        self._longest_away_s = self.longest_away_s
+        self._away_since = None
+
+
+class Subscriber(Attendee):
+    """The member `number` (counted from 0) of `room`. What it hears is entered in the ledger.
+
+    `gaps`, `resets`: what it was told of the room's log. `longest_silence_s`: without a message while it listened.
+    """
+
+    def __init__(
+        self, plan: Plan, user: str, fail: Callable[[str], None], ledger: Ledger, room: str, number: int
+    ) -> None:
+        super().__init__(plan, user, fail)
+        self.room = room
+        self.gaps = 0
+        self.resets = 0
+        self.longest_silence_s = 0.0
+        self._ledger = ledger
+        self._number = number
+        self._heard_at: float | None = None
+
+    async def arrive(self) -> None:
+        """Wait to be in the room. Raises Closed and JoinError."""
+        await super().arrive()
+        await self.client.join(self.room, on_message=self._hear)
+
+    def listen(self) -> None:
+        """From now on there is something to hear."""
+        self._heard_at = time.monotonic()
+
+    def stop_listening(self) -> None:
+        self._end_silence(time.monotonic())
+        self._heard_at = None
+
+    def _hear(self, message: Message) -> None:
+        now = time.monotonic()
+        self._end_silence(now)
+        match message.data:
+            case {"publisher": int(publisher), "number": int(number)}:
+                position = Position(message.epoch, message.seq)
+                self._ledger.deliver(Key(publisher, number), self.room, self._number, position, now)
+
+    def _end_silence(self, now: float) -> None:
+        if self._heard_at is not None:
+            self.longest_silence_s = max(self.longest_silence_s, now - self._heard_at)
+            self._heard_at = now
+
+    def _on_event(self, event: Event) -> None:
+        super()._on_event(event)
+        if isinstance(event, Joined):
+            self._is_back()
+        elif isinstance(event, Gap):
+            self.gaps += 1
+        elif isinstance(event, Reset):
+            self.resets += 1
+
+
+class Publisher(Attendee):
+    """The publisher `number` (counted from 0). What it publishes, to `rooms` in turn, is entered in the ledger."""
+
+    def __init__(
+        self, plan: Plan, user: str, fail: Callable[[str], None], ledger: Ledger, rooms: list[str], number: int
+    ) -> None:
+        super().__init__(plan, user, fail)
+        self._ledger = ledger
+        self._number = number
+        # Publishers take turns, and begin with different rooms: each room hears of one after the other.
+        self._share = number / plan.publishers
+        first = int(len(rooms) * self._share)
+        self._rooms = rooms[first:] + rooms[:first]
+        self._padding = "x" * plan.size
+        self._interval_s = plan.publishers / plan.rate
+        self._window = asyncio.Semaphore(_WINDOW)
+        self._under_way = Tasks()
+
+    @property
+    def outstanding(self) -> int:
+        """Publishes without an acknowledgement, for which it still waits."""
+        return len(self._under_way)
+
+    async def publish(self) -> None:
+        """One message after the other, until cancelled."""
+        due = time.monotonic() + self._interval_s * self._share
+        count = 0
+        while True:
+            await asyncio.sleep(due - time.monotonic())
+            await self._window.acquire()
+            self._under_way.spawn(self._publish_one(count))
+            count += 1
+            due += self._interval_s
+            if due < time.monotonic() - _LATE_S:
+                due = time.monotonic()
+
+    async def _publish_one(self, count: int) -> None:
+        room = self._rooms[count % len(self._rooms)]
+        key = Key(self._number, count)
+        self._ledger.publish(key, room, time.monotonic())
+        try:
+            seq = await self.client.publish(room, {**key._asdict(), "padding": self._padding})
+            self._ledger.acknowledge(key, seq, time.monotonic())
+        except PublishError as exc:
+            self._fail(f"a publish of {self.user} is refused: {exc}")
+        except Closed:
+            pass  # its outcome is unknown for good; who was refused has said so
+        finally:
+            self._window.release()
+
+    def _on_state(self, state: State, why: str) -> None:
+        super()._on_state(state, why)
+        if state is State.CONNECTED:
+            self._is_back()
