@@ -11,11 +11,13 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable
-from functools import cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import jwt
+from wsserver.client import CredentialFactory
+from wsserver.witness import from_secret
 
 ROOT = Path(__file__).parents[2]
 
@@ -35,9 +37,7 @@ class Fleet:
         self.edge = self._first("ws_edge")
         self.worker_host = self._first("ws_workers")
         self.redis_host = self._first("ws_redis")
-        self._jwt_secret = cache(
-            lambda: self.ssh(self.worker_host, ". /etc/ws-server/env; echo $WS_JWT_SECRET").strip()
-        )
+        self.postgres_host = self._first("ws_postgres")
 
     def _first(self, group: str) -> str:
         return next(host for host, facts in self.hosts.items() if group in facts["groups"])
@@ -79,9 +79,17 @@ class Fleet:
         assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
         return done.stdout
 
+    @cached_property
+    def _jwt_secret(self) -> str:
+        return self.ssh(self.worker_host, ". /etc/ws-server/env; echo $WS_JWT_SECRET").strip()
+
     def token(self, user: str) -> str:
         """A token as an application's backend makes it."""
-        return jwt.encode({"sub": user, "exp": time.time() + 3600}, self._jwt_secret(), "HS256")
+        return jwt.encode({"sub": user, "exp": time.time() + 3600}, self._jwt_secret, "HS256")
+
+    def credentials(self, user: str) -> CredentialFactory:
+        """As a witness wants them."""
+        return from_secret(self._jwt_secret)(user)
 
     # As whoever watches the workers.
 
@@ -101,9 +109,18 @@ class Fleet:
 
     def ready(self, instance: str) -> bool:
         """Whether the worker itself says so, asked on its own host."""
+        return " 200 " in self._get(instance, "/readyz").partition("\n")[0]
+
+    def metric(self, sample: str) -> float:
+        """The sum over all workers."""
+        lines = [line for instance in self.instances() for line in self._get(instance, "/metrics").splitlines()]
+        return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"{sample} "))
+
+    def _get(self, instance: str, path: str) -> str:
+        """A worker's answer to somebody on its own host, which may be none."""
         connect = f". /etc/ws-server/env; exec 3<>/dev/tcp/$WS_LISTEN_ADDRESS/80{instance}"
-        ask = "printf 'GET /readyz HTTP/1.1\\r\\n\\r\\n' >&3; head -1 <&3"
-        return " 200 " in self.ssh(self.worker_host, f"{connect}; {ask}", check=False)
+        ask = f"printf 'GET {path} HTTP/1.1\\r\\n\\r\\n' >&3; cat <&3"
+        return self.ssh(self.worker_host, f"{connect}; {ask}", check=False)
 
 
 def eventually(condition: Callable[[], bool], within: float, what: str) -> float:

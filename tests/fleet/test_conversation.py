@@ -13,7 +13,7 @@ import time
 import uuid
 
 import pytest
-from clients import Witness, connection, join, receive, send
+from clients import connection, join, progress, receive, send, watching
 from fleet import Fleet
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
@@ -141,5 +141,5 @@ def test_no_tls_before_1_3(fleet: Fleet) -> None:
 
 
 async def test_the_promise_at_rest(fleet: Fleet) -> None:
-    async with Witness(fleet, interval_s=0.005).watching() as witness:
-        await witness.progress(500)
+    async with watching(fleet, rate=150.0) as witness:
+        await progress(witness, 500)
