@@ -29,7 +29,8 @@ class Fleet:
         status = json.loads(status_file.read_text())
         self.url: str = status["url"]
         self.hosts: dict[str, dict[str, Any]] = status["hosts"]
-        self.trust = ssl.create_default_context(cafile=status["ca_file"])
+        self.ca_file: str = status["ca_file"]
+        self.trust = ssl.create_default_context(cafile=self.ca_file)
         self._ssh_key: str = status["ssh_key"]
         self._inventory = status_file.parent / "inventory"
         # One connection to each host for all commands; ssh ends it a minute after the last.

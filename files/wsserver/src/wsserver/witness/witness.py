@@ -35,15 +35,16 @@ class Witness:
         self.stop = asyncio.Event()
         self._plan = plan
         run = uuid.uuid4().hex[:8]
-        rooms = [f"{ROOMS}{run}:{n}" for n in range(plan.rooms)]
-        homes = [rooms[n % plan.rooms] for n in range(plan.connections)]
+        self.rooms = [f"{ROOMS}{run}:{n}" for n in range(plan.rooms)]
+        homes = [self.rooms[n % plan.rooms] for n in range(plan.connections)]
         self.ledger = Ledger(Counter(homes))
         self.subscribers = [
             Subscriber(plan, f"witness-subscriber-{n}", self._fail, self.ledger, room, n // plan.rooms)
             for n, room in enumerate(homes)
         ]
+        names = [f"witness-publisher-{n}" for n in range(plan.publishers)]
         self.publishers = [
-            Publisher(plan, f"witness-publisher-{n}", self._fail, self.ledger, rooms, n) for n in range(plan.publishers)
+            Publisher(plan, name, self._fail, self.ledger, self.rooms, n) for n, name in enumerate(names)
         ]
         self._trouble: list[str] = []
         self._publishing = Tasks()

@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: the selfhost.websocket authors
+"""The promise through what takes long: stores that are away, a pulled cable, a client that does not read."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cable import cable
+from clients import finish, join, progress, witness
+from fleet import ROOT, Fleet, eventually
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
+from wsserver.client import Client, Position
+
+pytestmark = pytest.mark.long
+
+PYTHONPATH = str(ROOT / "files/wsserver/src")
+
+
+async def test_postgres_away_for_a_minute_and_redis_paused_for_half_of_it(fleet: Fleet) -> None:
+    """Rooms keep fewer messages than are published without Postgres; all the same its archive is complete afterwards."""
+    one = witness(fleet)
+    [room] = one.rooms
+    async with one:
+        await progress(one, 50)
+        await asyncio.to_thread(fleet.ssh, fleet.postgres_host, "systemctl stop postgresql")
+        await asyncio.sleep(15)
+        before = one.ledger.acknowledged
+        assert before > 1000, "too slow to fill the room's log"
+        await asyncio.to_thread(fleet.ssh, fleet.redis_host, "systemctl kill --signal=STOP redis-server")
+        await asyncio.sleep(30)
+        assert one.ledger.acknowledged < before + 200, "Redis was not paused"
+        await asyncio.to_thread(fleet.ssh, fleet.redis_host, "systemctl kill --signal=CONT redis-server")
+        await asyncio.sleep(15)
+        await asyncio.to_thread(fleet.ssh, fleet.postgres_host, "systemctl start postgresql")
+        await progress(one, 100)
+        report = await finish(one)
+        assert not any(client.disconnects for client in report.clients), "an open connection was dropped"
+
+    def archived() -> int:
+        query = f"select count(*) from messages where room = '{room}'"
+        return int(fleet.ssh(fleet.postgres_host, f'runuser -u postgres -- psql -qAt ws -c "{query}"'))
+
+    await asyncio.to_thread(eventually, lambda: archived() >= report.acknowledged, 60, "the archive has everything")
+    assert await history(fleet, room) == report.acknowledged == await asyncio.to_thread(archived)
+
+
+async def history(fleet: Fleet, room: str) -> int:
+    """How many messages the room's history has; they must be all that the publishers counted, each once and in order."""
+    counts: dict[int, list[int]] = {}
+    seqs = []
+    client = Client(fleet.url, token=fleet.token("historian"), ssl=fleet.trust)
+    async with client:
+        page = await client.history(room, limit=1)
+        since = Position(page.messages[0].epoch, 0)
+        while True:
+            page = await client.history(room, since=since)
+            for message in page.messages:
+                counts.setdefault(message.data["publisher"], []).append(message.data["number"])
+                seqs.append(message.seq)
+            if not page.more:
+                break
+            since = Position(page.messages[-1].epoch, page.messages[-1].seq)
+    assert seqs == list(range(1, len(seqs) + 1))
+    for numbers in counts.values():
+        assert sorted(numbers) == list(range(len(numbers)))
+    return len(seqs)
+
+
+async def test_clients_whose_network_is_cut(fleet: Fleet, tmp_path: Path) -> None:
+    """One listens to what others say meanwhile; the others, a witness of their own, are all cut off."""
+    token_file = tmp_path / "token"
+    token_file.write_text(fleet.token("traveller"))
+    one = witness(fleet)
+    [room] = one.rooms
+    with cable(fleet.address(fleet.edge)) as link:
+        listener = [sys.executable, Path(__file__).with_name("listener.py"), fleet.url, fleet.ca_file]
+        options = [
+            fleet.url,
+            "--ca-file",
+            fleet.ca_file,
+            "--token-file",
+            token_file,
+            "--connections",
+            "4",
+            "--rooms",
+            "2",
+        ]
+        travellers = [sys.executable, "-m", "wsserver", "witness", *options, "--settle", "90", "--json"]
+        async with (
+            running(*link.run, *listener, fleet.token("listener"), room) as listening,
+            running(*link.run, *travellers) as travelling,
+        ):
+            assert listening.stdout is not None
+            assert travelling.stderr is not None
+            assert await listening.stdout.readline() == b"joined\n"
+            while b" 0 acknowledged" in await travelling.stderr.readline():
+                pass
+            async with one:
+                await progress(one, 100)
+                link.cut()
+                await asyncio.sleep(20)
+                link.mend()
+                await progress(one, 100)
+                report = await finish(one)
+            heard: list[list[Any]] = []
+            async with asyncio.timeout(90):
+                while len(heard) < report.published:
+                    heard.append(json.loads(await listening.stdout.readline()))
+            travelling.terminate()
+            output, said = await asyncio.wait_for(travelling.communicate(), 120)
+    assert len({(publisher, number) for _, _, publisher, number in heard}) == report.published
+    assert [seq for _, seq, _, _ in heard] == list(range(1, len(heard) + 1))
+    assert len({epoch for epoch, _, _, _ in heard}) == 1
+    travelled = json.loads(output or "{}")
+    assert travelling.returncode == 0, (travelled, said)
+    print({name: travelled[name] for name in ("acknowledged", "delivered", "disconnects", "longest_away_s")})
+    assert travelled["verdict"] == "kept"
+    assert travelled["longest_silence_s"] > 15, "the network was not cut"
+
+
+@contextlib.asynccontextmanager
+async def running(*command: str | Path) -> AsyncIterator[asyncio.subprocess.Process]:
+    process = await asyncio.create_subprocess_exec(
+        *command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ | {"PYTHONPATH": PYTHONPATH}
+    )
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+
+
+async def test_a_client_that_does_not_read_hurts_nobody(fleet: Fleet) -> None:
+    """Big messages pile up for it, up to a bound; when it reads again it gets them all, from the room's log."""
+    one = witness(fleet, connections=4, publishers=6, rate=24.0, size=40_000)
+    [room] = one.rooms
+    headers = {"Authorization": f"Bearer {fleet.token('slow')}"}
+    options: dict[str, Any] = {"ssl": fleet.trust, "additional_headers": headers, "proxy": None}
+    # A client that does not read does not answer pings either, and has none of its own; its memory is small.
+    options |= {"ping_interval": None, "max_size": None, "max_queue": 4}
+    dropped = await asyncio.to_thread(fleet.metric, "ws_message_drops_total")
+    async with contextlib.AsyncExitStack() as stack:
+        slow = await stack.enter_async_context(connect(fleet.url, **options))
+        epoch = (await join(slow, room))["epoch"]
+        await stack.enter_async_context(one)
+        while await asyncio.to_thread(fleet.metric, "ws_message_drops_total") < dropped + 20:
+            assert one.ledger.acknowledged < 1000, "the fleet never noticed"
+            await asyncio.sleep(1)
+        await progress(one, 50)
+        report = await finish(one)
+        assert not any(client.disconnects for client in report.clients)
+        assert (report.to_delivery.percentile(99) or 0) < 5
+        seqs: list[int] = []
+        while len(seqs) < report.acknowledged:
+            try:
+                event = json.loads(await asyncio.wait_for(slow.recv(), 60))
+            except ConnectionClosed as closed:
+                print(f"the slow client was closed: {closed}")
+                slow = await stack.enter_async_context(connect(fleet.url, **options))
+                joined = await join(slow, room, since={"epoch": epoch, "seq": seqs[-1]})
+                assert joined["recovered"]
+                continue
+            if event["type"] == "message":
+                seqs.append(event["seq"])
+    assert seqs == list(range(1, report.acknowledged + 1))
