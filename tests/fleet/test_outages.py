@@ -119,9 +119,9 @@ async def test_clients_whose_network_is_cut(fleet: Fleet, tmp_path: Path) -> Non
                     heard.append(json.loads(await listening.stdout.readline()))
             travelling.terminate()
             output, said = await asyncio.wait_for(travelling.communicate(), 120)
-    assert len({(publisher, number) for _, _, publisher, number in heard}) == report.published
-    assert [seq for _, seq, _, _ in heard] == list(range(1, len(heard) + 1))
-    assert len({epoch for epoch, _, _, _ in heard}) == 1
+    assert len({(publisher, number) for _epoch, _seq, publisher, number in heard}) == report.published
+    assert [seq for _epoch, seq, *_who in heard] == list(range(1, len(heard) + 1))
+    assert len({epoch for epoch, *_rest in heard}) == 1
     travelled = json.loads(output or "{}")
     assert travelling.returncode == 0, (travelled, said)
     print({name: travelled[name] for name in ("acknowledged", "delivered", "disconnects", "longest_away_s")})

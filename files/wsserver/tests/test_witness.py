@@ -8,7 +8,8 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,14 @@ import jwt
 import pytest
 from support.liar import liar
 from support.proxy import proxy
-from support.scripted import Peer, scripted
+from support.scripted import Peer, Scripted, scripted
+from support.wait import until
 from support.watching import progress, witness
 from support.worker import SECRET, Worker, environment, ws_server
 
 from wsserver.auth import mint
 from wsserver.client import Position
+from wsserver.witness import Witness
 from wsserver.witness.latencies import Latencies
 from wsserver.witness.ledger import Key, Ledger
 from wsserver.witness.report import Verdict
@@ -214,31 +217,53 @@ async def test_a_lie_is_found(lie: str, lost: bool, duplicated: bool, reordered:
     assert bool(report.faults) == (lost or lie == "double")
 
 
-async def test_what_was_never_acknowledged_is_not_lost_and_its_repeats_are_not_counted() -> None:
-    async with scripted() as server:
-        one = witness(server.url, connections=1, publishers=1, settle_s=0.5)
-        entering = asyncio.create_task(one.__aenter__())
-        peers = [await server.welcomed(), await server.welcomed()]
-        member, publisher = sorted(peers, key=lambda peer: user_of(peer) == "witness-publisher-0")
-        room = (await member.receive("join"))["room"]
-        await member.joined(room)
-        await entering
-        first, second = [await publisher.receive("publish") for _ in range(2)]
-        await member.message(1, room, first["data"])
-        await publisher.send("ack", id=first["id"], room=room, seq=1)
-        await publisher.send("error", id=second["id"], code="outcome_unknown", message="?")
-        while (await publisher.receive("publish"))["id"] != second["id"]:
-            pass
-        await member.message(2, room, second["data"])
-        report = await one.finish()
-        await one.__aexit__(None, None, None)
-    assert (report.acknowledged, report.delivered, report.lost) == (1, 2, 0)
-    assert report.published <= 33  # the one, and as many as it lets wait
-    assert report.verdict is Verdict.KEPT
+@asynccontextmanager
+async def one_of_each(server: Scripted) -> AsyncIterator[tuple[Witness, Peer, Peer, str]]:
+    """A witness, the other ends of its subscriber and its publisher, and their room."""
+    one = witness(server.url, connections=1, publishers=1, settle_s=0.5)
+    entering = asyncio.create_task(one.__aenter__())
+    peers = [await server.welcomed(), await server.welcomed()]
+    member, publisher = sorted(peers, key=lambda peer: user_of(peer) == "witness-publisher-0")
+    room = (await member.receive("join"))["room"]
+    await member.joined(room)
+    await entering
+    yield one, member, publisher, room
+    await one.__aexit__(None, None, None)
 
 
 def user_of(peer: Peer) -> str:
     return str(jwt.decode(peer.token, SECRET, ["HS256"])["sub"])
+
+
+async def test_what_was_never_acknowledged_is_not_lost_and_its_repeats_are_not_counted() -> None:
+    async with scripted() as server, one_of_each(server) as (one, member, publisher, room):
+        first, second, third = [await publisher.receive("publish") for _ in range(3)]
+        await member.message(1, room, first["data"])
+        await publisher.send("ack", id=first["id"], room=room, seq=1)
+        await publisher.send("error", id=second["id"], code="outcome_unknown", message="?")
+        await publisher.send("error", id=third["id"], code="broker_error", message="no")
+        while (await publisher.receive("publish"))["id"] != second["id"]:
+            pass
+        await member.message(2, room, second["data"])
+        report = await one.finish()
+    assert (report.acknowledged, report.delivered, report.lost) == (1, 2, 0)
+    assert report.refused == {"broker_error": 1}
+    assert report.published <= 34  # these two, and as many as it lets wait
+    assert report.verdict is Verdict.KEPT
+
+
+async def test_who_is_asked_to_reconnect_is_away_from_then_on() -> None:
+    async with scripted() as server, one_of_each(server) as (one, member, _publisher, room):
+        await member.send("reconnect", after_ms=1000, reason="going away")
+        member = await server.welcomed()
+        await member.joined((await member.receive("join"))["room"])
+        await until(lambda: one.subscribers[0].client.rooms[room].joined)
+        report = await one.finish()
+    subscriber, publisher = report.clients
+    assert (subscriber.disconnects, publisher.disconnects) == (1, 0)
+    assert subscriber.longest_away_s >= 1
+    assert (publisher.longest_away_s, publisher.longest_silence_s) == (0, None)
+    assert report.verdict is Verdict.UNKNOWN  # nothing was acknowledged
 
 
 # The command.
@@ -251,9 +276,9 @@ def secret_file(tmp_path: Path) -> Path:
     return path
 
 
-async def test_a_killed_worker(start: Start, secret_file: Path) -> None:
-    """As an operator does it: until Ctrl-C, with a kill -9 in the middle."""
-    workers = [await start().ready(), await start().ready()]
+async def test_a_killed_worker(start: Start, dsn: str, secret_file: Path) -> None:
+    """As an operator does it, against whole workers: until Ctrl-C, with a kill -9 in the middle."""
+    workers = [await start(WS_POSTGRES_DSN=dsn).ready() for _ in range(2)]
     async with proxy(*(worker.port for worker in workers)) as balancer:
         options = ["--jwt-secret-file", str(secret_file), "--rate", "200", "--json"]
         command = [sys.executable, "-m", "wsserver", "witness", balancer.url, *options]
@@ -273,7 +298,7 @@ async def test_a_killed_worker(start: Start, secret_file: Path) -> None:
         await workers[0].ready()
         await acknowledged(600)
         running.send_signal(signal.SIGINT)
-        output, _ = await asyncio.wait_for(running.communicate(), 40)
+        output, _said = await asyncio.wait_for(running.communicate(), 40)
     report: dict[str, Any] = json.loads(output)
     assert running.returncode == 0, report
     assert report["verdict"] == "kept"

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable
 
 from wsserver.client import Client, Closed, Message, Position, PublishError, State
@@ -136,12 +137,16 @@ class Subscriber(Attendee):
 
 
 class Publisher(Attendee):
-    """The publisher `number` (counted from 0). What it publishes, to `rooms` in turn, is entered in the ledger."""
+    """The publisher `number` (counted from 0). What it publishes, to `rooms` in turn, is entered in the ledger.
+
+    `refused`: publishes for which its client gave up, by the code of the error.
+    """
 
     def __init__(
         self, plan: Plan, user: str, fail: Callable[[str], None], ledger: Ledger, rooms: list[str], number: int
     ) -> None:
         super().__init__(plan, user, fail)
+        self.refused: Counter[str] = Counter()
         self._ledger = ledger
         self._number = number
         # Publishers take turns, and begin with different rooms: each room hears of one after the other.
@@ -179,7 +184,9 @@ class Publisher(Attendee):
             seq = await self.client.publish(room, {**key._asdict(), "padding": self._padding})
             self._ledger.acknowledge(key, seq, time.monotonic())
         except PublishError as exc:
-            self._fail(f"a publish of {self.user} is refused: {exc}")
+            self.refused[exc.code] += 1
+            if exc.code == "forbidden":
+                self._fail(f"a publish of {self.user} is refused: {exc}")
         except Closed:
             pass  # its outcome is unknown for good; who was refused has said so
         finally:

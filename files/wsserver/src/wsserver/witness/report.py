@@ -15,7 +15,7 @@ _PERCENTILES = {"p50": 50.0, "p90": 90.0, "p99": 99.0, "p99_9": 99.9, "max": 100
 class Verdict(StrEnum):
     KEPT = "kept"
     BROKEN = "broken"
-    # It could not do its work: a client or a publish was refused for good, or nothing was acknowledged.
+    # It could not do its work: somebody was not let in, might not publish, or nothing was acknowledged.
     UNKNOWN = "unknown"
 
 
@@ -35,14 +35,15 @@ class Attendance:
 class Report:
     """Numbers as the ledger has them; times are in seconds.
 
-    `duplicated` and `reordered` count also what the clients noticed and put right, by dropping a repeat or by
-    resuming before a hole. `gaps`, `resets`: what subscribers were told of the logs. `faults`: the first ones found.
-    `trouble`: why this is no judgement.
+    `refused`: publishes that their clients gave up, by the code of the error. `duplicated` and `reordered` count also
+    what the clients noticed and put right, by dropping a repeat or by resuming before a hole. `gaps`, `resets`: what
+    subscribers were told of the logs. `faults`: the first ones found. `trouble`: why this is no judgement.
     """
 
     seconds: float
     published: int
     acknowledged: int
+    refused: dict[str, int]
     delivered: int
     lost: int
     duplicated: int
@@ -101,6 +102,8 @@ class Report:
         ]
         if self.gaps or self.resets:
             rows.insert(5, ("told of", f"{self.gaps} gaps, {self.resets} resets"))
+        if self.refused:
+            rows.insert(1, ("refused", ", ".join(f"{count} {code}" for code, count in self.refused.items())))
         verdict = {
             Verdict.KEPT: "The promise was kept.",
             Verdict.BROKEN: "The promise was BROKEN.",

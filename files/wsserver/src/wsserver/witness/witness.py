@@ -129,6 +129,7 @@ class Witness:
             seconds=seconds,
             published=ledger.published,
             acknowledged=ledger.acknowledged,
+            refused=dict(sum((publisher.refused for publisher in self.publishers), Counter())),
             delivered=ledger.delivered,
             lost=ledger.owed,
             duplicated=ledger.duplicated + sum(client.duplicates for client in clients),
