@@ -23,6 +23,8 @@ _ARRIVE_EACH_S = 0.1
 _LOOK_S = 0.1
 # After everything has arrived: what comes twice comes later.
 _AFTERMATH_S = 1.0
+# Of faults, and of reasons why it could not do its work.
+_TOLD = 20
 
 
 class Witness:
@@ -139,9 +141,17 @@ class Witness:
             clients=[_attendance(one) for one in self.clients],
             to_ack=ledger.to_ack,
             to_delivery=ledger.to_delivery,
-            faults=ledger.faults + list(ledger.missing())[:20],
-            trouble=trouble[:20],
+            faults=[*ledger.faults, *ledger.missing(), *map(_mended, filter(_mends, self.clients))][:_TOLD],
+            trouble=trouble[:_TOLD],
         )
+
+
+def _mends(one: Attendee) -> bool:
+    return one.client.duplicates + one.client.holes > 0
+
+
+def _mended(one: Attendee) -> str:
+    return f"the client of {one.user} dropped {one.client.duplicates} repeats and found {one.client.holes} holes"
 
 
 def _attendance(client: Attendee) -> Attendance:
