@@ -49,6 +49,15 @@ async def receive(client: ClientConnection, *types: str, within: float = 10) -> 
             assert event["type"] != "error", event
 
 
+async def closed(client: ClientConnection) -> tuple[int | None, str | None]:
+    """The code and the reason with which the server closes the connection."""
+    async with asyncio.timeout(30):
+        with contextlib.suppress(ConnectionClosed):
+            while True:
+                await client.recv()
+    return client.close_code, client.close_reason
+
+
 async def join(client: ClientConnection, room: str, **since: Any) -> dict[str, Any]:
     await send(client, type="join", room=room, **since)
     return await receive(client, "joined")

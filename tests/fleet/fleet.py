@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import ssl
 import subprocess
 import tempfile
@@ -18,6 +19,18 @@ from typing import Any
 import jwt
 
 ROOT = Path(__file__).parents[2]
+
+# A backend on the host: asks the server API, and prints the status and the answer.
+BACKEND = """
+import json, sys, urllib.error, urllib.request
+method, url, headers, body = json.loads(sys.argv[1])
+request = urllib.request.Request(url, body and body.encode(), headers, method=method)
+try:
+    answer = urllib.request.urlopen(request, timeout=60)
+except urllib.error.HTTPError as error:
+    answer = error
+print(json.dumps([answer.status, json.load(answer)]))
+"""
 
 
 class Fleet:
@@ -35,9 +48,8 @@ class Fleet:
         self.edge = self._first("ws_edge")
         self.worker_host = self._first("ws_workers")
         self.redis_host = self._first("ws_redis")
-        self._jwt_secret = cache(
-            lambda: self.ssh(self.worker_host, ". /etc/ws-server/env; echo $WS_JWT_SECRET").strip()
-        )
+        self._jwt_secret = cache(lambda: self._setting("WS_JWT_SECRET"))
+        self.api_key = cache(lambda: self._setting("WS_API_KEY"))
 
     def _first(self, group: str) -> str:
         return next(host for host, facts in self.hosts.items() if group in facts["groups"])
@@ -82,6 +94,20 @@ class Fleet:
     def token(self, user: str) -> str:
         """A token as an application's backend makes it."""
         return jwt.encode({"sub": user, "exp": time.time() + 3600}, self._jwt_secret(), "HS256")
+
+    def _setting(self, name: str) -> str:
+        return self.ssh(self.worker_host, f". /etc/ws-server/env; echo ${name}").strip()
+
+    def api(
+        self, method: str, path: str, body: Any = None, port: int = 9079, headers: dict[str, str] | None = None
+    ) -> tuple[int, Any]:
+        """The server API's status and answer, to a backend on a worker's host; with the key, unless `headers` are given."""
+        if headers is None:
+            headers = {"Authorization": f"Bearer {self.api_key()}"}
+        request = [method, f"http://127.0.0.1:{port}{path}", headers, body if body is None else json.dumps(body)]
+        command = f"python3 -c {shlex.quote(BACKEND)} {shlex.quote(json.dumps(request))}"
+        status, answer = json.loads(self.ssh(self.worker_host, command))
+        return status, answer
 
     # As whoever watches the workers.
 
