@@ -90,6 +90,21 @@ def test_the_server_api_is_opened_to_backends_on_other_hosts(fleet: Fleet) -> No
                 status(fleet.api_key())
 
 
+def test_what_a_run_had_written_before_it_was_cut_off_is_put_into_effect(fleet: Fleet) -> None:
+    login = 'REDISCLI_AUTH="$(cat /etc/redis/admin-password)" redis-cli -s /run/redis/redis-server.sock --user admin'
+
+    def maxmemory() -> int:
+        return int(fleet.ssh(fleet.redis_host, f"{login} CONFIG GET maxmemory").split()[1])
+
+    redis = fleet.ssh(fleet.redis_host, "systemctl show --property=MainPID --value redis-server")
+    fleet.ssh(fleet.redis_host, "sed -i 's/^maxmemory .*/maxmemory 400mb/' /etc/redis/live.conf")
+    assert maxmemory() == 512 * 2**20
+    for value in ("400mb", "512mb"):
+        fleet.play("--tags=redis", f"--extra-vars=redis_maxmemory={value}")
+        assert maxmemory() == int(value.removesuffix("mb")) * 2**20
+    assert fleet.ssh(fleet.redis_host, "systemctl show --property=MainPID --value redis-server") == redis, "a restart"
+
+
 async def test_the_host_reboots(fleet: Fleet) -> None:
     boot = "cat /proc/1/stat | cut -d' ' -f22"
     before = fleet.ssh(fleet.worker_host, boot)
