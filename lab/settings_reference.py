@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""Makes docs/settings.md from the service's settings and from the role's templates, which set them.
+"""Makes docs/settings.md from the service's settings and from the role's templates and tables, which set them.
 
 settings_reference.py          write the file
 settings_reference.py --check  only say whether that would change it
@@ -13,13 +13,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "files/wsserver/src"))
 
 from wsserver.settings import Settings, variable  # noqa: E402
 
 DOCUMENT = ROOT / "docs/settings.md"
-TEMPLATES = ROOT / "roles/ws_server/templates"
+ROLE = ROOT / "roles/ws_server"
 
 INTRODUCTION = """\
 # Settings
@@ -27,9 +29,11 @@ INTRODUCTION = """\
 <!-- Made by lab/settings_reference.py from the service's code: change it there. -->
 
 The settings of a worker, from its environment. On a host that the role `ws_server` deploys they are in `/etc/ws-server/env`,
-made from the role's variables; PORT and WS_INSTANCE come from the unit. All are checked at start: a value that is not allowed,
-or a variable `WS_…` that is none of these, ends the worker with status 2 and a sentence for each. `ws-server check-settings` does
-the same without starting. `WS_JWT_SECRET` or `WS_JWT_JWKS` is needed, and nothing else.
+made from the role's variables ("set by"); where one is not set, the default holds. What the unit sets differs for each worker.
+
+All are checked at start: a value that is not allowed, or a variable `WS_…` that is none of these, ends the worker with status 2
+and a sentence for each. `ws-server check-settings` does the same without starting. `WS_JWT_SECRET` or `WS_JWT_JWKS` is needed,
+and nothing else.
 
 A secret is never logged, nor shown when it is wrong.
 """
@@ -44,7 +48,7 @@ GROUPS = {
     "Connections": "heartbeat_s handshake_s slow_client_s send_buffer_bytes max_connection_age_s drain_window_s",
     "Limits": "max_message_bytes messages_per_s bytes_per_s user_messages_per_s max_connections max_connections_per_user "
     "max_connections_per_ip max_rooms_per_connection",
-    "The server API": "api_listen_address api_port api_key",
+    "The server API": "api_listen_address api_port api_key api_clients",
     "What an operator sees": "log_level otlp_endpoint trace_ratio",
 }
 
@@ -97,12 +101,15 @@ def shown(default: Any) -> str:
 def role_variables() -> dict[str, str]:
     """Environment variable -> the variables of the role that make it up, or the unit."""
     made: dict[str, list[str]] = {}
-    for line in (TEMPLATES / "env.j2").read_text().splitlines():
+    for line in (ROLE / "templates/env.j2").read_text().splitlines():
         name, equals, value = line.partition("=")
         if equals and re.fullmatch("[A-Z_]+", name):
             made.setdefault(name, []).extend(re.findall(r"(?<![\w.])ws_server_\w+", value))
+    of_the_role = yaml.safe_load((ROLE / "vars/main.yml").read_text())
+    for kind in ("_ws_server_numbers", "_ws_server_texts", "_ws_server_lists"):
+        made |= {variable(field): [f"ws_server_{field}"] for field in of_the_role[kind]}
     columns = {name: ", ".join(f"`{variable}`" for variable in dict.fromkeys(found)) for name, found in made.items()}
-    for line in (TEMPLATES / "ws-server@.service.j2").read_text().splitlines():
+    for line in (ROLE / "templates/ws-server@.service.j2").read_text().splitlines():
         if line.startswith("Environment="):
             columns |= dict.fromkeys(re.findall(r"([A-Z_]+)=", line.removeprefix("Environment=")), "the unit")
     return columns

@@ -12,6 +12,7 @@ from typing import Any
 
 from fleet import Fleet
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
 from wsserver.witness import Plan, Report, Witness
 
 # It only waits as long as it must, and a client that found nobody for a while comes back after 20 s.
@@ -42,6 +43,15 @@ async def receive(client: ClientConnection, *types: str, within: float = 10) -> 
             if event["type"] in types:
                 return event
             assert event["type"] != "error", event
+
+
+async def closed(client: ClientConnection) -> tuple[int | None, str | None]:
+    """The code and the reason with which the server closes the connection."""
+    async with asyncio.timeout(30):
+        with contextlib.suppress(ConnectionClosed):
+            while True:
+                await client.recv()
+    return client.close_code, client.close_reason
 
 
 async def join(client: ClientConnection, room: str, **since: Any) -> dict[str, Any]:

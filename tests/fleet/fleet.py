@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import ssl
 import subprocess
 import tempfile
@@ -20,6 +21,18 @@ from wsserver.client import CredentialFactory
 from wsserver.witness import from_secret
 
 ROOT = Path(__file__).parents[2]
+
+# A backend on the host: asks the server API, and prints the status and the answer.
+BACKEND = """
+import json, sys, urllib.error, urllib.request
+method, url, headers, body = json.loads(sys.argv[1])
+request = urllib.request.Request(url, body and body.encode(), headers, method=method)
+try:
+    answer = urllib.request.urlopen(request, timeout=60)
+except urllib.error.HTTPError as error:
+    answer = error
+print(json.dumps([answer.status, json.load(answer)]))
+"""
 
 
 class Fleet:
@@ -81,8 +94,12 @@ class Fleet:
         return done.stdout
 
     @cached_property
+    def api_key(self) -> str:
+        return self._setting("WS_API_KEY")
+
+    @cached_property
     def _jwt_secret(self) -> str:
-        return self.ssh(self.worker_host, ". /etc/ws-server/env; echo $WS_JWT_SECRET").strip()
+        return self._setting("WS_JWT_SECRET")
 
     def token(self, user: str) -> str:
         """A token as an application's backend makes it."""
@@ -91,6 +108,20 @@ class Fleet:
     def credentials(self, user: str) -> CredentialFactory:
         """As a witness wants them."""
         return from_secret(self._jwt_secret)(user)
+
+    def _setting(self, name: str) -> str:
+        return self.ssh(self.worker_host, f". /etc/ws-server/env; echo ${name}").strip()
+
+    def api(
+        self, method: str, path: str, body: Any = None, port: int = 9079, headers: dict[str, str] | None = None
+    ) -> tuple[int, Any]:
+        """The server API's status and answer, to a backend on a worker's host; with the key, unless `headers` are given."""
+        if headers is None:
+            headers = {"Authorization": f"Bearer {self.api_key}"}
+        request = [method, f"http://127.0.0.1:{port}{path}", headers, body if body is None else json.dumps(body)]
+        command = f"python3 -c {shlex.quote(BACKEND)} {shlex.quote(json.dumps(request))}"
+        status, answer = json.loads(self.ssh(self.worker_host, command))
+        return status, answer
 
     # As whoever watches the workers.
 

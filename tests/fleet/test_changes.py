@@ -5,10 +5,13 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
+import json
 import re
 import subprocess
 
-from clients import progress, watching
+import pytest
+from clients import connection, join, progress, send, watching
 from fleet import Fleet, eventually
 
 
@@ -53,11 +56,53 @@ async def test_more_workers_and_a_changed_setting_replace_one_at_a_time(fleet: F
 
     async with watching(fleet):
         counting = asyncio.create_task(watch())
-        await asyncio.to_thread(fleet.play, "--tags=ws_server,nginx", "--extra-vars=ws_server_heartbeat_s=20")
+        changed_settings = json.dumps({"ws_server_heartbeat_s": 20, "ws_server_max_rooms_per_connection": 2})
+        await asyncio.to_thread(fleet.play, "--tags=ws_server,nginx", f"--extra-vars={changed_settings}")
         counting.cancel()
     assert fleet.instances() == ["80", "81", "82", "83"]
     assert all(fleet.pid(instance) != pid for instance, pid in before.items()), "a worker kept its old settings"
     assert fewest == 1, "both workers were away at once, or none was ever replaced"
+    async with connection(fleet, "alice") as alice:
+        for room in ("one", "two"):
+            await join(alice, room)
+        await send(alice, type="join", room="three")
+        refused = json.loads(await alice.recv())
+        assert (refused["type"], refused["code"]) == ("error", "too_many_rooms")
+
+
+def test_the_server_api_is_opened_to_backends_on_other_hosts(fleet: Fleet) -> None:
+    """And to those alone that are named."""
+    here = fleet.ssh(fleet.edge, "echo $SSH_CLIENT").split()[0]
+
+    def status(key: str) -> int:
+        backend = http.client.HTTPConnection(fleet.address(fleet.edge), 9079, timeout=10)
+        backend.request("GET", "/v1/stats", headers={"Authorization": f"Bearer {key}"})
+        return backend.getresponse().status
+
+    for clients, answers in (([here], (200, 401)), (["192.0.2.0/24"], (403, 403)), ([], None)):
+        variables = json.dumps({"ws_server_api_clients": clients})
+        fleet.play("--tags=nginx", f"--extra-vars={variables}")
+        if answers:
+            assert (status(fleet.api_key), status("x" * 32)) == answers
+            assert fleet.api("GET", "/v1/stats")[0] == 200, "from the host itself"
+        else:
+            with pytest.raises(ConnectionRefusedError):
+                status(fleet.api_key)
+
+
+def test_what_a_run_had_written_before_it_was_cut_off_is_put_into_effect(fleet: Fleet) -> None:
+    login = 'REDISCLI_AUTH="$(cat /etc/redis/admin-password)" redis-cli -s /run/redis/redis-server.sock --user admin'
+
+    def maxmemory() -> int:
+        return int(fleet.ssh(fleet.redis_host, f"{login} CONFIG GET maxmemory").split()[1])
+
+    redis = fleet.ssh(fleet.redis_host, "systemctl show --property=MainPID --value redis-server")
+    fleet.ssh(fleet.redis_host, "sed -i 's/^maxmemory .*/maxmemory 400mb/' /etc/redis/live.conf")
+    assert maxmemory() == 512 * 2**20
+    for value in ("400mb", "512mb"):
+        fleet.play("--tags=redis", f"--extra-vars=redis_maxmemory={value}")
+        assert maxmemory() == int(value.removesuffix("mb")) * 2**20
+    assert fleet.ssh(fleet.redis_host, "systemctl show --property=MainPID --value redis-server") == redis, "a restart"
 
 
 async def test_the_host_reboots(fleet: Fleet) -> None:

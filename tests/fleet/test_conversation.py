@@ -108,15 +108,23 @@ async def test_a_browser_connects_with_the_subprotocol_from_the_own_origin(fleet
         assert json.loads(await client.recv())["user"] == "alice"
 
 
-def get(fleet: Fleet, path: str) -> http.client.HTTPResponse:
+def get(fleet: Fleet, path: str, headers: dict[str, str] | None = None) -> http.client.HTTPResponse:
     edge = http.client.HTTPSConnection(fleet.address(fleet.edge), context=fleet.trust, timeout=10)
-    edge.request("GET", path)
+    edge.request("GET", path, headers=headers or {})
     return edge.getresponse()
 
 
-@pytest.mark.parametrize("path", ["/", "/metrics", "/healthz", "/readyz", "/wsx", "/ws/../metrics", "//metrics"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/", "/metrics", "/healthz", "/readyz", "/wsx", "/ws/../metrics", "//metrics"),
+        *("/v1/stats", "/ws/../v1/stats", "/events/../v1/stats", "//v1/stats", "/v1/publish", "/v1/tickets"),
+    ],
+)
 def test_the_edge_forwards_nothing_else(fleet: Fleet, path: str) -> None:
-    assert get(fleet, path).status == 404
+    """Whatever one shows it, and whatever name one calls it by."""
+    for headers in ({}, {"Authorization": f"Bearer {fleet.api_key}", "Host": "127.0.0.1:9079"}):
+        assert get(fleet, path, headers).status == 404
 
 
 def test_every_answer_demands_https(fleet: Fleet) -> None:

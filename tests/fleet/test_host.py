@@ -17,7 +17,7 @@ def test_sysctl(fleet: Fleet) -> None:
     assert int(value("net.core.somaxconn")) >= 65535
     assert value("net.ipv4.ip_local_port_range") == "1024 65535"
     assert value("net.ipv4.tcp_tw_reuse") == "1"
-    assert "8080-8083" in value("net.ipv4.ip_local_reserved_ports")
+    assert {"8080-8083", "9079-9083"} <= set(value("net.ipv4.ip_local_reserved_ports").split(","))
 
 
 def test_the_edge_listens_with_the_kernels_backlog(fleet: Fleet) -> None:
@@ -49,8 +49,11 @@ def test_the_workers_unit(fleet: Fleet, instance: str) -> None:
 
 def test_secrets_are_not_for_everybody(fleet: Fleet) -> None:
     assert fleet.ssh(fleet.worker_host, "stat --format='%a %U %G' /etc/ws-server/env").split() == ["640", "root", "app"]
+    for key in ("jwt-secret", "api-key"):
+        where = f"/etc/ws-server/{key}"
+        assert fleet.ssh(fleet.worker_host, f"stat --format='%a %U' {where}").split() == ["600", "root"]
     for host in fleet.hosts:
-        leaks = "grep -rlE '^(WS_JWT_SECRET|WS_REDIS_PASSWORD)=' /etc /opt 2>/dev/null | xargs -r stat --format='%A %n'"
+        leaks = "grep -rlE '^(WS_JWT_SECRET|WS_API_KEY|WS_REDIS_PASSWORD)=' /etc /opt 2>/dev/null | xargs -r stat --format='%A %n'"
         modes = fleet.ssh(host, leaks, check=False).splitlines()
         assert [line for line in modes if line[7] != "-"] == []
     keys = "find /etc/ssl/ws /etc/nginx -name '*.key' -printf '%m\\n'"

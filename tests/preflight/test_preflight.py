@@ -107,6 +107,14 @@ def test_a_missing_domain(site: Site) -> None:
         ({"nginx_balance": "random"}, ["nginx_balance must be one of: least_conn, ip_hash"]),
         ({"nginx_tls_days": 1}, ["nginx_tls_days is 1", "6 to 365"]),
         ({"nginx_tls_mode": "files"}, ["nginx_tls_certificate", "paths of a certificate"]),
+        ({"ws_server_room_ttl_s": "a week"}, ["ws_server_room_ttl_s"]),
+        ({"ws_server_log_level": "loud"}, ["ws_server_log_level must be one of: debug, info, warning, error"]),
+        ({"ws_server_jwt_jwks": "/no/jwks.json"}, ["ws_server_jwt_jwks is /no/jwks.json", "no file on one"]),
+        (
+            {"ws_server_api_clients": ["backend.example.org"], "ws_server_private_address": "10.0.0.5"},
+            ["ws_server_api_clients", "'backend.example.org'", "10.1.0.0/24"],
+        ),
+        ({"redis_port": 8081}, ["On one two services would have the port 8081", "redis_port"]),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
@@ -114,6 +122,70 @@ def test_a_bad_value(site: Site, variables: dict[str, Any], words: list[str]) ->
     contents = inventory()
     contents["all"]["vars"] |= variables
     assert_answered(site(contents), *words)
+
+
+def test_bad_settings_of_the_service_are_told_all_at_once(site: Site) -> None:
+    contents = inventory()
+    contents["all"]["vars"] |= {
+        "ws_server_messages_per_s": 0,
+        "ws_server_trace_ratio": 1.5,
+        "ws_server_drain_window_s": 21,
+        "ws_server_jwt_jwks": "jwks.json",
+        "ws_server_jwt_audience": 'a "chat"',
+        "ws_server_auth_cookie": "a cookie",
+        "ws_server_otlp_endpoint": "127.0.0.1:4318",
+        "ws_server_default_join": ["lobby", "a,b"],
+        "ws_server_durable_rooms": ["", "r"],
+        "ws_server_api_key": "secret",
+        "ws_server_jwt_secret": "s" * 31 + "'",
+    }
+    result = site(contents)
+    assert_answered(
+        result,
+        "ws_server_messages_per_s is 0: set it to a number from 1 to 100000, or leave it out",
+        "ws_server_trace_ratio is 1.5: set it to a number from 0 to 1",
+        "ws_server_drain_window_s is 21: set it to a number from 0 to 20",
+        "ws_server_jwt_jwks is 'jwks.json': set it to the path of a JWKS file on the host, or its URL",
+        "ws_server_jwt_audience is 'a \"chat\"': set it to the aud",
+        "ws_server_auth_cookie is 'a cookie': set it to the cookie's name, in letters, digits, _ and -",
+        "ws_server_otlp_endpoint is '127.0.0.1:4318': set it to the URL of an OTLP collector, like http://127.0.0.1:4318",
+        "ws_server_default_join has 'a,b': set it to a list of rooms or patterns, without spaces, commas",
+        "ws_server_durable_rooms has '': set it to a list of rooms or patterns",
+        "ws_server_api_key has 6 characters: give at least 32",
+        "ws_server_jwt_secret has a character that a settings file cannot hold",
+    )
+    (message,) = result.messages
+    assert len(message.splitlines()) == 11
+    assert "sss" not in message
+    assert "'secret'" not in message
+
+
+def test_good_values(site: Site, tmp_path: Path) -> None:
+    keys = tmp_path / "jwks.json"
+    keys.write_text("{}")
+    keys.chmod(0o644)
+    contents = inventory()
+    contents["all"]["vars"] |= {
+        "ws_server_messages_per_s": 100000,
+        "ws_server_archive_retention_days": 0,
+        "ws_server_trace_ratio": 0.5,
+        "ws_server_jwt_jwks": str(keys),
+        "ws_server_jwt_issuer": "https://id.example.org",
+        "ws_server_auth_cookie": "session",
+        "ws_server_otlp_endpoint": "http://[::1]:4318/v1/traces",
+        "ws_server_default_join": ["lobby", "user:{sub}:*", "größe"],
+        "ws_server_default_publish": [],
+        "ws_server_api_key": "k" * 32,
+    }
+    result = site(contents, *PREFLIGHT_ALONE)
+    assert (result.returncode, result.messages, result.changed) == (0, set(), 0)
+
+
+def test_a_server_api_for_a_whole_network(site: Site) -> None:
+    """The playbook sees to the addresses; whoever uses the role alone, or overrides it, is told."""
+    for address in ("10.0.0.5", "0.0.0.0"):
+        result = site(inventory(), "--extra-vars", f"ws_server_api_listen_address={address}")
+        assert_answered(result, f"ws_server_api_listen_address is '{address}'", "ws_server_api_clients")
 
 
 @pytest.mark.parametrize("group", GROUPS)
@@ -157,6 +229,23 @@ def test_an_unsupported_distribution(site: Site, tmp_path: Path, os_release: str
     mount = 'mount --bind "$0/os-release" "$(realpath /etc/os-release)" && mount --bind "$0/debian_version" /etc/debian_version'
     result = site(inventory(), under=["unshare", "--mount", "sh", "-c", f'{mount} && exec "$@"', str(tmp_path)])
     assert_answered(result, words, "Debian 12 or 13")
+
+
+@pytest.mark.parametrize(("address", "refused"), [("203.0.113.5", True), ("10.20.30.5", False)])
+def test_the_server_api_at_no_public_address(site: Site, address: str, refused: bool) -> None:
+    """One host that lets backends on others in."""
+    network = (
+        f"ip link add eth0 up type veth peer name eth1 && ip link set eth1 up && ip address add {address}/24 dev eth0"
+    )
+    gateway = address.rpartition(".")[0] + ".1"
+    under = ["unshare", "--net", "sh", "-c", f'{network} && ip route add default via {gateway} && exec "$@"', "sh"]
+    contents = inventory()
+    contents["all"]["vars"]["ws_server_api_clients"] = ["10.0.0.20", "10.1.0.0/24"]
+    result = site(contents, *PREFLIGHT_ALONE, under=under)
+    if refused:
+        assert_answered(result, f"one would serve the other hosts at {address}", "ws_server_private_address")
+    else:
+        assert (result.returncode, result.messages) == (0, set())
 
 
 @pytest.mark.parametrize(("address", "refused"), [("203.0.113.5", True), ("10.20.30.5", False)])

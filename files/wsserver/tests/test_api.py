@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -414,6 +415,36 @@ async def test_without_the_key_nothing_is_told(api: Caller, backend: Backend) ->
     assert await backend.published() == []
     backend.state = "draining"
     assert (await api.ask("GET", "/v1/stats", Authorization="Bearer x"))[0] == 401
+
+
+def own_address() -> str:
+    """The address that others know this machine by; asks the kernel and sends nothing."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.connect(("192.0.2.1", 9))
+        return str(sock.getsockname()[0])
+
+
+@pytest.mark.parametrize(
+    ("clients", "status"),
+    [("", 403), ("192.0.2.7,198.51.100.0/24", 403), ("192.0.2.7,{own}", 200), ("0.0.0.0/1,128.0.0.0/1", 200)],
+)
+async def test_only_clients_that_are_listed_get_in_from_elsewhere(
+    backend: Backend, make_api: Callable[..., Api], clients: str, status: int
+) -> None:
+    own = own_address()
+    assert not own.startswith("127.")
+    port = free_port()
+    api = make_api(backend, api_port=port, api_listen_address="0.0.0.0", api_clients=clients.format(own=own))
+    await api.start()
+    caller = Caller(port)
+    try:
+        assert (await caller.ask("GET", "/v1/stats"))[0] == 200, "loopback is always let in"
+        caller.url = f"http://{own}:{port}"
+        for method, path, body in REQUESTS if status == 403 else [("GET", "/v1/stats", None)]:
+            assert (await caller.ask(method, path, body))[0] == status
+    finally:
+        await caller.session.close()
+        await api.stop()
 
 
 async def test_paths_and_methods_that_are_not_there(api: Caller) -> None:

@@ -66,6 +66,13 @@ def test_token(env_file: Path) -> None:
     assert done.stderr == ""
 
 
+def test_a_token_has_what_the_settings_ask_of_every_token(env_file: Path) -> None:
+    env_file.write_text(f"{env_file.read_text()}WS_JWT_ISSUER=https://id.example.org\nWS_JWT_AUDIENCE=chat\n")
+    token = ws_server("token", "alice", "--env-file", str(env_file)).stdout.strip()
+    claims = jwt.decode(token, SECRET, ["HS256"], issuer="https://id.example.org", audience="chat")
+    assert claims["sub"] == "alice"
+
+
 def test_migrate_without_a_database(env_file: Path) -> None:
     done = ws_server("migrate", "--env-file", str(env_file))
     assert done.returncode == 2

@@ -552,6 +552,10 @@ async def test_ctl_status_is_a_table_of_all_workers(fleet: dict[str, Worker], ty
     assert len(set(columns)) == 1
 
 
+async def test_ctl_without_a_verb_is_status(fleet: dict[str, Worker], typed: Typed) -> None:
+    assert await typed() == await typed("status")
+
+
 async def test_ctl_status_as_json(fleet: dict[str, Worker], typed: Typed) -> None:
     status, output, _ = await typed("status", "--json")
     assert status == 0
@@ -691,7 +695,7 @@ async def test_ctl_kick_reaches_all_workers(fleet: dict[str, Worker], typed: Typ
 
 
 async def test_ctl_wants_to_know_what_and_whom(fleet: dict[str, Worker], typed: Typed) -> None:
-    for wrong in ([], ["dance"], ["kick"], ["kick", "--user", "a", "--connection", "b"], ["drain", "--window", "x"]):
+    for wrong in (["dance"], ["kick"], ["kick", "--user", "a", "--connection", "b"], ["drain", "--window", "x"]):
         with pytest.raises(SystemExit) as stopped:
             await typed(*wrong)
         assert stopped.value.code == 2

@@ -57,6 +57,16 @@ def test_the_bounds_that_are_told_are_those_that_are_checked(field: str) -> None
     assert upper == [int(last)]
 
 
+def test_the_roles_preflight_allows_what_the_service_allows() -> None:
+    ranges = yaml.safe_load((ROOT / "roles/ws_server/vars/main.yml").read_text())["_ws_server_numbers"]
+    assert len(ranges) > 10
+    assert ranges.pop("drain_window_s") == [0, 20], "less than the unit's TimeoutStopSec"
+    for name, (least, most) in ranges.items():
+        bounds = Settings.model_fields[name].metadata
+        assert [least] == [bound.ge for bound in bounds if isinstance(bound, Ge)], name
+        assert [most] == [bound.le for bound in bounds if isinstance(bound, Le)], name
+
+
 def test_the_variables_of_the_role_exist() -> None:
     specs = yaml.safe_load((ROOT / "roles/ws_server/meta/argument_specs.yml").read_text())["argument_specs"]
     named = {name for *_, set_by in ROWS for name in re.findall(r"ws_server_\w+", set_by)}

@@ -107,11 +107,12 @@ def _check_settings(_arguments: argparse.Namespace) -> int:
 
 
 def _token(arguments: argparse.Namespace) -> int:
-    secret = settings.load().jwt_secret
-    if secret is None:
+    chosen = settings.load()
+    if chosen.jwt_secret is None:
         raise BadSettings([f"{settings.variable('jwt_secret')} is not set: tokens are signed elsewhere"])
+    secret, issuer, audience = chosen.jwt_secret.get_secret_value(), chosen.jwt_issuer, chosen.jwt_audience
     try:
-        print(mint(secret.get_secret_value(), arguments.user, arguments.ttl, arguments.join, arguments.publish))
+        print(mint(secret, arguments.user, arguments.ttl, arguments.join, arguments.publish, issuer, audience))
     except ValueError as exc:
         return _fail(2, str(exc))
     return 0

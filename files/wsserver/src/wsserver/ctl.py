@@ -27,7 +27,9 @@ class CannotAsk(Exception):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    verbs = parser.add_subparsers(required=True, metavar="VERB", dest="verb")
+    # Without a verb: the first look at a host.
+    parser.set_defaults(ask=_status, instance=None, socket=None, json=False)
+    verbs = parser.add_subparsers(metavar="VERB", dest="verb")
 
     def verb(name: str, help: str, ask: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
         subparser = verbs.add_parser(name, help=help, description=help)
@@ -40,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     def by(subparser: argparse.ArgumentParser) -> None:
         subparser.add_argument("--by", default=_operator(), help="in whose name (default: %(default)s)")
 
-    verb("status", "how the workers of this host are", _status)
+    verb("status", "how the workers of this host are (without a VERB, too)", _status)
     drain = verb("drain", "send a worker's clients away and let no new ones in; it goes on running", _drain)
     by(drain)
     drain.add_argument("--window", type=float, help="seconds over which to spread them", metavar="S")

@@ -5,11 +5,19 @@ from __future__ import annotations
 
 import difflib
 import os
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, IPvAnyAddress, SecretStr, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    IPvAnyAddress,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import ErrorDetails, PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from redis.asyncio.connection import parse_url
@@ -23,7 +31,7 @@ def _origins(value: Any) -> Any:
     return [origin.lower() for origin in _parts(value)] if isinstance(value, str) else value
 
 
-def _patterns(value: Any) -> Any:
+def _list(value: Any) -> Any:
     return _parts(value) if isinstance(value, str) else value
 
 
@@ -34,7 +42,8 @@ def _parts(value: str) -> list[str]:
 Origin = Annotated[str, Field(pattern=r"^(\*|https?://[^/\s?#]+)$")]
 # A room's name in which * stands for any characters, and {sub} for the user.
 Pattern = Annotated[str, Field(pattern=r"^[\x21-\x7e\u00a1-\U0010ffff]{1,128}$")]
-Patterns = Annotated[tuple[Pattern, ...], NoDecode, BeforeValidator(_patterns)]
+Patterns = Annotated[tuple[Pattern, ...], NoDecode, BeforeValidator(_list)]
+Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(_list)]
 Secret32 = Annotated[SecretStr, Field(min_length=32)]
 
 
@@ -157,6 +166,11 @@ class Settings(BaseSettings):
     api_port: int = Field(9080, ge=1, le=65535, description="the TCP port of the server API, 1 to 65535")
     api_key: Secret32 | None = Field(
         None, description="the key of the server API, at least 32 characters; without it the API is not served"
+    )
+    api_clients: Networks = Field(
+        (),
+        description="addresses and networks from where the API may be used besides this host's loopback, "
+        "separated by commas: 10.0.0.20,10.1.0.0/24",
     )
     control_socket: Path | None = Field(None, description="the path of the control socket")
     otlp_endpoint: Annotated[str, Field(pattern=r"^https?://[^/\s]+")] | None = Field(

@@ -41,6 +41,7 @@ class Edge:
         template = Environment(undefined=StrictUndefined, autoescape=False).from_string(_TEMPLATE.read_text())
         configuration = template.render(
             ansible_managed="",
+            nginx_api_workers=[],
             nginx_balance="least_conn",
             nginx_domain="localhost",
             nginx_worker_shutdown_timeout="1h",

@@ -8,6 +8,7 @@ import hmac
 import logging
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
+from ipaddress import ip_address
 
 from aiohttp import hdrs, web
 from aiohttp.abc import AbstractAccessLogger
@@ -107,6 +108,7 @@ class Api:
         route = "none" if resource is None else resource.canonical
         request[_ROUTE] = route
         try:
+            self._check_client(request)
             self._authorize(request)
             if route not in ("none", _STATUS_ROUTE):
                 self._check_ready()
@@ -125,6 +127,11 @@ class Api:
             log.exception("api_failed", route=route)
             why = "a fault of the server; it is in its log"
             return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal", why).response()
+
+    def _check_client(self, request: web.Request) -> None:
+        client = ip_address(request.remote or "")
+        if not client.is_loopback and not any(client in network for network in self._settings.api_clients):
+            raise Problem(HTTPStatus.FORBIDDEN, "forbidden", "the API is not for this address (WS_API_CLIENTS)")
 
     def _authorize(self, request: web.Request) -> None:
         given = request.headers.getall(hdrs.AUTHORIZATION, [])

@@ -90,13 +90,22 @@ class Tokens:
 
 
 def mint(
-    secret: str, user: str, ttl_s: int, join: Sequence[str] | None = None, publish: Sequence[str] | None = None
+    secret: str,
+    user: str,
+    ttl_s: int,
+    join: Sequence[str] | None = None,
+    publish: Sequence[str] | None = None,
+    issuer: str | None = None,
+    audience: str | None = None,
 ) -> str:
     """A token for `user` that is valid for `ttl_s` seconds. Raises ValueError for what no server would accept.
 
-    `join`, `publish`: patterns of rooms; None leaves them to the server's settings.
+    `join`, `publish`: patterns of rooms; None leaves them to the server's settings, which may also want an
+    `issuer` and an `audience`.
     """
-    return jwt.encode(claims.make(user, ttl_s, join, publish), secret, _HS256)
+    made = claims.make(user, ttl_s, join, publish)
+    made |= {name: value for name, value in (("iss", issuer), ("aud", audience)) if value is not None}
+    return jwt.encode(made, secret, _HS256)
 
 
 def _bad(why: str) -> Refused:

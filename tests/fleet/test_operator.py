@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: the selfhost.websocket authors
+"""ws-server ctl, as the operator types it on a worker's host."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import uuid
+
+from clients import closed, connection, join
+from fleet import Fleet
+
+
+async def test_the_first_look_at_a_host(fleet: Fleet) -> None:
+    async with connection(fleet, "alice") as alice:
+        await join(alice, uuid.uuid4().hex)
+        head, *rows = (await asyncio.to_thread(fleet.ssh, fleet.worker_host, "ws-server ctl")).splitlines()
+        assert head.split()[:3] == ["WORKER", "STATE", "CONNECTIONS"]
+        assert [row.split()[:2] for row in rows] == [[instance, "ready"] for instance in ("80", "81", "82", "83")]
+        workers = json.loads(await asyncio.to_thread(fleet.ssh, fleet.worker_host, "ws-server ctl status --json"))
+        assert sum(worker["connections"] for worker in workers) >= 1
+        assert all(worker["broker"]["available"] and worker["archive"]["available"] for worker in workers)
+
+
+async def test_a_user_is_kicked(fleet: Fleet) -> None:
+    user = f"kicked-{uuid.uuid4().hex[:8]}"
+    async with connection(fleet, user) as client:
+        command = f"ws-server ctl kick --user {user} --reason 'not today'"
+        said = await asyncio.to_thread(fleet.ssh, fleet.worker_host, command)
+        assert sorted(line.split(": ")[1] for line in said.splitlines()) == ["0 closed"] * 3 + ["1 closed"]
+        assert await closed(client) == (1008, "not today")
+
+
+def test_who_may_ask(fleet: Fleet) -> None:
+    """Root, the service itself and its group; nobody else."""
+
+    def ask(who: str) -> str:
+        return fleet.ssh(fleet.worker_host, f"{who} ws-server ctl status --instance 80 2>&1", check=False)
+
+    assert "ready" in ask("")
+    assert "ready" in ask("runuser --user nobody --supp-group app --")
+    assert "obeys root and its own group" in ask("runuser --user nobody --")
+    modes = fleet.ssh(fleet.worker_host, "stat --format='%a %U %G' /run/ws-server/80 /run/ws-server/80/control.sock")
+    assert modes.splitlines() == ["750 app app", "660 app app"]
