@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: the selfhost.websocket authors
+"""A worker's control socket, from the outside: one JSON object a line, answered by a line or more."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+
+_ANSWER_S = 5.0
+# A status has a few hundred bytes.
+_LINE_BYTES = 65536
+
+
+class ControlError(Exception):
+    """The worker did not do what it was asked. The text goes on where "worker 80" left off."""
+
+
+class NobodyThereError(ControlError):
+    """No process serves the socket."""
+
+
+class UnansweredError(ControlError):
+    """A process has the socket, and did not answer in time: it may be busy, or wedged."""
+
+
+@dataclass(frozen=True)
+class Status:
+    """What a worker says of itself. `started_at` is Unix time; `broker` and `archive` are as the worker gives them."""
+
+    version: str
+    pid: int
+    started_at: float
+    uptime_s: float
+    state: str
+    drained_by: list
+    connections: int
+    rooms: int
+    broker: dict
+    archive: dict | None
+
+
+_KINDS = {
+    "str": str,
+    "int": int,
+    "float": (int, float),
+    "list": list,
+    "dict": dict,
+    "dict | None": (dict, type(None)),
+}
+
+
+class Control:
+    """`answer_s`: how long a worker may take to answer."""
+
+    def __init__(self, path: str, answer_s: float = _ANSWER_S) -> None:
+        self.path = path
+        self._answer_s = answer_s
+
+    def status(self) -> Status:
+        """Raises ControlError, as all of these do."""
+        return self._ask({"cmd": "status"})
+
+    def drain(self, by: str, window_s: float | None) -> Status:
+        """Begin or join a drain; it goes on when this returns. None stands for the window in the worker's settings."""
+        return self._ask(_drain(by, window_s))
+
+    def undrain(self, by: str) -> Status:
+        return self._ask({"cmd": "undrain", "by": by})
+
+    def hurry(self, by: str) -> Status:
+        """Drain anew, all at once. A drain that others share goes on as it is.
+
+        Both commands are there when the worker looks, and it lets no client in between them.
+        """
+        return self._ask({"cmd": "undrain", "by": by}, _drain(by, 0.0))
+
+    def _ask(self, *commands: dict) -> Status:
+        """The answer to the last command: its first line, so of a drain that has begun as well as of one that is done."""
+        deadline = time.monotonic() + self._answer_s
+        request = "".join(json.dumps(command) + "\n" for command in commands).encode()
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+                connection.settimeout(self._answer_s)
+                connection.connect(self.path)
+                connection.sendall(request)
+                answers = _lines(connection, deadline)
+                for _command in commands:
+                    status = _status(next(answers))
+                return status
+        except (TimeoutError, BlockingIOError):  # the latter: its queue is full, as nobody takes from it
+            raise UnansweredError(f"does not answer at {self.path} within {self._answer_s:g} s") from None
+        except (FileNotFoundError, ConnectionRefusedError):
+            raise NobodyThereError(f"has no process that serves {self.path}") from None
+        except PermissionError:
+            raise ControlError(f"lets only root and its own group use {self.path}: run this task with become") from None
+        except OSError as error:
+            raise ControlError(f"cannot be asked at {self.path}: {error}") from None
+
+
+def _drain(by: str, window_s: float | None) -> dict:
+    command = {"cmd": "drain", "by": by}
+    return command if window_s is None else command | {"window_s": window_s}
+
+
+def _lines(connection: socket.socket, deadline: float) -> Iterator[bytes]:
+    """However slowly they trickle, none comes after the deadline: raises TimeoutError."""
+    held = b""
+    while True:
+        line, end, rest = held.partition(b"\n")
+        if end:
+            held = rest
+            yield line
+            continue
+        if len(held) > _LINE_BYTES:
+            raise ControlError("answers with a line that has no end")
+        connection.settimeout(max(deadline - time.monotonic(), 0.001))
+        received = connection.recv(_LINE_BYTES)
+        if not received:
+            raise NobodyThereError("hung up without an answer")
+        held += received
+        if time.monotonic() >= deadline:
+            raise TimeoutError
+
+
+def _status(line: bytes) -> Status:
+    try:
+        answer = json.loads(line)
+    except (ValueError, RecursionError):
+        answer = None
+    if not isinstance(answer, dict):
+        raise _not_understood(line)
+    if isinstance(answer.get("error"), dict):
+        raise ControlError(f"refuses: {answer['error'].get('message')}")
+    said = answer.get("result", answer.get("progress"))
+    if not isinstance(said, dict):
+        raise _not_understood(line)
+    found = {field.name: said.get(field.name) for field in fields(Status)}
+    if not all(isinstance(found[field.name], _KINDS[field.type]) for field in fields(Status)):
+        raise _not_understood(line)
+    return Status(**found)
+
+
+def _not_understood(line: bytes) -> ControlError:
+    return ControlError(f"answers what this collection does not understand: {line[:200].decode(errors='replace')}")

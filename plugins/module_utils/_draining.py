@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: the selfhost.websocket authors
+"""Empties a worker in somebody's name, or takes that back."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+
+from ansible_collections.selfhost.websocket.plugins.module_utils._control import (
+    ControlError,
+    NobodyThereError,
+    Status,
+    UnansweredError,
+)
+from ansible_collections.selfhost.websocket.plugins.module_utils._unit import SystemdError
+from ansible_collections.selfhost.websocket.plugins.module_utils._waiting import Wait
+from ansible_collections.selfhost.websocket.plugins.module_utils._worker import Worker, WorkerError
+
+# Between the end of a process and the moment when systemd has noticed.
+_NOTICED_S = 5.0
+# What a drain takes that is in a hurry: the clients' grace, their farewells, and room for a slow machine.
+_FORCE_S = 15.0
+
+
+class Draining:
+    """One use of it: `look()`, and then one of the others. `result()` says how far that came, also after a WorkerError."""
+
+    def __init__(self, worker: Worker, by: str, timeout_s: float, clock=time) -> None:
+        self._worker = worker
+        self._by = by
+        self._clock = clock
+        self._timeout_s = timeout_s
+        self._wait = Wait(timeout_s, clock)
+        self._before: Status | None = None
+        self._now: Status | None = None
+        self._looked = False
+        self._late = 0
+        self._timeline: list = []
+        self.changed = False
+        self.message = ""
+
+    def look(self) -> None:
+        self._before = self._now = self._persist(self._worker.control.status, self._wait)
+        self._looked = True
+
+    # Either way.
+
+    def drain(self, window_s: float | None, force: bool) -> None:
+        """`force`: whoever is left at the deadline goes at once."""
+        if not self._is_drain_wanted():
+            return
+        control = self._worker.control
+        self.changed = True
+        self._see(self._persist(lambda: control.drain(self._by, window_s), self._wait))
+        self._until_empty(self._wait)
+        if self._left and force:
+            self._late = self._left
+            hurry = Wait(_FORCE_S, self._clock)
+            self._see(self._persist(lambda: control.hurry(self._by), hurry))
+            self._until_empty(hurry)
+        elif self._left:
+            raise self._error(
+                f"has {self._left} of {self._before.connections} connections left after {self._timeout_s:g} s. "
+                f"It goes on draining in the name {self._by}: run this again to wait on, or take it back with state=undrained"
+            )
+        self.message = self._summary()
+
+    def undrain(self) -> None:
+        if not self._is_undrain_wanted():
+            return
+        self._see(self._persist(lambda: self._worker.control.undrain(self._by), self._wait))
+        self.changed = True
+        self.message = self._still_drained() or (
+            "lets clients in again" if self._now else "ended before it could be undrained"
+        )
+
+    # And what each would do.
+
+    def foresee_drain(self) -> None:
+        if self._is_drain_wanted():
+            self.changed = True
+            self.message = f"would send {self._before.connections} connections away"
+            by = [*self._before.drained_by, *([] if self._by in self._before.drained_by else [self._by])]
+            self._now = dataclasses.replace(self._before, state="drained", drained_by=by, connections=0)
+
+    def foresee_undrain(self) -> None:
+        if self._is_undrain_wanted():
+            self.changed = True
+            others = [name for name in self._before.drained_by if name != self._by]
+            self.message = f"would stay drained by {', '.join(others)}" if others else "would let clients in again"
+            state = self._before.state if others else "ready"
+            self._now = dataclasses.replace(self._before, state=state, drained_by=others)
+
+    # What came of it.
+
+    def result(self) -> dict:
+        before, after = _connections(self._before), _connections(self._now)
+        forced = max(self._late - after, 0)
+        return {
+            "instance": self._worker.name,
+            "state": self._state(self._now),
+            "drained_by": self._now.drained_by if self._now else [],
+            "connections_before": before,
+            "connections_after": after,
+            "closed": max(before - after - forced, 0),
+            "forced": forced,
+            "seconds": round(self._wait.seconds, 2),
+            "timeline": self._timeline,
+        }
+
+    def difference(self) -> dict:
+        return {"before": self._view(self._before), "after": self._view(self._now)}
+
+    # The steps.
+
+    def _is_drain_wanted(self) -> bool:
+        if self._before is None:
+            self.message = "does not run: there is nothing to drain"
+        elif self._by in self._before.drained_by and _is_empty(self._before):
+            self.message = f"was drained by {self._by} already"
+        else:
+            return True
+        return False
+
+    def _is_undrain_wanted(self) -> bool:
+        if self._before is None:
+            self.message = "does not run: there is nothing to undo"
+        elif self._by not in self._before.drained_by:
+            self.message = self._still_drained() or f"was not drained by {self._by}"
+        else:
+            return True
+        return False
+
+    def _until_empty(self, wait: Wait) -> None:
+        """Until nobody is left, the process is gone, or it takes too long. Raises WorkerError if someone undoes the drain."""
+        while self._now is not None and not _is_empty(self._now) and not wait.over:
+            wait.pause()
+            self._see(self._persist(self._worker.control.status, wait))
+            if self._now is None or self._by in self._now.drained_by:
+                continue
+            if self._now.pid != self._before.pid:
+                raise self._error(
+                    f"was replaced while it drained: process {self._before.pid} is gone, and {self._now.pid} lets clients in"
+                )
+            raise self._error(f"is no longer drained by {self._by}: somebody undid it meanwhile")
+
+    def _see(self, status: Status | None) -> None:
+        self._now = status
+        seen = {"connections": _connections(status), "state": self._state(status)}
+        last = self._timeline[-1] if self._timeline else {}
+        if seen.items() - last.items():  # what did not change is no news
+            self._timeline.append({"seconds": round(self._wait.seconds, 2), **seen})
+
+    def _persist(self, ask: Callable[[], Status], wait: Wait) -> Status | None:
+        """The answer; None if there is no process that serves. One that is busy has until `wait` is over."""
+        noticed = None
+        while True:
+            try:
+                return ask()
+            except NobodyThereError as error:
+                noticed = noticed or Wait(_NOTICED_S, self._clock)
+                if not self._serves():
+                    return None
+                if noticed.over or wait.over:
+                    raise self._error(
+                        f"runs, but {error}. Releases and units from before the control socket have none: replace such a worker "
+                        f"without this module, with systemctl restart {self._worker.instance.unit}, which sends its clients away, too"
+                    ) from None
+            except UnansweredError as error:
+                if wait.over:
+                    raise self._error(str(error)) from None
+            except ControlError as error:
+                raise self._error(str(error)) from None
+            wait.pause()
+
+    def _serves(self) -> bool:
+        try:
+            return self._worker.unit().serves
+        except SystemdError as error:
+            raise self._error(f"does not answer, and whether it runs cannot be told: {error}") from None
+
+    # Words.
+
+    @property
+    def _left(self) -> int:
+        return _connections(self._now)
+
+    def _state(self, status: Status | None) -> str:
+        if status is not None:
+            return status.state
+        if not self._looked:
+            return "unknown"
+        return "down" if self._worker.instance.exists else "absent"
+
+    def _view(self, status: Status | None) -> dict:
+        return {
+            "state": self._state(status),
+            "drained_by": status.drained_by if status else [],
+            "connections": _connections(status),
+        }
+
+    def _summary(self) -> str:
+        seconds = f"{self._wait.seconds:.1f} s"
+        if self._now is None:
+            return f"ended after {seconds}, before it was drained: nobody is connected to it"
+        if self._late:
+            left = f", {self._left} of whom are still there" if self._left else ""
+            return f"has sent {self._late} connections away by force{left}, after {seconds}"
+        return f"is drained of {_connections(self._before)} connections after {seconds}"
+
+    def _still_drained(self) -> str:
+        by = self._now.drained_by if self._now else []
+        return f"stays drained by {', '.join(by)}" if by else ""
+
+    def _error(self, why: str) -> WorkerError:
+        return WorkerError(f"Worker {self._worker.name} {why}.")
+
+
+def _connections(status: Status | None) -> int:
+    return status.connections if status else 0
+
+
+def _is_empty(status: Status) -> bool:
+    return status.state == "drained" and status.connections == 0

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: the selfhost.websocket authors
+"""Where one worker of this host has what: its link, its unit, its socket and its port."""
+
+from __future__ import annotations
+
+import pathlib
+import re
+
+HOME = pathlib.Path("/opt/ws-server")
+RUN = pathlib.Path("/run/ws-server")
+
+_LISTEN_ADDRESS = re.compile(r"""^WS_LISTEN_ADDRESS=["']?([^"'\s]+)""", re.MULTILINE)
+
+
+def is_name(name: str) -> bool:
+    """Two digits: worker 80 listens on port 8080."""
+    return re.fullmatch(r"[0-9]{2}", name) is not None
+
+
+def not_a_name(name: str) -> str:
+    return f"instance: {name!r} is no worker's name, which is two digits, such as 80."
+
+
+def names() -> list:
+    """Of all workers of this host."""
+    return sorted(path.name for path in HOME.glob("instances/*") if is_name(path.name))
+
+
+class Instance:
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.unit = f"ws-server@{name}.service"
+        self.socket = str(RUN / name / "control.sock")
+        self._link = HOME / "instances" / name
+
+    @property
+    def exists(self) -> bool:
+        return self._link.is_symlink()
+
+    @property
+    def generation(self) -> str | None:
+        """What its link names now; a process that runs was started from what it named then."""
+        return self._link.readlink().name if self.exists else None
+
+    @property
+    def version(self) -> str | None:
+        """Of the release in that generation."""
+        release = self._link / "release"
+        return release.resolve().name if release.is_symlink() else None
+
+    @property
+    def url(self) -> str:
+        """Of its port for clients, from its settings. Raises OSError if they are there and cannot be read."""
+        try:
+            found = _LISTEN_ADDRESS.findall((self._link / "env").read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            found = []
+        address = found[-1] if found else "127.0.0.1"
+        return f"http://{f'[{address}]' if ':' in address else address}:80{self.name}"

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: the selfhost.websocket authors
+"""What systemd says of a worker's unit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+# As AnsibleModule.run_command: the exit status, standard output and standard error of a program.
+Run = Callable[[list], tuple]
+
+_PROPERTIES = [
+    "LoadState",
+    "ActiveState",
+    "SubState",
+    "Result",
+    "MainPID",
+    "NRestarts",
+    "ExecMainCode",
+    "ExecMainStatus",
+    "ExecMainStartTimestamp",
+    "Job",
+]
+_EXITED = "1"
+_MEANINGS = {"2": ": it refuses its settings", "203": ": its program cannot be started"}
+_ENDS = {
+    "timeout": "did not start or stop in time",
+    "watchdog": "hung, and its watchdog ended it",
+    "oom-kill": "was ended for want of memory",
+    "protocol": "ended before it was ready",
+    "resources": "could not be set up: a file that its unit needs is missing",
+}
+
+
+class SystemdError(Exception):
+    """systemd cannot be asked."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """`pid`: None without a main process; `started_at`: when that began, Unix time in whole seconds.
+
+    `active`, `sub`: systemd's ActiveState and SubState. `restarts`: by systemd itself since somebody last started it.
+    `job`: whether a start or stop is under way or queued. `end`: how its last process ended, a predicate; empty if none has.
+    """
+
+    exists: bool
+    active: str
+    sub: str
+    pid: int | None
+    started_at: float | None
+    restarts: int
+    job: bool
+    end: str
+
+    @property
+    def serves(self) -> bool:
+        """Its process has said that it is ready, and nobody has told it to stop."""
+        return self.active in ("active", "reloading")
+
+
+def show(run: Run, names: list) -> list:
+    """One Unit for each name, in the same order. Raises SystemdError."""
+    command = ["systemctl", "show", "--timestamp=unix", f"--property={','.join(_PROPERTIES)}", *names]
+    status, output, errors = run(command)
+    if status != 0:
+        raise SystemdError(f"systemctl show failed: {errors.strip() or status}")
+    found = [parse(text) for text in output.strip().split("\n\n")]
+    if len(found) != len(names):
+        raise SystemdError(f"systemctl show told of {len(found)} units where {len(names)} were asked for")
+    return found
+
+
+def parse(text: str) -> Unit:
+    """One unit's paragraph of `systemctl show`."""
+    said = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+    pid = int(said.get("MainPID") or 0)
+    started = said.get("ExecMainStartTimestamp", "").removeprefix("@")
+    return Unit(
+        exists=said.get("LoadState") == "loaded",
+        active=said.get("ActiveState", "unknown"),
+        sub=said.get("SubState", "unknown"),
+        pid=pid or None,
+        started_at=float(started) if pid and started.isdecimal() else None,
+        restarts=int(said.get("NRestarts") or 0),
+        job=said.get("Job", "0") not in ("", "0"),
+        end=_end(said.get("Result", ""), said.get("ExecMainCode", ""), said.get("ExecMainStatus", "")),
+    )
+
+
+def _end(result: str, code: str, status: str) -> str:
+    if result in _ENDS:
+        return _ENDS[result]
+    if code == _EXITED:
+        return f"ended with exit status {status}{_MEANINGS.get(status, '')}"
+    if code not in ("", "0"):
+        return f"was ended by signal {status}"
+    return "" if result in ("", "success") else f"failed ({result})"

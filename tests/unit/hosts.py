@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: the selfhost.websocket authors
+"""A host for the modules: real workers in real processes, and something that speaks like systemd about them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import json
+import pathlib
+import socket
+import subprocess
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from ansible.module_utils.testing import patch_module_args
+from support.worker import SECRET, Worker
+from websockets.sync.client import ClientConnection, connect
+from wsserver.auth import mint
+
+# What `systemctl show` says of a unit of which there is nothing to tell, for the properties that are asked for.
+DEAD = """MainPID=0
+Result=success
+NRestarts=0
+ExecMainStartTimestamp=
+ExecMainCode=0
+ExecMainStatus=0
+LoadState=loaded
+ActiveState=inactive
+SubState=dead
+Job=
+"""
+_SYSTEMCTL = """#!/bin/sh
+# systemctl show --timestamp=unix --property=NAMES UNIT…: what alive/UNIT says while that process lives, else what dead/UNIT says.
+shift 3
+for unit; do
+    pid=$(cat "{0}/pid/$unit" 2>/dev/null)
+    if [ -n "$pid" ] && kill -0 "$pid" 2>/dev/null; then cat "{0}/alive/$unit"; else cat "{0}/dead/$unit" 2>/dev/null || cat "{0}/default"; fi
+    echo
+done
+"""
+_JOURNALCTL = """#!/bin/sh
+cat "{0}/journal"
+"""
+
+
+class Clock:
+    """Time that passes only in sleeps. What shall happen in the first sleeps, a test puts into `meanwhile`."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.sleeps: list[float] = []
+        self.meanwhile: list[Callable[[], object]] = []
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.sleeps.append(round(seconds, 3))
+        self.now += seconds
+        if self.meanwhile:
+            self.meanwhile.pop(0)()
+
+
+class Host:
+    """`standing`: a worker that serves all tests, and its control socket."""
+
+    def __init__(self, directory: pathlib.Path, standing: tuple[Worker, str]) -> None:
+        self.directory = directory
+        self._standing, self._standing_socket = standing
+        self.home = directory / "home"
+        self.run = directory / "run"
+        self.programs = directory / "bin"
+        self._systemd = directory / "systemd"
+        self._workers: list[Worker] = []
+        self._guests = contextlib.ExitStack()
+        for path in (
+            self.home / "instances",
+            self.run,
+            self.programs,
+            *(self._systemd / d for d in ("pid", "alive", "dead")),
+        ):
+            path.mkdir(parents=True)
+        self._systemd.joinpath("default").write_text(DEAD)
+        self._systemd.joinpath("journal").write_text("")
+        for name, text in {"systemctl": _SYSTEMCTL, "journalctl": _JOURNALCTL}.items():
+            self.programs.joinpath(name).write_text(text.format(self._systemd))
+            self.programs.joinpath(name).chmod(0o755)
+
+    def socket(self, name: str = "80") -> str:
+        path = self.run / name / "control.sock"
+        path.parent.mkdir(exist_ok=True)
+        return str(path)
+
+    def link(self, name: str = "80", generation: str = "1.0+abc-12345678", env: str = "") -> None:
+        """Let instance `name` have a generation, which has a release of its version."""
+        release = self.home / "releases" / generation.rpartition("-")[0]
+        release.mkdir(parents=True, exist_ok=True)
+        directory = self.home / "generations" / generation
+        if not directory.exists():
+            directory.mkdir(parents=True)
+            directory.joinpath("release").symlink_to(f"../../releases/{release.name}")
+            directory.joinpath("env").write_text(env)
+        link = self.home / "instances" / name
+        link.unlink(missing_ok=True)
+        link.symlink_to(f"../generations/{generation}")
+
+    def worker(self, name: str = "80") -> Worker:
+        """A ready worker, of which systemd knows, for tests that neither stop nor kill it: the one that serves all of them."""
+        self.link(name)
+        pathlib.Path(self.socket(name)).symlink_to(self._standing_socket)
+        self.tell_of(self._standing.process.pid, name)
+        return self._standing
+
+    def start(self, name: str = "80", **settings: str) -> Worker:
+        """Such a worker of the test's own."""
+        self.link(name)
+        settings = {"WS_BROKER": "memory", "WS_CONTROL_SOCKET": self.socket(name), **settings}
+        worker = Worker("redis://127.0.0.1:1", **{key: value for key, value in settings.items() if value})
+        self._workers.append(worker)
+        self.tell_of(worker.process.pid, name)
+        asyncio.run(worker.ready())
+        return worker
+
+    def tell_of(self, pid: int | None, name: str = "80", **properties: Any) -> None:
+        """systemd calls the unit active as long as this process lives. `properties` differ from that."""
+        unit = f"ws-server@{name}.service"
+        alive = {
+            "MainPID": pid or 0,
+            "ActiveState": "active",
+            "SubState": "running",
+            "ExecMainStartTimestamp": "@1795529805",
+        }
+        self._systemd.joinpath("pid", unit).write_text(str(pid or ""))
+        self._systemd.joinpath("alive", unit).write_text(_told(alive | properties))
+
+    def tell_of_the_dead(self, name: str = "80", **properties: Any) -> None:
+        """What systemd says when there is no such process."""
+        self._systemd.joinpath("dead", f"ws-server@{name}.service").write_text(_told(properties))
+
+    def log(self, *lines: str) -> None:
+        self._systemd.joinpath("journal").write_text("".join(f"{line}\n" for line in lines))
+
+    def guest(self, worker: Worker, user: str = "alice") -> ClientConnection:
+        """A client that is connected, and leaves when it is told to."""
+        headers = {"Authorization": f"Bearer {mint(SECRET, user, 600)}"}
+        url = f"ws://127.0.0.1:{worker.port}/ws"
+        opening = connect(url, additional_headers=headers, proxy=None, ping_interval=None, open_timeout=30)
+        connection = self._guests.enter_context(opening)
+        assert json.loads(connection.recv(30))["type"] == "welcome"
+        return connection
+
+    def remove(self) -> None:
+        for worker in self._workers:
+            worker.remove()
+        self._guests.close()
+
+
+def _told(properties: dict[str, Any]) -> str:
+    lines = dict(line.split("=", 1) for line in DEAD.splitlines()) | properties
+    return "".join(f"{name}={value}\n" for name, value in lines.items())
+
+
+def run(module: Any, check: bool = False, **arguments: Any) -> dict[str, Any]:
+    """What a module returns when Ansible runs it; `failed` is always there."""
+    arguments |= {"_ansible_check_mode": check, "_ansible_diff": True}
+    output = io.StringIO()
+    with patch_module_args(arguments), contextlib.redirect_stdout(output), pytest.raises(SystemExit):
+        module.main()
+    returned: dict[str, Any] = json.loads(output.getvalue())
+    return {"failed": False, "changed": False} | returned
+
+
+def command(argv: list[str]) -> tuple[int, str, str]:
+    """As AnsibleModule.run_command."""
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
+    return done.returncode, done.stdout, done.stderr
+
+
+def listener(path: str, backlog: int = 8) -> socket.socket:
+    """Something that is no worker, and has a worker's socket."""
+    server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    server.bind(path)
+    server.listen(backlog)
+    return server

@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: the selfhost.websocket authors
+"""What happens while a worker drains, with a clock that the test turns."""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+
+import pytest
+from hosts import command
+
+from ansible_collections.selfhost.websocket.plugins.module_utils._control import (
+    NobodyThereError,
+    Status,
+    UnansweredError,
+)
+from ansible_collections.selfhost.websocket.plugins.module_utils._draining import Draining
+from ansible_collections.selfhost.websocket.plugins.module_utils._worker import Worker, WorkerError
+
+READY = Status("1", 42, 3.5, 4, "ready", [], 10, 6, {"available": True}, None)
+DRAINING = dataclasses.replace(READY, state="draining", drained_by=["ansible"])
+DRAINED = dataclasses.replace(DRAINING, state="drained", connections=0)
+
+
+def left(connections):
+    return dataclasses.replace(DRAINING, connections=connections)
+
+
+class Control:
+    """Answers what it is told to, or raises it, and stays with the last."""
+
+    def __init__(self, *answers):
+        self.answers = list(answers)
+        self.asked = []
+
+    def _answer(self, asked):
+        self.asked.append(asked)
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def status(self):
+        return self._answer("status")
+
+    def drain(self, by, window_s):
+        return self._answer(("drain", by, window_s))
+
+    def undrain(self, by):
+        return self._answer(("undrain", by))
+
+    def hurry(self, by):
+        return self._answer(("hurry", by))
+
+
+@pytest.fixture
+def draining(host, clock):
+    """A drain of worker 80, that runs for systemd, and whose control socket answers like this."""
+
+    def make(*answers, timeout_s=60):
+        worker = Worker(command, "80")
+        worker.control = Control(*answers)
+        return Draining(worker, "ansible", timeout_s, clock)
+
+    host.link()
+    host.tell_of(1)
+    return make
+
+
+def asked(draining):
+    return draining._worker.control.asked
+
+
+def test_a_drain_is_looked_at_ever_less_often(draining, clock):
+    one = draining(READY, left(10), left(10), left(7), left(7), left(0), DRAINED)
+    one.look()
+    one.drain(5.0, force=False)
+    assert asked(one) == ["status", ("drain", "ansible", 5.0), *["status"] * 5]
+    assert clock.sleeps == [0.1, 0.15, 0.225, 0.338, 0.506]
+    assert one.result() == {
+        "instance": "80",
+        "state": "drained",
+        "drained_by": ["ansible"],
+        "connections_before": 10,
+        "connections_after": 0,
+        "closed": 10,
+        "forced": 0,
+        "seconds": 1.32,
+        "timeline": [
+            {"seconds": 0.0, "connections": 10, "state": "draining"},
+            {"seconds": 0.25, "connections": 7, "state": "draining"},
+            {"seconds": 0.81, "connections": 0, "state": "draining"},
+            {"seconds": 1.32, "connections": 0, "state": "drained"},
+        ],
+    }
+
+
+def test_the_deadline(draining, clock):
+    one = draining(READY, left(10), left(4), timeout_s=10)
+    one.look()
+    with pytest.raises(WorkerError, match=r"^Worker 80 has 4 of 10 connections left after 10 s\."):
+        one.drain(None, force=False)
+    assert sum(clock.sleeps) == pytest.approx(10, abs=0.01)
+    assert len(clock.sleeps) == 14
+    result = one.result()
+    assert one.changed
+    assert (result["connections_after"], result["closed"], result["forced"], result["seconds"]) == (4, 6, 0, 10)
+
+
+def test_force_after_the_deadline(draining, clock):
+    one = draining(READY, left(10), left(4), left(4), left(4), DRAINED, timeout_s=0.3)
+    one.look()
+    one.drain(None, force=True)
+    assert asked(one) == ["status", ("drain", "ansible", None), *["status"] * 3, ("hurry", "ansible")]
+    result = one.result()
+    assert (result["state"], result["connections_after"], result["closed"], result["forced"]) == ("drained", 0, 6, 4)
+
+
+def test_even_force_has_an_end(draining, clock):
+    one = draining(READY, left(10), left(3), timeout_s=1)
+    one.look()
+    one.drain(None, force=True)
+    assert one.result()["seconds"] == 16
+    assert (one.result()["connections_after"], one.result()["forced"], one.result()["closed"]) == (3, 0, 7)
+    assert one.message.startswith("has sent 3 connections away by force, 3 of whom are still there")
+
+
+def test_last_farewells_are_not_waited_for_after_the_deadline(draining):
+    one = draining(READY, left(0), timeout_s=1)
+    one.look()
+    one.drain(None, force=False)
+    assert (one.result()["state"], one.result()["connections_after"]) == ("draining", 0)
+
+
+def test_a_busy_worker_has_until_the_deadline(draining, clock):
+    one = draining(READY, UnansweredError("is busy"), left(10), UnansweredError("is busy"), DRAINED)
+    one.look()
+    one.drain(None, force=False)
+    assert one.result()["state"] == "drained"
+    assert asked(one).count(("drain", "ansible", None)) == 2
+
+    one = draining(READY, left(10), UnansweredError("is busy"), timeout_s=5)
+    one.look()
+    with pytest.raises(WorkerError, match=r"^Worker 80 is busy\.$"):
+        one.drain(None, force=False)
+    assert one.result()["connections_after"] == 10
+
+
+def test_what_systemd_has_not_noticed_yet_is_waited_for(draining, clock, host):
+    host.tell_of_the_dead(ActiveState="activating", SubState="auto-restart")
+    clock.meanwhile = [lambda: None, lambda: host.tell_of(None)]
+    one = draining(NobodyThereError("has no process"))
+    one.look()
+    one.drain(None, force=False)
+    assert clock.sleeps == [0.1, 0.15]
+    assert (one.changed, one.result()["state"]) == (False, "down")
+
+
+def test_but_not_for_long(draining, clock):
+    one = draining(NobodyThereError("has no process"))
+    with pytest.raises(WorkerError, match=r"^Worker 80 runs, but has no process\. Releases and units from before"):
+        one.look()
+    assert sum(clock.sleeps) == pytest.approx(5, abs=1.01)
+    assert one.result()["state"] == "unknown"
+
+
+def test_another_process_in_its_place_is_an_error(draining):
+    one = draining(READY, left(10), dataclasses.replace(READY, pid=43))
+    one.look()
+    with pytest.raises(
+        WorkerError, match=r"was replaced while it drained: process 42 is gone, and 43 lets clients in\.$"
+    ):
+        one.drain(None, force=False)
+
+
+def test_a_worker_that_ends_before_it_is_undrained(draining, host):
+    one = draining(DRAINED, NobodyThereError("is gone"))
+    one.look()
+    host.tell_of(None)
+    one.undrain()
+    assert (one.message, one.result()["state"]) == ("ended before it could be undrained", "down")
+
+
+# On a real worker.
+
+
+@pytest.fixture
+def real(host, clock):
+    worker = host.start()
+    host.guest(worker)
+    host.guest(worker)
+    one = Draining(Worker(command, "80"), "ansible", 60, clock)
+    one.look()
+    return worker, one
+
+
+def test_a_worker_that_dies_meanwhile_has_nobody_left(real, clock):
+    worker, one = real
+
+    def die():
+        worker.signal(signal.SIGKILL)
+        worker.wait()
+
+    clock.meanwhile = [die]
+    one.drain(None, force=False)
+    result = one.result()
+    assert one.changed
+    assert (result["state"], result["drained_by"]) == ("down", [])
+    assert (result["connections_before"], result["connections_after"], result["closed"]) == (2, 0, 2)
+    assert result["timeline"][-1] == {"seconds": 0.1, "connections": 0, "state": "down"}
+    assert one.message.startswith("ended after 0.1 s, before it was drained")
+
+
+def test_a_drain_that_somebody_undoes_is_an_error(real, clock):
+    _worker, one = real
+    clock.meanwhile = [lambda: one._worker.control.undrain("ansible")]
+    with pytest.raises(
+        WorkerError, match=r"^Worker 80 is no longer drained by ansible: somebody undid it meanwhile\.$"
+    ):
+        one.drain(None, force=False)
+    assert one.result()["connections_after"] == 2
+
+
+def test_an_operators_drain_outlives_force(real):
+    _worker, one = real
+    control = one._worker.control
+    control.drain("olga", 0.0)
+    hurried = Draining(one._worker, "ansible", 0)
+    hurried.look()
+    hurried.drain(None, force=True)
+    assert sorted(control.status().drained_by) == ["ansible", "olga"]
+    assert hurried.result()["connections_after"] == 0
