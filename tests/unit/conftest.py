@@ -1,22 +1,62 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-
 from __future__ import annotations
 
 import asyncio
+import json
 import os
-import pathlib
 import shutil
+import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
+from edge import Edge
 from hosts import Clock, Host
+from program import ROOT, finished
 from support.worker import Worker
 
 from ansible_collections.selfhost.websocket.plugins.module_utils import _instance
 from ansible_collections.selfhost.websocket.plugins.module_utils._control import Control
+
+Module = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def edge(tmp_path: Path) -> Iterator[Edge]:
+    started = Edge(tmp_path)
+    started.start()
+    yield started
+    started.stop()
+
+
+@pytest.fixture
+def module() -> Module:
+    """Runs a module as Ansible does, on this machine: module("nginx_upstream", check=…, **options) is its result."""
+
+    def run(name: str, check: bool = False, **options: Any) -> dict[str, Any]:
+        settings = {
+            "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+            "ANSIBLE_COLLECTIONS_PATH": str(ROOT / "lab/collections"),
+            "ANSIBLE_LOAD_CALLBACK_PLUGINS": "1",
+            "ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json",
+        }
+        done = finished(
+            [
+                *(Path(sys.executable).with_name("ansible"), "localhost", "--diff", *(["--check"] if check else [])),
+                *("--extra-vars", json.dumps({"ansible_python_interpreter": sys.executable})),
+                *("--module-name", f"selfhost.websocket.{name}", "--args", json.dumps(options)),
+            ],
+            env=os.environ | settings,
+        )
+        report = json.loads(done.stdout[done.stdout.index("{\n") :])
+        result: dict[str, Any] = report["plays"][0]["tasks"][0]["hosts"]["localhost"]
+        return result
+
+    return run
 
 
 @pytest.fixture
@@ -38,7 +78,7 @@ def standing() -> Iterator[tuple[Worker, str]]:
 
 @pytest.fixture
 def host(monkeypatch: pytest.MonkeyPatch, standing: tuple[Worker, str]) -> Iterator[Host]:
-    directory = pathlib.Path(tempfile.mkdtemp(prefix="ws-host-"))
+    directory = Path(tempfile.mkdtemp(prefix="ws-host-"))
     host = Host(directory, standing)
     monkeypatch.setattr(_instance, "HOME", host.home)
     monkeypatch.setattr(_instance, "RUN", host.run)
