@@ -17,6 +17,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 WEBSOCKETS_ERROR: str | None = None
 try:
@@ -41,11 +42,17 @@ class Conversation:
     steps: dict[str, float] = field(default_factory=dict)
     welcome: dict[str, Any] = field(default_factory=dict)
 
-    def hold(self, url: str, trust: ssl.SSLContext | None, token: str, room: str, timeout_s: float) -> None:
-        """Raises ProbeError; what was found out until then is kept. A step takes `timeout_s` at most."""
+    def hold(
+        self, url: str, address: str | None, trust: ssl.SSLContext | None, token: str, room: str, timeout_s: float
+    ) -> None:
+        """`address`: where to connect, if not to the host of `url`. Raises ProbeError; what was found out until then is kept. A step takes `timeout_s` at most."""
         with contextlib.ExitStack() as stack:
             with self._step("connect"):
                 options = {"ssl": trust, "open_timeout": timeout_s, "close_timeout": min(timeout_s, 2)}
+                if address is not None:
+                    parts = urlsplit(url)
+                    port = parts.port or (443 if parts.scheme == "wss" else 80)
+                    options["address"] = (address, port)
                 headers = {"Authorization": f"Bearer {token}"}
                 connection = stack.enter_context(
                     connect(

@@ -37,6 +37,11 @@ options:
     description: Where clients connect, for example C(wss://ws.example.org/ws).
     type: str
     required: true
+  address:
+    description:
+      - The IP address to connect to, for one of several edges. By default the host of O(url) is looked up.
+      - The certificate must be for the host of O(url) all the same.
+    type: str
   ca_file:
     description:
       - A file with the certificates of the authorities to trust, on the host where the module runs.
@@ -154,6 +159,7 @@ def main():
     module = AnsibleModule(
         argument_spec={
             "url": {"type": "str", "required": True},
+            "address": {"type": "str"},
             "ca_file": {"type": "path"},
             "token": {"type": "str", "required": True, "no_log": True},
             "room": {"type": "str"},
@@ -172,7 +178,7 @@ def main():
         module.fail_json(msg=f"ca_file {params['ca_file']} cannot be used: {error}")
     conversation = Conversation()
     try:
-        conversation.hold(params["url"], trust, params["token"], room, params["timeout_s"])
+        conversation.hold(params["url"], params["address"], trust, params["token"], room, params["timeout_s"])
     except ProbeError as error:
         module.fail_json(
             msg=str(error), step=error.step, steps=conversation.steps, room=room, welcome=conversation.welcome

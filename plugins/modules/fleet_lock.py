@@ -1,0 +1,146 @@
+#!/usr/bin/python
+# -*- coding: utf-8 -*-
+
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: the selfhost.websocket authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: fleet_lock
+short_description: Let only one run at a time change a fleet
+version_added: 0.1.0
+author:
+  - The selfhost.websocket authors (@selfhost)
+description:
+  - Takes, or gives back, a lock that all runs of one fleet share. It is a file on one host, which says whose it is, since when and why.
+  - A run that takes the lock again only gives a sign of life.
+  - The lock of a run on this control machine that has ended without giving it back, because it failed or was killed, is taken
+    over. Whether a run on another control machine has ended cannot be known from here, so its lock is refused with an explanation,
+    until O(break) says that it has.
+attributes:
+  check_mode:
+    description: Can run in C(check_mode) and return changed status prediction without modifying target.
+    support: full
+    details:
+      - A lock that somebody else has is refused in check mode, too.
+  diff_mode:
+    description: Will return details on what has changed (or possibly needs changing in C(check_mode)), when in diff mode.
+    support: none
+  idempotent:
+    description:
+      - When run twice in a row outside check mode, with the same arguments, the second invocation indicates no change.
+      - This assumes that the system controlled/queried by the module has not changed in a relevant way.
+    support: full
+  action:
+    description: Indicates this has a corresponding action plugin so some parts of the options can be executed on the controller.
+    support: full
+options:
+  path:
+    description:
+      - The file.
+    type: path
+    default: /var/lib/ws-fleet/lock
+  state:
+    description:
+      - V(present) takes the lock, V(absent) gives it back if it is this run's.
+    type: str
+    choices: [present, absent]
+    default: present
+  reason:
+    description:
+      - What the lock is for, which others are told.
+    type: str
+    default: ''
+  break:
+    description:
+      - Take the lock from whoever has it. That run stops before it touches the next worker.
+    type: bool
+    default: false
+  run:
+    description:
+      - Names the run. Set by the action plugin.
+    type: str
+  owner:
+    description:
+      - Who runs it, and where. Set by the action plugin.
+    type: str
+  instead_of:
+    description:
+      - A run that is over. Set by the action plugin.
+    type: str
+"""
+
+EXAMPLES = r"""
+- name: Nobody else changes the fleet meanwhile
+  selfhost.websocket.fleet_lock:
+    reason: new certificates
+  delegate_to: "{{ groups['ws_workers'] | first }}"
+  run_once: true
+
+- name: Others may go on
+  selfhost.websocket.fleet_lock:
+    state: absent
+  delegate_to: "{{ groups['ws_workers'] | first }}"
+  run_once: true
+"""
+
+RETURN = r"""
+holder:
+  description: Who has the lock, or had it and was in the way.
+  returned: when somebody else has it, or had it
+  type: dict
+  contains:
+    run:
+      description: Names the run, with its control machine, process and start.
+      type: str
+    owner:
+      description: Who runs it, and where.
+      type: str
+      sample: alice@laptop
+    reason:
+      description: What it is for.
+      type: str
+      sample: rolling update to 0.2.0
+    since:
+      description: When it was taken, in Unix time.
+      type: float
+    silent_s:
+      description: For how many seconds there was no sign of that run.
+      type: float
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.selfhost.websocket.plugins.module_utils._lock import Held, Lock, LockError
+
+
+def main():
+    module = AnsibleModule(
+        argument_spec={
+            "path": {"type": "path", "default": "/var/lib/ws-fleet/lock"},
+            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+            "reason": {"type": "str", "default": ""},
+            "break": {"type": "bool", "default": False},
+            "run": {"type": "str"},
+            "owner": {"type": "str"},
+            "instead_of": {"type": "str"},
+        },
+        supports_check_mode=True,
+    )
+    given = module.params
+    lock = Lock(given["path"])
+    try:
+        if given["state"] == "absent":
+            module.exit_json(changed=lock.release(given["run"], module.check_mode))
+        taken = lock.acquire(given["run"], given["owner"], given["reason"], given["instead_of"], module.check_mode)
+    except Held as held:
+        module.fail_json(msg="Somebody else has the lock.", holder=held.holder)
+    except LockError as error:
+        module.fail_json(msg=str(error))
+    module.exit_json(changed=taken)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+#!/usr/bin/python
+# -*- coding: utf-8 -*-
+
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: the selfhost.websocket authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: metrics_gate
+short_description: Wait until expressions hold in Prometheus
+version_added: 0.1.0
+author:
+  - The selfhost.websocket authors (@selfhost)
+description:
+  - Asks Prometheus again and again whether some expressions hold, and ends when all of them have held for some time without a break.
+  - An expression holds when it has a result, as in an alert. C(sum(rate(ws_message_drops_total[1m]\)\) < 1) has none while there are
+    more drops than that.
+extends_documentation_fragment:
+  - selfhost.websocket.attributes
+  - selfhost.websocket.attributes.reads_only
+attributes:
+  check_mode:
+    details:
+      - Looks once and does not wait or fail. RV(holds) says what it saw.
+options:
+  prometheus_url:
+    description:
+      - Where Prometheus is, as this host reaches it, for example C(http://127.0.0.1:9090).
+    type: str
+    required: true
+  expressions:
+    description:
+      - Expressions in PromQL.
+    type: list
+    elements: str
+    required: true
+  hold_s:
+    description:
+      - For how many seconds all of them must hold in a row.
+    type: float
+    default: 10
+  timeout_s:
+    description:
+      - For how many seconds to wait for that, at most.
+    type: float
+    default: 120
+"""
+
+EXAMPLES = r"""
+- name: Go on when nothing is dropped and nobody waits
+  selfhost.websocket.metrics_gate:
+    prometheus_url: http://127.0.0.1:9090
+    expressions:
+      - sum(rate(ws_message_drops_total[1m])) < 1
+      - histogram_quantile(0.99, sum by (le) (rate(ws_publish_to_deliver_seconds_bucket[1m]))) < 0.25
+    hold_s: 20
+"""
+
+RETURN = r"""
+holds:
+  description: Whether all expressions held in the end.
+  returned: always
+  type: bool
+looks:
+  description: How often they were looked at.
+  returned: always
+  type: int
+  sample: 12
+seconds:
+  description: How long that took.
+  returned: always
+  type: float
+  sample: 11.8
+"""
+
+import time
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.selfhost.websocket.plugins.module_utils._prometheus import ExpressionError, Gate, Prometheus
+from ansible_collections.selfhost.websocket.plugins.module_utils._waiting import Wait
+
+
+def main():
+    module = AnsibleModule(
+        argument_spec={
+            "prometheus_url": {"type": "str", "required": True},
+            "expressions": {"type": "list", "elements": "str", "required": True},
+            "hold_s": {"type": "float", "default": 10},
+            "timeout_s": {"type": "float", "default": 120},
+        },
+        supports_check_mode=True,
+    )
+    given = module.params
+    if given["timeout_s"] < given["hold_s"]:
+        module.fail_json(msg=f"timeout_s is {given['timeout_s']:g}: it must be more than hold_s, {given['hold_s']:g}.")
+    wait = Wait(0 if module.check_mode else given["timeout_s"])
+    hold_s = 0 if module.check_mode else given["hold_s"]
+    gate = Gate(Prometheus(given["prometheus_url"]), given["expressions"], hold_s, wait, time)
+    try:
+        holds = gate.open()
+    except ExpressionError as error:
+        module.fail_json(msg=str(error), holds=False, looks=gate.looks, seconds=round(wait.seconds, 3))
+    result = {"holds": holds, "looks": gate.looks, "seconds": round(wait.seconds, 3)}
+    if not holds and not module.check_mode:
+        module.fail_json(
+            msg=f"In {given['timeout_s']:g} s not all expressions held for {given['hold_s']:g} s in a row: {gate.complaint}.",
+            **result,
+        )
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()
