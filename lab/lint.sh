@@ -15,11 +15,20 @@ check() {
     echo "    $((SECONDS - begin)) s"
 }
 
+javascript() {
+    local file status=0
+    while read -r file; do
+        node --check --input-type=module <"$file" || { status=1; echo "in $file" >&2; }
+    done < <(git ls-files '*.js' '*.mjs')
+    return $status
+}
+
 check ruff ruff check .
 check "ruff format" ruff format --check .
 check mypy env --chdir=files/wsserver mypy --strict src
 check yamllint yamllint --strict .
 check shellcheck shellcheck lab/*.sh lab/labhosts/*.sh bench/*.sh .ci/run
+check "node --check" javascript
 check ansible-lint ansible-lint --offline
 check antsibull-changelog antsibull-changelog lint
 check "ansible-test sanity" lab/sanity.sh

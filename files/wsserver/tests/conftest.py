@@ -2,10 +2,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
+import pytest_asyncio
 from hypothesis import HealthCheck, settings
+from playwright.async_api import Browser
+from support.browser import chromium
 from support.postgres import Cluster
 from support.redis_server import RedisServer
 from support.worker import Worker
@@ -55,3 +58,10 @@ def start(redis: RedisServer) -> Iterator[Callable[..., Worker]]:
     yield start_worker
     for worker in workers:
         worker.remove()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def browser() -> AsyncIterator[Browser]:
+    """One for all tests of a module, which then have one event loop."""
+    async with chromium() as browser:
+        yield browser

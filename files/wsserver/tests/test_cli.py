@@ -5,17 +5,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
-import signal
-import subprocess
-import sys
 import urllib.request
 from pathlib import Path
 
 import jwt
 import pytest
-from support.wait import until
-from support.worker import SECRET, Client, environment, free_port, ws_server
+from support.dev import ws_server_dev
+from support.worker import SECRET, Client, ws_server
 from websockets.asyncio.client import connect
 
 from wsserver import __version__
@@ -86,37 +82,32 @@ def test_dev_with_a_port_that_is_none() -> None:
 
 
 async def test_dev(tmp_path: Path) -> None:
-    port = free_port()
     output = tmp_path / "output"
-    command = [sys.executable, "-m", "wsserver", "dev", "--port", str(port)]
-    with output.open("w") as stdout:
-        dev = subprocess.Popen(command, env=environment(), stdout=stdout)  # noqa: ASYNC220 - it is quick
-        try:
-            await until(lambda: '"ready"' in output.read_text())
-            links = re.findall(r"http://127\.0\.0\.1:\d+/#user=(\w+)&token=(\S+)", output.read_text())
-            assert [user for user, _ in links] == ["alice", "bob"]
-            page = await asyncio.to_thread(urllib.request.urlopen, f"http://127.0.0.1:{port}/", timeout=20)
-            assert page.headers["Content-Type"] == "text/html; charset=utf-8"
-            assert b"<title>ws-server dev</title>" in page.read()
-            clients = []
-            for user, token in links:
-                # As the page does it.
-                connection = await connect(
-                    f"ws://127.0.0.1:{port}/ws",
-                    subprotocols=["bearer", token],  # type: ignore[list-item]
-                    origin=f"http://127.0.0.1:{port}",  # type: ignore[arg-type]
-                    proxy=None,
-                )
-                assert connection.subprotocol == "bearer"
-                client = Client(connection)
-                assert (await client.event("welcome"))["user"] == user
-                await client.join("lobby")
-                clients.append(client)
-            await clients[0].publish("hello", "1", "lobby")
-            await clients[1].publish("hi", "1", "lobby")
-            assert [await client.messages(2) for client in clients] == [["hello", "hi"]] * 2
-        finally:
-            dev.send_signal(signal.SIGINT)
-            assert await asyncio.to_thread(dev.wait, 30) == 0
+    async with ws_server_dev(output) as (port, tokens):
+        assert list(tokens) == ["alice", "bob"]
+        for path, content_type, part in (
+            ("/", "text/html", b"<title>ws-server dev</title>"),
+            ("/wsclient.js", "text/javascript", b"export class Client"),
+        ):
+            page = await asyncio.to_thread(urllib.request.urlopen, f"http://127.0.0.1:{port}{path}", timeout=20)
+            assert page.headers["Content-Type"] == f"{content_type}; charset=utf-8"
+            assert part in page.read()
+        clients = []
+        for user, token in tokens.items():
+            # As the page does it.
+            connection = await connect(
+                f"ws://127.0.0.1:{port}/ws",
+                subprotocols=["bearer", token],  # type: ignore[list-item]
+                origin=f"http://127.0.0.1:{port}",  # type: ignore[arg-type]
+                proxy=None,
+            )
+            assert connection.subprotocol == "bearer"
+            client = Client(connection)
+            assert (await client.event("welcome"))["user"] == user
+            await client.join("lobby")
+            clients.append(client)
+        await clients[0].publish("hello", "1", "lobby")
+        await clients[1].publish("hi", "1", "lobby")
+        assert [await client.messages(2) for client in clients] == [["hello", "hi"]] * 2
     lines = [json.loads(line) for line in output.read_text().splitlines() if line.startswith("{")]
     assert lines[-1]["event"] == "stopped"

@@ -118,6 +118,27 @@ async def test_handshakes_that_are_refused(start: Start) -> None:
     assert not any(secret in worker.output() for secret in (good, expired, forged, SECRET))
 
 
+async def test_a_page_learns_from_a_close_why_it_is_refused(start: Start) -> None:
+    """Browsers keep the status of a handshake to themselves."""
+    worker = await start().ready()
+    good, expired, wordy = (mint(SECRET, "alice", 60), mint(SECRET, "alice", -60), "." * 3000)
+    for token, path, origin, why in (
+        (expired, "/ws", ORIGIN, "the token has expired"),
+        (wordy, "/ws", ORIGIN, "not valid"),
+        ("", "/ws?ticket=none", ORIGIN, "ticket"),
+        (good, "/ws", "https://evil.example", "origin"),
+    ):
+        offer = ["bearer", token] if token else ["bearer"]
+        page = await worker.connect(path=path, origin=origin, subprotocols=offer, additional_headers={})
+        with pytest.raises(ConnectionClosed):
+            await asyncio.wait_for(page.recv(), 20)
+        assert page.close_code == 1008
+        assert why in (page.close_reason or "")
+    samples = await worker.metrics()
+    assert (samples['ws_handshakes_refused_total{status="401"}'], samples["ws_active_connections"]) == (3, 0)
+    assert [line["event"] for line in worker.log() if line["level"] == "error"] == []
+
+
 async def test_odd_headers_are_answered(start: Start) -> None:
     worker = await start().ready()
     deep = "ey" + "W1tb" * 1500  # a token header of nested JSON lists
@@ -127,7 +148,7 @@ async def test_odd_headers_are_answered(start: Start) -> None:
         {"Authorization": "Bearer \xff.\xff.\xff"},
         {"Authorization": f"Bearer {deep}.e30.e30"},
         {"Authorization": "Bearer a\r\nAuthorization: Bearer b"},
-        {"Sec_WebSocket_Protocol": "bearer"},
+        {"Sec_WebSocket_Protocol": "chat, bearer\xff"},
     ):
         status, _ = await worker.raw(upgrade_request(**headers))
         assert status in (400, 401), headers
@@ -142,6 +163,7 @@ async def test_not_ready_while_redis_is_away_and_clients_stay(start: Start, redi
     await until_status(worker, "/readyz", 503)
     assert (await worker.http("/healthz"))[0] == 200
     assert (await refusal(worker))[0] == 503
+    assert (await refusal(worker, subprotocols=["bearer", "whatever"]))[0] == 503  # for the edge to see
     await client.publish("lost", "1")
     error = await client.event("error")
     assert (error["code"], error["id"]) == ("unavailable", "1")

@@ -10,6 +10,7 @@ import asyncio
 from typing import Protocol, cast
 from uuid import UUID
 
+from websockets.frames import CloseCode
 from websockets.http11 import Request, Response
 from websockets.protocol import CONNECTING, OPEN
 
@@ -20,6 +21,7 @@ from wsserver.wire import Wire
 # What one read takes from one client, so that a flood of it is followed by everybody else's turn.
 _READ_SIZE = 16384
 _LINGER_S = 0.5
+_CLOSE_REASON_BYTES = 123
 _REQUEST_TIMEOUT = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
@@ -29,7 +31,8 @@ class Owner(Protocol):
     def opened(self, connection: Connection) -> None: ...
 
     def requested(self, connection: Connection, request: Request) -> None:
-        """Call `connection.answer` or `connection.upgrade`, or make an event stream of it, now or soon."""
+        """Answer it with one of `connection.answer`, `turn_away` and `upgrade`, or make an event stream of it, now or
+        soon."""
 
     def throttled(self, connection: Connection) -> None: ...
     def closing(self, connection: Connection) -> None: ...
@@ -110,6 +113,14 @@ class Connection(Endpoint, asyncio.BufferedProtocol):
         """Answer the request, and close."""
         if not self.gone:
             self.wire.send_response(response)
+            self._write_wire()
+
+    def turn_away(self, response: Response, why: str) -> None:
+        """Answer 101, and close with 1008 at once."""
+        if not self.gone:
+            self.wire.send_response(response)
+            reason = why.encode()[:_CLOSE_REASON_BYTES].decode(errors="ignore")
+            self.wire.send_close(CloseCode.POLICY_VIOLATION, reason)
             self._write_wire()
 
     def upgrade(self, response: Response, session: Session) -> None:

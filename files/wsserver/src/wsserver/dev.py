@@ -23,8 +23,12 @@ def make_dev_server(port: int) -> tuple[Server, str]:
     secret = secrets.token_hex(32)
     origins = frozenset(f"http://{host}:{port}" for host in ("localhost", "127.0.0.1"))
     settings = load(PORT=port, broker="memory", jwt_secret=SecretStr(secret), allowed_origins=origins)
-    page = (resources.files("wsserver") / "dev.html").read_bytes()
-    server = Server(settings, in_memory(settings), {"/": http.html(page)})
+    web = resources.files("wsserver") / "web"
+    pages = {
+        "/": http.page((web / "dev.html").read_bytes(), "text/html"),
+        "/wsclient.js": http.page((web / "wsclient.js").read_bytes(), "text/javascript"),
+    }
+    server = Server(settings, in_memory(settings), pages)
     return server, _introduction(port, {user: mint(secret, user, _TOKEN_TTL_S) for user in ("alice", "bob")})
 
 

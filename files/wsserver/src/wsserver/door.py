@@ -145,7 +145,9 @@ class Door:
         if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
             self._refuse(connection, response, "not a WebSocket handshake")
             return
-        identity = await self._identify(connection, request)
+        # A page is not shown the status of a handshake: a client that offers `bearer` is told in a close.
+        opening = response if connection.wire.subprotocol else None
+        identity = await self._identify(connection, request, opening)
         if identity is None:
             return
         session = Session(identity, self._json, connection, self._services)
@@ -186,8 +188,13 @@ class Door:
             self._refuse(connection, _not_ready(why), "not ready")
         return why is None
 
-    async def _identify(self, connection: Connection, request: Request) -> Identity | None:
-        """Who asks, counted against all quotas; None if the request was answered or the client is gone."""
+    async def _identify(
+        self, connection: Connection, request: Request, opening: Response | None = None
+    ) -> Identity | None:
+        """Who asks, counted against all quotas; None if the request was answered or the client is gone.
+
+        `opening`: the answer 101, for a client that learns only from a close that what it shows is not good.
+        """
         if self._sweep.open_count >= self._settings.max_connections:
             self._limit(connection, "connections", "this worker has as many connections as it may")
             return None
@@ -199,7 +206,7 @@ class Door:
             metrics.AUTH.labels(refused.outcome).inc()
             status = HTTPStatus(refused.status)
             headers = {"WWW_Authenticate": "Bearer"} if status is HTTPStatus.UNAUTHORIZED else {}
-            self._refuse(connection, http.text(status, str(refused), **headers), str(refused))
+            self._refuse(connection, http.text(status, str(refused), **headers), str(refused), opening)
             return None
         except BrokerError:
             self._refuse(connection, _not_ready("the broker is unavailable"), "not ready")
@@ -216,10 +223,13 @@ class Door:
         metrics.LIMITED.labels(limit).inc()
         self._refuse(connection, http.text(HTTPStatus.TOO_MANY_REQUESTS, text, Retry_After=str(_RETRY_S)), text)
 
-    def _refuse(self, connection: Connection, response: Response, why: str) -> None:
+    def _refuse(self, connection: Connection, response: Response, why: str, opening: Response | None = None) -> None:
         metrics.HANDSHAKES_REFUSED.labels(response.status_code).inc()
         log.info("refused", status=response.status_code, why=why, ip=connection.remote)
-        connection.answer(response)
+        if opening is None:
+            connection.answer(response)
+        else:
+            connection.turn_away(opening, why)
 
     def _connected(self, client: Endpoint) -> None:
         jitter = random.uniform(1 - _AGE_JITTER, 1 + _AGE_JITTER)

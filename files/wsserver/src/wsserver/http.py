@@ -17,8 +17,8 @@ def text(status: HTTPStatus, body: str, **headers: str) -> Response:
     return _response(status, f"{body}\n".encode(), "text/plain; charset=utf-8", headers)
 
 
-def html(body: bytes) -> Response:
-    return _response(HTTPStatus.OK, body, "text/html; charset=utf-8", {"Cache_Control": "no-store"})
+def page(body: bytes, content_type: str) -> Response:
+    return _response(HTTPStatus.OK, body, f"{content_type}; charset=utf-8", {"Cache_Control": "no-store"})
 
 
 def metrics_page() -> Response:

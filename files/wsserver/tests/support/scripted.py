@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import Any
 
 from websockets.asyncio.server import Request, Response, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
+from websockets.typing import Subprotocol
 
 WELCOME = {"type": "welcome", "user": "alice", "heartbeat_s": 25, "max_message_bytes": 65536, "expires": 2e9}
 
@@ -23,7 +24,9 @@ class Peer:
         assert connection.request is not None
         self.connection = connection
         self.path = connection.request.path
-        self.token = connection.request.headers.get("Authorization", "").removeprefix("Bearer ")
+        headers = connection.request.headers
+        offered = headers.get("Sec-WebSocket-Protocol", "").removeprefix("bearer").removeprefix(", ")
+        self.token = offered or headers.get("Authorization", "").removeprefix("Bearer ")
 
     async def send(self, type: str, **event: Any) -> None:
         await self.connection.send(json.dumps({"type": type, **event}))
@@ -91,6 +94,10 @@ class Scripted:
         for connection in self._connections:
             connection.transport.abort()
 
+    @staticmethod
+    def select(_connection: ServerConnection, offered: Sequence[Subprotocol]) -> Subprotocol | None:
+        return Subprotocol("bearer") if "bearer" in offered else None
+
     def refuse(self, connection: ServerConnection, _request: Request) -> Response | None:
         return connection.respond(HTTPStatus(self.refusals.pop(0)), "no") if self.refusals else None
 
@@ -99,7 +106,13 @@ class Scripted:
 async def scripted() -> AsyncIterator[Scripted]:
     script = Scripted()
     async with serve(
-        script.accept, "127.0.0.1", 0, process_request=script.refuse, ping_interval=None, close_timeout=1
+        script.accept,
+        "127.0.0.1",
+        0,
+        process_request=script.refuse,
+        select_subprotocol=script.select,
+        ping_interval=None,
+        close_timeout=1,
     ) as server:
         script.port = next(iter(server.sockets)).getsockname()[1]
         yield script

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: MIT
+"""Debian's Chromium without a window, and the JavaScript client in its tabs."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from playwright.async_api import Browser, Page, Route, async_playwright
+
+MODULE = Path(__file__).parents[2] / "src/wsserver/web/wsclient.js"
+# Where the tabs' pages come from, which is nowhere: what a tab asks for is answered here.
+ORIGIN = "http://localhost:8000"
+# What a tab that failed to get ready says so after; and what a test waits for anything at most.
+PATIENCE_MS = 30_000
+
+# What happens to a client, for tests to look at.
+_PAGE = """<!doctype html><meta charset="utf-8"><script type="module">
+import { Client } from "./wsclient.js";
+Object.assign(window, {
+  heard: [],
+  seqs: [],
+  events: [],
+  onMessage(message) { heard.push(message.data); seqs.push(message.seq); },
+  make(url, options) {
+    window.client = new Client(url, options);
+    for (const type of ["state", "gap", "reset", "member", "removed", "error"]) {
+      client.addEventListener(type, ({ detail }) => events.push({ type, ...detail }));
+    }
+  },
+  // What a promise came to, as plain data.
+  outcome: (promise) => promise
+    .then((value) => ({ value }), ({ name, code, message }) => ({ name, code, message }))
+    .then((outcome) => JSON.parse(JSON.stringify(outcome))),
+});
+</script>"""
+
+
+@asynccontextmanager
+async def chromium(*arguments: str) -> AsyncIterator[Browser]:
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path="/usr/bin/chromium", args=list(arguments))
+        yield browser
+        await browser.close()
+
+
+class Tab:
+    """A page with the module loaded. Call it with JavaScript for what that evaluates to; promises are waited for.
+
+    In it: `client`, once it was made; `heard` and `seqs` of the messages that `onMessage` took; `events`, as the client
+    dispatched them, with their `type`; `outcome(promise)` says {value} or {name, code, message}.
+    """
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.complaints: list[str] = []
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.set_default_timeout(PATIENCE_MS)
+
+    async def __call__(self, javascript: str) -> Any:
+        return await self.page.evaluate(javascript)
+
+    async def run(self, statements: str) -> None:
+        """Begin something, and wait for nothing."""
+        await self.page.evaluate(f"() => {{ {statements} }}")
+
+    async def make(self, url: str, options: str = "{ token: 'T' }") -> None:
+        """`options`: in JavaScript."""
+        await self.run(f"make({url!r}, {options})")
+
+    async def until(self, condition: str) -> None:
+        await self.page.wait_for_function(f"!!({condition})")
+
+    async def states(self) -> list[str]:
+        states: list[str] = await self("events.filter(({ type }) => type === 'state').map(({ state }) => state)")
+        return states
+
+    async def told(self, *types: str) -> list[dict[str, Any]]:
+        told: list[dict[str, Any]] = await self(f"events.filter(({{ type }}) => {list(types)}.includes(type))")
+        return told
+
+
+@asynccontextmanager
+async def tab(browser: Browser, origin: str = ORIGIN, **functions: Callable[[], Awaitable[str]]) -> AsyncIterator[Tab]:
+    """`functions`: of the test, for the page to call by these names."""
+    # A page from nowhere may not talk to this machine unasked.
+    context = await browser.new_context(permissions=["local-network-access"])
+    tab = Tab(await context.new_page())
+    for name, function in functions.items():
+        await tab.page.expose_function(name, function)
+    await context.route(f"{origin}/**", _fulfil)
+    await tab.page.goto(f"{origin}/")
+    await tab.until("window.make")
+    yield tab
+    await context.close()
+    assert tab.complaints == []
+
+
+async def _fulfil(route: Route) -> None:
+    if route.request.url.endswith("/wsclient.js"):
+        await route.fulfill(content_type="text/javascript", body=MODULE.read_text())
+    else:
+        await route.fulfill(content_type="text/html", body=_PAGE)

@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: MIT
+"""`ws-server dev`, as somebody types it."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from support.wait import until
+from support.worker import environment, free_port
+
+
+@asynccontextmanager
+async def ws_server_dev(output: Path) -> AsyncIterator[tuple[int, dict[str, str]]]:
+    """Its port, and the token of each user whose link it printed; `output` is the file for what it prints."""
+    port = free_port()
+    command = [sys.executable, "-m", "wsserver", "dev", "--port", str(port)]
+    with output.open("w") as stdout:
+        dev = subprocess.Popen(command, env=environment(), stdout=stdout)  # noqa: ASYNC220 - it is quick
+        try:
+            await until(lambda: '"ready"' in output.read_text())
+            printed = await asyncio.to_thread(output.read_text)
+            yield port, dict(re.findall(r"http://127\.0\.0\.1:\d+/#user=(\w+)&token=(\S+)", printed))
+        finally:
+            dev.send_signal(signal.SIGINT)
+            assert await asyncio.to_thread(dev.wait, 30) == 0

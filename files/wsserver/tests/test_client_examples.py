@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: MIT
+"""The examples of docs/clients.md, as they stand there but for the address and the token, talk to each other."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from playwright.async_api import Browser, Route, expect
+from support.browser import MODULE, ORIGIN, PATIENCE_MS
+from support.worker import SECRET, Worker, environment
+
+from wsserver.auth import mint
+
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(240)]
+
+expect.set_options(timeout=PATIENCE_MS)
+
+_DOCUMENT = Path(__file__).parents[3] / "docs/clients.md"
+
+
+def example(language: str, **replacements: str) -> str:
+    [text] = re.findall(rf"^```{language}\n(.*?)^```$", _DOCUMENT.read_text(), re.MULTILINE | re.DOTALL)
+    for old, new in {"wss://chat.example.org/ws": replacements.pop("url"), **replacements}.items():
+        assert old in text
+        text = text.replace(old, new)
+    return str(text)
+
+
+async def test_the_examples_talk_to_each_other(browser: Browser, start: Callable[..., Worker]) -> None:
+    worker = await start(WS_ALLOWED_ORIGINS=ORIGIN).ready()
+    url = f"ws://127.0.0.1:{worker.port}/ws"
+    bodies = {
+        "/": ("text/html", example("html", url=url)),
+        "/wsclient.js": ("text/javascript", MODULE.read_text()),
+        "/token": ("text/plain", mint(SECRET, "alice", 600)),
+    }
+
+    async def fulfil(route: Route) -> None:
+        content_type, body = bodies[route.request.url.removeprefix(ORIGIN)]
+        await route.fulfill(content_type=content_type, body=body)
+
+    context = await browser.new_context(permissions=["local-network-access"])
+    await context.route(f"{ORIGIN}/**", fulfil)
+    page = await context.new_page()
+    await page.goto(f"{ORIGIN}/")
+    await expect(page.get_by_role("status")).to_have_text("connected")
+    log = page.get_by_role("log").get_by_role("paragraph")
+    await expect(log).to_have_text(["1 here"])
+
+    program = example("python", url=url, **{"ask your backend for one": mint(SECRET, "bob", 600)})
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", program),
+        env=environment(),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    await expect(log).to_have_text(["1 here", "bob: hello"])
+    for text in ("hi", "bye"):
+        await page.get_by_role("textbox", name="Message").fill(text)
+        await page.get_by_role("button", name="Send").click()
+    await expect(log).to_have_text(["1 here", "bob: hello", "alice: hi", "alice: bye"])
+    async with asyncio.timeout(30):
+        output, complaints = await process.communicate()
+    assert (process.returncode, complaints.decode()) == (0, "")
+    assert output.decode().splitlines() == ["bob: hello", "alice: hi", "alice: bye"]
+    await context.close()

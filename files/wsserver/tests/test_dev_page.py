@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: MIT
+"""The page of `ws-server dev`, as two people use it, by what a screen reader would tell them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from playwright.async_api import Browser, Page, expect
+from support.browser import PATIENCE_MS
+from support.dev import ws_server_dev
+
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(240)]
+
+expect.set_options(timeout=PATIENCE_MS)
+
+
+@asynccontextmanager
+async def opened(browser: Browser, url: str) -> AsyncIterator[Page]:
+    context = await browser.new_context()
+    page = await context.new_page()
+    complaints: list[str] = []
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.set_default_timeout(PATIENCE_MS)
+    await page.goto(url)
+    yield page
+    await context.close()
+    assert complaints == []
+
+
+async def say(page: Page, text: str) -> None:
+    await page.get_by_role("textbox", name="Message").fill(text)
+    await page.get_by_role("button", name="Send").click()
+
+
+async def test_two_people_chat_and_one_is_cut_off(browser: Browser, tmp_path: Path) -> None:
+    async with ws_server_dev(tmp_path / "output") as (port, tokens):
+        links = [f"http://127.0.0.1:{port}/#user={user}&token={token}" for user, token in tokens.items()]
+        async with opened(browser, links[0]) as alice, opened(browser, links[1]) as bob:
+            for page in (alice, bob):
+                await expect(page.get_by_role("status")).to_have_text("connected")
+                await expect(page.get_by_role("listitem")).to_have_text(["alice", "bob"])
+                await expect(page.get_by_role("heading", name="Here now")).to_have_text("Here now: 2")
+            messages = [page.get_by_role("log").locator(".message") for page in (alice, bob)]
+            await say(alice, "hello")
+            await say(bob, "<b>hi</b>")
+            for log in messages:
+                await expect(log).to_have_text(["alice hello", "bob <b>hi</b>"])
+
+            await bob.get_by_role("button", name="Kill the connection").click()
+            # Whoever is away says it later, and hears what was said meanwhile.
+            await say(alice, "still there?")
+            await say(bob, "yes")
+            await expect(bob.get_by_role("status")).to_have_text("connected")
+            for log in messages:
+                await expect(log).to_have_count(4)
+                said = [text.partition(" ")[2] for text in await log.all_text_contents()]
+                assert said[:2] == ["hello", "<b>hi</b>"]
+                assert sorted(said[2:]) == ["still there?", "yes"]
+            assert await messages[0].all_text_contents() == await messages[1].all_text_contents()
+            await expect(bob.get_by_role("log")).to_contain_text("reconnecting: killed by the button")
+            await expect(bob.get_by_role("listitem")).to_have_text(["alice", "bob"])
+        async with opened(browser, links[0]) as alice:
+            await expect(alice.get_by_role("listitem")).to_have_text(["alice"])
+
+
+async def test_a_link_that_is_no_good_says_so(browser: Browser, tmp_path: Path) -> None:
+    async with ws_server_dev(tmp_path / "output") as (port, _tokens):
+        async with opened(browser, f"http://127.0.0.1:{port}/") as page:
+            await expect(page.get_by_role("log")).to_contain_text("no token")
+        async with opened(browser, f"http://127.0.0.1:{port}/#user=alice&token=of.another.run") as page:
+            await expect(page.get_by_role("status")).to_have_text("closed")
+            await expect(page.get_by_role("log")).to_contain_text("closed with 1008: the token is not valid")
+            await expect(page.get_by_role("button", name="Send")).to_be_disabled()
