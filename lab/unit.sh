@@ -6,7 +6,7 @@
 . "$(dirname "$0")/common.sh"
 
 env --chdir=files/wsserver pytest
-PYTHONPATH=lab/collections pytest tests/unit
+PYTHONPATH=lab/collections:plugins/module_utils:roles/nginx/files:files/wsserver/src:files/wsserver/tests pytest tests/unit
 pytest tests/preflight
 # The benchmark in small: that it works and counts right, not how fast anything is.
 PYTHONPATH=$PWD:files/wsserver/src:files/wsserver/tests pytest bench

@@ -1,0 +1,236 @@
+#!/usr/bin/python
+# -*- coding: utf-8 -*-
+
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: the selfhost.websocket authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: nginx_upstream
+short_description: Take servers out of an nginx upstream and back in
+version_added: 0.1.0
+author:
+  - The selfhost.websocket authors (@selfhost)
+description:
+  - Marks servers of an upstream as down, so that no new client is sent to them, takes the mark away again, or removes them.
+  - A server that is down says for whom in its own line of the configuration. It is down for as long as anybody wants it down.
+    Nobody brings back what another took out, neither this module what the edge watcher took out, nor the reverse.
+  - The changed configuration is tested by nginx before it takes the place of the old one, under a lock. nginx is reloaded, never
+    restarted, and the module waits until the new configuration is in force. If anything fails the old one comes back.
+  - Clients that are connected stay connected.
+attributes:
+  check_mode:
+    description: Can run in C(check_mode) and return changed status prediction without modifying the target.
+    support: full
+  diff_mode:
+    description: Returns details on what has changed (or possibly needs changing in C(check_mode)), when in diff mode.
+    support: full
+  idempotent:
+    description: When run twice in a row outside check mode, with the same arguments, the second invocation indicates no change.
+    support: full
+options:
+  server:
+    description:
+      - The servers, each as C(HOST:PORT), written as in the configuration.
+      - Either this or O(host) is required.
+    type: list
+    elements: str
+  host:
+    description:
+      - The address of a whole host. All its servers are meant.
+      - Either this or O(server) is required.
+    type: str
+  state:
+    description:
+      - With V(down) O(by) wants the servers out. With V(up) O(by) no longer does.
+      - With V(absent) the servers are removed from the upstream, whoever wanted them out.
+    type: str
+    choices: [up, down, absent]
+    required: true
+  by:
+    description:
+      - Who wants the servers out.
+      - V(watcher) is the edge watcher. A line in which somebody wrote C(down) by hand is V(unknown)'s.
+    type: str
+    default: ansible
+  force:
+    description: Take out, or remove, even the last server that is up. Without it that is an error.
+    type: bool
+    default: false
+  upstream:
+    description: The name of the upstream.
+    type: str
+    default: ws
+  path:
+    description:
+      - nginx's configuration file, as the role P(selfhost.websocket.nginx#role) writes it.
+      - It includes no other file, each server of the upstream has a line of its own, and its C(pid) is an absolute path.
+    type: path
+    default: /etc/nginx/nginx.conf
+notes:
+  - When nginx does not run, the configuration is tested and written, and in force from the next start.
+  - When the file is as it should be, but newer than nginx's last reload, nginx is reloaded.
+"""
+
+EXAMPLES = r"""
+- name: Send no new client to this host, on all edges
+  selfhost.websocket.nginx_upstream:
+    host: "{{ ws_server_private_address }}"
+    state: down
+    by: maintenance
+  delegate_to: "{{ item }}"
+  loop: "{{ groups['ws_edge'] }}"
+  throttle: 1
+
+- name: Maintenance is over
+  selfhost.websocket.nginx_upstream:
+    host: "{{ ws_server_private_address }}"
+    state: up
+    by: maintenance
+  delegate_to: "{{ item }}"
+  loop: "{{ groups['ws_edge'] }}"
+  throttle: 1
+
+- name: Take one worker out
+  selfhost.websocket.nginx_upstream:
+    server: 10.0.0.3:8080
+    state: down
+"""
+
+RETURN = r"""
+before:
+  description: All servers of the upstream as they were.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    server:
+      description: The server, as C(HOST:PORT).
+      type: str
+      sample: 10.0.0.3:8080
+    state:
+      description: Either V(up) or V(down).
+      type: str
+      sample: down
+    by:
+      description: Who wants the server out.
+      type: list
+      elements: str
+      sample: [maintenance, watcher]
+after:
+  description: All servers of the upstream as they are now, or would be in check mode. Each is described as in RV(before).
+  returned: success
+  type: list
+  elements: dict
+  sample:
+    - server: 10.0.0.3:8080
+      state: up
+      by: []
+reloaded:
+  description: Whether nginx was reloaded, and has the new configuration in force.
+  returned: success
+  type: bool
+"""
+
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.selfhost.websocket.plugins.module_utils._nginx import Applied, Nginx, NotAppliedError
+from ansible_collections.selfhost.websocket.plugins.module_utils._upstream import (
+    NAME,
+    Server,
+    UpstreamError,
+    marked,
+    servers,
+    without,
+)
+
+
+def chosen(present: list[Server], params: dict) -> set[str]:
+    """The addresses that are meant. Raises UpstreamError."""
+    if params["host"]:
+        found = {server.address for server in present if server.host == params["host"].strip("[]")}
+        unknown = [] if found else [params["host"]]
+    else:
+        found = {server.address for server in present} & set(params["server"])
+        unknown = sorted(set(params["server"]) - found)
+    if unknown and params["state"] != "absent":
+        has = ", ".join(server.address for server in present) or "none"
+        raise UpstreamError(f"{', '.join(unknown)}: not in the upstream {params['upstream']}, whose servers are {has}")
+    return found
+
+
+def changed(configuration: str, params: dict) -> str:
+    """The configuration as it is to be. Raises UpstreamError."""
+    upstream, by = params["upstream"], params["by"]
+    present = servers(configuration, upstream)
+    meant = chosen(present, params)
+    if params["state"] == "absent":
+        after = without(configuration, upstream, meant)
+    else:
+        held = {server.address for server in present if by in server.down_by}
+        after = marked(configuration, upstream, by, held | meant if params["state"] == "down" else held - meant)
+    if after != configuration and params["state"] != "up":
+        left = servers(after, upstream)
+        if not left:
+            raise UpstreamError(
+                f"nginx does not start with an upstream without servers: {upstream} would have none left"
+            )
+        if not params["force"] and all(server.down_by for server in left):
+            raise UpstreamError(
+                f"no server of the upstream {upstream} would be left up (force: true does it all the same)"
+            )
+    return after
+
+
+def report(configuration: str, upstream: str) -> list[dict]:
+    return [
+        {"server": server.address, "state": "down" if server.down_by else "up", "by": list(server.down_by)}
+        for server in servers(configuration, upstream)
+    ]
+
+
+def main():
+    module = AnsibleModule(
+        argument_spec={
+            "server": {"type": "list", "elements": "str"},
+            "host": {"type": "str"},
+            "state": {"type": "str", "choices": ["up", "down", "absent"], "required": True},
+            "by": {"type": "str", "default": "ansible"},
+            "force": {"type": "bool", "default": False},
+            "upstream": {"type": "str", "default": "ws"},
+            "path": {"type": "path", "default": "/etc/nginx/nginx.conf"},
+        },
+        mutually_exclusive=[("server", "host")],
+        required_one_of=[("server", "host")],
+        supports_check_mode=True,
+    )
+    params = module.params
+    if not NAME.fullmatch(params["by"]):
+        module.fail_json(msg=f"by is {params['by']!r}: use 1 to 64 letters, digits and _ . @ -")
+    nginx = Nginx(Path(params["path"]))
+    try:
+        if module.check_mode:
+            before = nginx.read()
+            done, pending = Applied(before, changed(before, params), reloaded=False), nginx.untold()
+        else:
+            done, pending = nginx.apply(lambda configuration: changed(configuration, params)), False
+        result = {
+            name: report(text, params["upstream"]) for name, text in (("before", done.before), ("after", done.after))
+        }
+    except (UpstreamError, NotAppliedError, OSError) as error:
+        module.fail_json(msg=str(error))
+    header = {"before_header": params["path"], "after_header": params["path"]}
+    module.exit_json(
+        changed=done.before != done.after or done.reloaded or pending,
+        reloaded=done.reloaded,
+        diff={"before": done.before, "after": done.after, **header},
+        **result,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: the selfhost.websocket authors
+from __future__ import annotations
+
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def finished(command: list[Any], **options: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, **options
+    )
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
+
+
+def eventually(condition: Callable[[], bool], what: str, within: float = 60) -> float:
+    """Seconds until `condition` held; `within` bounds a wait and measures nothing."""
+    begin = time.monotonic()
+    while not condition():
+        assert time.monotonic() - begin < within, f"not within {within} s: {what}"
+        time.sleep(0.05)
+    return time.monotonic() - begin
