@@ -50,6 +50,7 @@ http {{
     }}
     server {{
         listen 127.0.0.1:{self.port};
+        add_header Tried $upstream_addr always;
         location / {{
             proxy_pass http://ws;
             proxy_connect_timeout 1s;
@@ -85,13 +86,13 @@ http {{
         assert self._process is not None
         return self._process.pid
 
-    def status(self) -> int:
-        """Of a request to the upstream."""
+    def request(self) -> tuple[int, list[str]]:
+        """The status of a request to the upstream, and the servers that nginx tried."""
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/", timeout=60) as answer:
-                return int(answer.status)
+                return answer.status, answer.headers["Tried"].split(", ")
         except urllib.error.HTTPError as error:
-            return error.code
+            return error.code, error.headers["Tried"].split(", ")
 
     def slow_client(self) -> socket.socket:
         """A client whose answer takes longer than any test, so that its nginx process lingers after a reload."""

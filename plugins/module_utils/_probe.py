@@ -1,0 +1,128 @@
+# -*- coding: utf-8 -*-
+
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: the selfhost.websocket authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+
+"""One real conversation with the service, as a client has it: connect, join, publish, receive it back, leave."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import ssl
+import time
+import traceback
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+WEBSOCKETS_ERROR: str | None = None
+try:
+    from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
+    from websockets.sync.client import ClientConnection, connect
+except ImportError:
+    WEBSOCKETS_ERROR = traceback.format_exc()
+
+
+class ProbeError(Exception):
+    """A step failed; `step` is its name, and the text says how."""
+
+    def __init__(self, step: str, why: str) -> None:
+        super().__init__(f"{step}: {why}")
+        self.step = step
+
+
+@dataclass
+class Conversation:
+    """`steps`: how long each took, in milliseconds; `welcome`: what the worker said first."""
+
+    steps: dict[str, float] = field(default_factory=dict)
+    welcome: dict[str, Any] = field(default_factory=dict)
+
+    def hold(self, url: str, trust: ssl.SSLContext | None, token: str, room: str, timeout_s: float) -> None:
+        """Raises ProbeError; what was found out until then is kept. A step takes `timeout_s` at most."""
+        with contextlib.ExitStack() as stack:
+            with self._step("connect"):
+                options = {"ssl": trust, "open_timeout": timeout_s, "close_timeout": min(timeout_s, 2)}
+                headers = {"Authorization": f"Bearer {token}"}
+                connection = stack.enter_context(
+                    connect(
+                        url, additional_headers=headers, proxy=None, compression=None, ping_interval=None, **options
+                    )
+                )
+                self.welcome = _Events(connection, timeout_s).next("welcome")
+                del self.welcome["type"]
+            with self._step("join"):
+                _send(connection, type="join", room=room)
+                _Events(connection, timeout_s).next("joined")
+            self._publish(connection, room, timeout_s)
+            with self._step("leave"):
+                _send(connection, type="leave", room=room)
+                _Events(connection, timeout_s).next("left")
+
+    def _publish(self, connection: ClientConnection, room: str, timeout_s: float) -> None:
+        """The acknowledgement and the message itself may come in either order, and both times count from the publish."""
+        token = uuid.uuid4().hex
+        events = _Events(connection, timeout_s)
+        early = False
+
+        def is_ours(event: dict[str, Any]) -> bool:
+            return event.get("id") == token if event["type"] == "ack" else event.get("data") == token
+
+        begin = time.monotonic()
+        with self._step("publish", begin):
+            _send(connection, type="publish", room=room, data=token, id=token)
+            while events.next("ack", "message", such=is_ours)["type"] == "message":
+                early = True
+                self.steps["receive"] = _ms_since(begin)
+        if not early:
+            with self._step("receive", begin):
+                events.next("message", such=is_ours)
+
+    @contextlib.contextmanager
+    def _step(self, name: str, begin: float | None = None) -> Iterator[None]:
+        begin = time.monotonic() if begin is None else begin
+        try:
+            yield
+        except InvalidStatus as error:
+            text = (error.response.body or b"").decode(errors="replace").strip()
+            raise ProbeError(name, f"answered with {error.response.status_code}: {text}") from error
+        except ConnectionClosed as error:
+            closed = error.rcvd
+            why = f"closed with {closed.code} {closed.reason}".rstrip() if closed else "cut off"
+            raise ProbeError(name, f"the connection was {why}") from error
+        except TimeoutError as error:
+            raise ProbeError(name, f"no answer in {_ms_since(begin) / 1000:.1f} s") from error
+        except (OSError, WebSocketException, ValueError) as error:
+            raise ProbeError(name, str(error)) from error
+        self.steps[name] = _ms_since(begin)
+
+
+class _Events:
+    """The events of one step, which end `timeout_s` after its begin."""
+
+    def __init__(self, connection: ClientConnection, timeout_s: float) -> None:
+        self._connection = connection
+        self._deadline = time.monotonic() + timeout_s
+
+    def next(self, *types: str, such: Callable[[dict[str, Any]], bool] = lambda _event: True) -> dict[str, Any]:
+        """The next of these types; others are passed over. Raises TimeoutError, ConnectionClosed, ValueError."""
+        while True:
+            frame = self._connection.recv(timeout=max(0.0, self._deadline - time.monotonic()))
+            event = json.loads(frame)
+            if not isinstance(event, dict) or "type" not in event:
+                raise ValueError(f"answered with no event: {frame[:200]!r}")
+            if event["type"] == "error":
+                raise ValueError(f"refused, {event.get('code')}: {event.get('message')}")
+            if event["type"] in types and such(event):
+                return event
+
+
+def _send(connection: ClientConnection, **command: str) -> None:
+    connection.send(json.dumps(command))
+
+
+def _ms_since(begin: float) -> float:
+    return round((time.monotonic() - begin) * 1000, 1)

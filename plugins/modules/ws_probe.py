@@ -1,0 +1,184 @@
+#!/usr/bin/python
+# -*- coding: utf-8 -*-
+
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: the selfhost.websocket authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: ws_probe
+short_description: Hold one real conversation with the service
+version_added: 0.1.0
+author:
+  - The selfhost.websocket authors (@selfhost)
+description:
+  - Connects as a client does, joins a room, publishes a message, receives it back, and leaves.
+  - Fails when a step does, and says which.
+requirements:
+  - The Python package C(websockets), 15 or newer.
+attributes:
+  check_mode:
+    description: Can run in C(check_mode) and return changed status prediction without modifying the target.
+    support: full
+    details:
+      - The conversation takes place in check mode, too. It leaves a message in a room of its own, which the service forgets by itself.
+  diff_mode:
+    description: Returns details on what has changed (or possibly needs changing in C(check_mode)), when in diff mode.
+    support: N/A
+    details:
+      - Nothing is changed.
+  idempotent:
+    description: When run twice in a row outside check mode, with the same arguments, the second invocation indicates no change.
+    support: full
+options:
+  url:
+    description: Where clients connect, for example C(wss://ws.example.org/ws).
+    type: str
+    required: true
+  ca_file:
+    description:
+      - A file with the certificates of the authorities to trust, on the host where the module runs.
+      - Without it those that the host trusts are trusted.
+    type: path
+  token:
+    description:
+      - The token to connect with, a JWT.
+      - It must permit to join O(room) and to publish to it. A token for probes alone has the claims C(join) and C(publish) of C(["probe:*"]).
+    type: str
+    required: true
+  room:
+    description:
+      - The room to talk in.
+      - By default one that nobody else is in, V(probe:) and 32 random hexadecimal digits.
+    type: str
+  timeout_s:
+    description: How long each step may take, in seconds.
+    type: float
+    default: 5
+notes:
+  - On a worker host the release's own interpreter has the package. Set C(ansible_python_interpreter) to
+    C(/opt/ws-server/instances/80/release/bin/python) for this task.
+  - A conversation that meets a worker which is just then going away may fail. Use C(retries) where that is no fault.
+  - No proxy is used, whatever the environment says.
+"""
+
+EXAMPLES = r"""
+- name: Talk through the edge
+  selfhost.websocket.ws_probe:
+    url: wss://ws.example.org/ws
+    token: "{{ probe_token }}"
+  vars:
+    ansible_python_interpreter: /opt/ws-server/instances/80/release/bin/python
+  register: probe
+  until: probe is success
+  retries: 3
+  delay: 1
+"""
+
+RETURN = r"""
+steps:
+  description:
+    - How long each step took, in milliseconds. After a failure, those that succeeded.
+    - Both RV(steps.publish) and RV(steps.receive) count from the publish.
+  returned: always
+  type: dict
+  contains:
+    connect:
+      description: The connection, with TLS, the upgrade and the welcome of the worker.
+      type: float
+      sample: 12.3
+    join:
+      description: The room was joined.
+      type: float
+      sample: 1.2
+    publish:
+      description: The message was acknowledged.
+      type: float
+      sample: 1.9
+    receive:
+      description: The message came back.
+      type: float
+      sample: 1.8
+    leave:
+      description: The room was left.
+      type: float
+      sample: 0.6
+step:
+  description: The step that failed, one of the names in RV(steps).
+  returned: failure
+  type: str
+  sample: join
+room:
+  description: The room of the conversation.
+  returned: always
+  type: str
+  sample: probe:5f0c9d2f9d0b4d58a2d9e7a8f4b8e3c1
+welcome:
+  description: How the worker welcomed the client. Empty when it did not come so far.
+  returned: always
+  type: dict
+  contains:
+    user:
+      description: Whom the worker takes the client for.
+      type: str
+      sample: probe
+    heartbeat_s:
+      description: How often the worker pings the client, in seconds.
+      type: float
+      sample: 25
+    max_message_bytes:
+      description: The size of the largest message that it takes.
+      type: int
+      sample: 65536
+    expires:
+      description: When the token does, in Unix time.
+      type: float
+      sample: 1767225600
+"""
+
+import ssl
+import uuid
+
+from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+
+from ansible_collections.selfhost.websocket.plugins.module_utils._probe import (
+    WEBSOCKETS_ERROR,
+    Conversation,
+    ProbeError,
+)
+
+
+def main():
+    module = AnsibleModule(
+        argument_spec={
+            "url": {"type": "str", "required": True},
+            "ca_file": {"type": "path"},
+            "token": {"type": "str", "required": True, "no_log": True},
+            "room": {"type": "str"},
+            "timeout_s": {"type": "float", "default": 5},
+        },
+        supports_check_mode=True,
+    )
+    if WEBSOCKETS_ERROR:
+        module.fail_json(msg=missing_required_lib("websockets"), exception=WEBSOCKETS_ERROR)
+    params = module.params
+    room = params["room"] or f"probe:{uuid.uuid4().hex}"
+    try:
+        secure = params["url"].startswith("wss:")
+        trust = ssl.create_default_context(cafile=params["ca_file"]) if secure else None
+    except OSError as error:
+        module.fail_json(msg=f"ca_file {params['ca_file']} cannot be used: {error}")
+    conversation = Conversation()
+    try:
+        conversation.hold(params["url"], trust, params["token"], room, params["timeout_s"])
+    except ProbeError as error:
+        module.fail_json(
+            msg=str(error), step=error.step, steps=conversation.steps, room=room, welcome=conversation.welcome
+        )
+    module.exit_json(changed=False, steps=conversation.steps, room=room, welcome=conversation.welcome)
+
+
+if __name__ == "__main__":
+    main()
