@@ -48,6 +48,7 @@ class Edge:
             nginx_workers=[f"127.0.0.1:{worker_port}"],
             _nginx_backlog=511,
             _nginx_certificate_file="",
+            _nginx_down={},
             _nginx_ipv6_is_there=False,
             _nginx_worker_connections=1024,
         )

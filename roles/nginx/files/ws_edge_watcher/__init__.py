@@ -1,0 +1,6 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: the selfhost.websocket authors
+"""The edge watcher: takes worker hosts that swallow packets out of nginx's upstream, and back in when they answer.
+
+polling asks the workers, policy decides, _upstream and _nginx (the collection's own) carry it out, metrics and journal tell.
+"""

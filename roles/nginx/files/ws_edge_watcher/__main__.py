@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: the selfhost.websocket authors
+"""The service: python3 -m ws_edge_watcher, with the directory of _upstream.py and _nginx.py in PYTHONPATH."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import socket
+from pathlib import Path
+
+from _nginx import Nginx
+
+from .metrics import exposition, serve
+from .watcher import Watcher
+
+
+def notify(state: str) -> None:
+    """Tell systemd, where it listens."""
+    if address := os.environ.get("NOTIFY_SOCKET"):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as notify_socket:
+            notify_socket.sendto(state.encode(), address.replace("@", "\0", 1))
+
+
+async def main() -> None:
+    parser = argparse.ArgumentParser(prog="ws_edge_watcher", description="Takes dead hosts out of nginx's upstream.")
+    parser.add_argument("--configuration", type=Path, default=Path("/etc/nginx/nginx.conf"))
+    parser.add_argument("--upstream", default="ws")
+    parser.add_argument("--metrics-port", type=int, default=9145, help="on 127.0.0.1")
+    given = parser.parse_args()
+
+    nginx = Nginx(given.configuration)
+    watcher = Watcher(nginx, given.upstream, alive=lambda: notify("READY=1\nWATCHDOG=1"))
+    async with await serve(lambda: exposition(watcher.known, nginx.lingering()), "127.0.0.1", given.metrics_port):
+        await watcher.run()
+
+
+asyncio.run(main())
