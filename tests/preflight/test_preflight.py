@@ -111,7 +111,10 @@ def test_a_missing_domain(site: Site) -> None:
         ({"ws_server_log_level": "loud"}, ["ws_server_log_level must be one of: debug, info, warning, error"]),
         ({"ws_server_keep": 0}, ["ws_server_keep is 0", "1 or more"]),
         ({"ws_server_ready_timeout": 0}, ["ws_server_ready_timeout is 0", "a number of seconds from 1 to 3600"]),
-        ({"ws_server_drain_timeout_s": 3601}, ["ws_server_drain_timeout_s is 3601", "a number of seconds from 1 to 3600"]),
+        (
+            {"ws_server_drain_timeout_s": 3601},
+            ["ws_server_drain_timeout_s is 3601", "a number of seconds from 1 to 3600"],
+        ),
         ({"ws_server_drain_timeout_s": "a while"}, ["ws_server_drain_timeout_s", "float"]),
         (
             {"ws_server_drain_timeout_s": 15, "ws_server_drain_window_s": 20},
