@@ -66,7 +66,7 @@ options:
     type: str
   instead_of:
     description:
-      - A run that is over. Set by the action plugin.
+      - A run from which the lock may be taken. Set by the action plugin.
     type: str
 """
 

@@ -15,8 +15,7 @@ author:
   - The selfhost.websocket authors (@selfhost)
 description:
   - Asks Prometheus again and again whether some expressions hold, and ends when all of them have held for some time without a break.
-  - An expression holds when it has a result, as in an alert. C(sum(rate(ws_message_drops_total[1m]\)\) < 1) has none while there are
-    more drops than that.
+  - An expression holds when it has a result, as in an alert. C(node_load1 < 4) has none while the load is higher.
 extends_documentation_fragment:
   - selfhost.websocket.attributes
   - selfhost.websocket.attributes.reads_only
