@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import getpass
+import multiprocessing
 import os
 import pathlib
 import socket
@@ -13,52 +14,7 @@ import socket
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
 
-
-def _started(pid: int) -> str | None:
-    """When a process of this machine was started, in the kernel's ticks since the boot; None if there is no such process."""
-    try:
-        stat = pathlib.Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
-    except OSError:
-        return None
-    fields = stat.rpartition(")")[2].split()
-    return None if fields[0] == "Z" else fields[19]
-
-
-def _boot() -> str:
-    return pathlib.Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
-
-
-def this_run() -> str:
-    """Machine, boot, process and its start: no two runs have all of them in common. A task runs in a child of the run's process."""
-    return " ".join([_machine(), _boot(), str(os.getppid()), _started(os.getppid()) or "?"])
-
-
-def _machine() -> str:
-    try:
-        return pathlib.Path("/etc/machine-id").read_text(encoding="utf-8").strip() or socket.gethostname()
-    except OSError:
-        return socket.gethostname()
-
-
-def is_over(run: str) -> bool:
-    """Whether it is known that a run has ended: only of this machine's."""
-    parts = run.split(" ")
-    if len(parts) != 4 or not parts[2].isdigit() or parts[0] != _machine():
-        return False
-    return parts[1] != _boot() or _started(int(parts[2])) != parts[3]
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
-
-
-def _explained(holder: dict, host: str, path: str) -> str:
-    why = f" for: {holder['reason']}" if holder["reason"] else ""
-    return (
-        f"{holder['owner']} is changing this fleet{why}. The last sign of that run was {_duration(holder['silent_s'])} ago (lock {path} on {host}). "
-        "Wait until it is done. If it is over, because its machine or its terminal is gone, run this again with -e ws_lock_break=true: "
-        "what it left half done is finished."
-    )
+_PROC = pathlib.Path("/proc")
 
 
 class ActionModule(ActionBase):
@@ -66,22 +22,125 @@ class ActionModule(ActionBase):
 
     def run(self, tmp=None, task_vars=None):
         super().run(tmp, task_vars)
-        given = self._task.args | {"run": this_run(), "owner": f"{getpass.getuser()}@{socket.gethostname()}"}
+        given = self._task.args | {"run": this_run(), "owner": f"{_user()}@{socket.gethostname()}"}
+        if given.get("state") == "held" and self._task.check_mode:
+            given["state"] = "present"  # what was only looked at is not held
+        wanted = given.get("state", "present") == "present"
         result = self._ask(given, task_vars)
-        holder = result.get("holder")
-        if not holder:
-            return result
-        over = is_over(holder["run"])
-        if over or boolean(given.get("break", False)):
-            state = "has ended" if over else "is said to be over"
-            self._display.display(
-                f"The lock of {holder['owner']} ({holder['reason']}) is taken over: that run {state}."
-            )
-            result = self._ask(given | {"instead_of": holder["run"]}, task_vars) | {"holder": holder}
-        else:
-            host = self._task.delegate_to or task_vars["inventory_hostname"]
-            result["msg"] = _explained(holder, host, given.get("path", "/var/lib/ws-fleet/lock"))
+        robbed = result.get("holder")
+        if robbed and wanted:
+            over = is_over(robbed["run"])
+            if over or boolean(given.get("break", False)):
+                self._display.display(
+                    f"The lock of {robbed['owner']}{_purpose(robbed)} is taken: that run {'has ended' if over else 'is said to be over'}."
+                )
+                result = self._ask(given | {"instead_of": robbed["run"]}, task_vars)
+        # In the way is who has it now: perhaps not the one who had it a moment ago.
+        if result.get("holder"):
+            lock = f"lock {given.get('path', '/var/lib/ws-fleet/lock')} on {self._task.delegate_to or task_vars['inventory_hostname']}"
+            result["msg"] = (_refused if wanted else _robbed)(result["holder"], lock)
+        elif robbed:
+            result["holder"] = robbed
         return result
 
     def _ask(self, given, task_vars):
         return self._execute_module("selfhost.websocket.fleet_lock", module_args=given, task_vars=task_vars)
+
+
+# Who a run is: its machine, boot, process namespace, process and start. No two runs have all of them in common, and "?" stands for
+# what a machine without /proc does not tell.
+
+
+def this_run() -> str:
+    # A task runs in a child of the run's process. The child's own parent is another when that process was killed.
+    pid = multiprocessing.parent_process().pid
+    status = _status(pid)
+    return " ".join([_machine(), _boot(), _namespace(), str(pid), status[1] if status else "?"])
+
+
+def is_over(run: str) -> bool:
+    """Whether it is known that a run has ended: only of this machine's."""
+    parts = run.split(" ")
+    if len(parts) != 5 or not parts[3].isdigit() or parts[0] != _machine():
+        return False
+    boot, namespace, pid, started = parts[1:]
+    if "?" in (boot, _boot()):
+        return False
+    return boot != _boot() or (namespace == _namespace() and not _lives(int(pid), started))
+
+
+def _machine() -> str:
+    """Copies of a machine have its id, too, and containers often none."""
+    return f"{socket.gethostname()}/{_text(pathlib.Path('/etc/machine-id'))}"
+
+
+def _boot() -> str:
+    return _text(_PROC / "sys/kernel/random/boot_id")
+
+
+def _namespace() -> str:
+    """Containers count their processes each for itself."""
+    try:
+        return str((_PROC / "self/ns/pid").readlink())
+    except OSError:
+        return "?"
+
+
+def _lives(pid: int, started: str) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # another user's, of which /proc may tell nothing
+    status = _status(pid)
+    return status is None or (status[0] != "Z" and status[1] == started)
+
+
+def _status(pid: int) -> tuple | None:
+    """The state of a process, and when it was started, in the kernel's ticks since the boot."""
+    try:
+        fields = (_PROC / str(pid) / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    except OSError:
+        return None
+    return fields[0], fields[19]
+
+
+def _text(path: pathlib.Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").strip() or "?"
+    except OSError:
+        return "?"
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a user without a name, as in some containers
+        return str(os.getuid())
+
+
+# Words.
+
+
+def _refused(holder: dict, lock: str) -> str:
+    return (
+        f"{holder['owner']} is changing this fleet{_purpose(holder)}. That run began {_duration(holder['age_s'])} ago, and the last sign of it was "
+        f"{_duration(holder['silent_s'])} ago ({lock}). Wait until it is done. If it is over, because its machine or its terminal is gone, "
+        "run this again with -e ws_lock_break=true (in a play of your own, break: true): what it left half done is finished."
+    )
+
+
+def _robbed(holder: dict, lock: str) -> str:
+    return (
+        f"{holder['owner']} has taken the lock of the fleet from this run {_duration(holder['age_s'])} ago{_purpose(holder)}: {lock}. "
+        "This run changes nothing more. Wait until the other one is done, and run this again if it is still wanted."
+    )
+
+
+def _purpose(holder: dict) -> str:
+    return f" ({holder['reason']})" if holder["reason"] else ""
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"

@@ -43,7 +43,7 @@ class Conversation:
     welcome: dict[str, Any] = field(default_factory=dict)
 
     def hold(
-        self, url: str, address: str | None, trust: ssl.SSLContext | None, token: str, room: str, timeout_s: float
+        self, url: str, address: str | None, trust: ssl.SSLContext | None, token: str, room: str, *, timeout_s: float
     ) -> None:
         """`address`: where to connect, if not to the host of `url`. Raises ProbeError; what was found out until then is kept. A step takes `timeout_s` at most."""
         with contextlib.ExitStack() as stack:

@@ -4,12 +4,17 @@
 
 from __future__ import annotations
 
+import http.client
 import json
+import math
 import urllib.error
 import urllib.parse
-import urllib.request
 
-_TIMEOUT_S = 5
+from ansible.module_utils.urls import open_url
+
+from ansible_collections.selfhost.websocket.plugins.module_utils._waiting import Wait
+
+_ANSWER_S = 5
 
 
 class PrometheusError(Exception):
@@ -17,7 +22,7 @@ class PrometheusError(Exception):
 
 
 class ExpressionError(PrometheusError):
-    """It refuses the expression, and always will."""
+    """The expression is of no use, and never will be."""
 
 
 class Prometheus:
@@ -26,68 +31,72 @@ class Prometheus:
 
     def holds(self, expression: str) -> bool:
         """Whether it has any result now: as in an alert, `errors > 5` has none unless it is so. Raises PrometheusError."""
-        body = urllib.parse.urlencode({"query": expression}).encode()
         try:
-            with urllib.request.urlopen(self._url, body, timeout=_TIMEOUT_S) as answer:
-                found = json.load(answer)
-        except urllib.error.HTTPError as error:
-            if error.code in (400, 422):
-                raise ExpressionError(f"Prometheus refuses the expression {expression}: {_why(error)}") from error
-            raise PrometheusError(f"{self._url} answers {error.code}") from error
-        except (OSError, ValueError) as error:
-            raise PrometheusError(f"{self._url} does not answer: {getattr(error, 'reason', error)}") from error
-        try:
-            result = found["data"]["result"]
-            # A scalar is a pair of time and value, and always there.
-            return bool(result) if found["data"]["resultType"] == "vector" else float(result[1]) != 0
+            data = json.loads(self._ask(expression))["data"]
+            kind, result = data["resultType"], data["result"]
+            if kind == "vector":
+                return len(result) > 0
+            if kind == "scalar":  # a pair of time and value, and always there
+                value = float(result[1])
+                return value != 0 and not math.isnan(value)
         except (KeyError, TypeError, IndexError, ValueError) as error:
             raise PrometheusError(f"{self._url} does not answer as Prometheus does") from error
+        raise ExpressionError(f"{expression} is a {kind}, which holds never or always: a vector or a scalar is needed")
+
+    def _ask(self, expression: str) -> bytes:
+        body = urllib.parse.urlencode({"query": expression})
+        try:
+            with open_url(self._url, data=body, timeout=_ANSWER_S, use_proxy=False, use_netrc=False) as answer:
+                return answer.read()
+        except urllib.error.HTTPError as error:
+            why = _why(error)
+            if error.code == http.client.BAD_REQUEST:
+                raise ExpressionError(f"Prometheus refuses the expression {expression}: {why}") from error
+            raise PrometheusError(f"{self._url} answers {error.code}: {why}") from error
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise PrometheusError(f"{self._url} does not answer: {getattr(error, 'reason', error)}") from error
 
 
 def _why(error: urllib.error.HTTPError) -> str:
     try:
         return str(json.load(error)["error"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return str(error)
+    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
+        return str(error.reason)
 
 
 class Gate:
-    """Opens once all expressions have held for so long without a break. `wait`: see _waiting; `clock`: has `monotonic()`."""
+    """Opens once all expressions have held for so long without a break. `wait`: when to give up."""
 
-    def __init__(self, prometheus: Prometheus, expressions: list, hold_s: float, wait, clock) -> None:
+    def __init__(self, prometheus: Prometheus, expressions: list, hold_s: float, wait: Wait) -> None:
         self._prometheus = prometheus
         self._expressions = expressions
         self._hold_s = hold_s
         self._wait = wait
-        self._clock = clock
         self.looks = 0
-        self.complaint = "was not asked"
+        self.complaint = "Prometheus answered too slowly"
 
     def open(self) -> bool:
-        """Whether it did before the deadline; `complaint` says why not. Raises ExpressionError."""
+        """Whether it did before the deadline; `complaint` says what was last in the way. Raises ExpressionError."""
         since = None
         while True:
-            if self._all_hold():
-                since = self._clock.monotonic() if since is None else since
-                if self._clock.monotonic() - since >= self._hold_s:
-                    return True
+            complaint = self._look()
+            if complaint:
+                since, self.complaint = None, complaint
             else:
-                since = None
+                since = self._wait.seconds if since is None else since
+                if self._wait.seconds - since >= self._hold_s:
+                    return True
             if self._wait.over:
                 return False
             self._wait.pause()
 
-    def _all_hold(self) -> bool:
+    def _look(self) -> str | None:
+        """What is in the way, if anything is."""
         self.looks += 1
-        for expression in self._expressions:
-            try:
-                if not self._prometheus.holds(expression):
-                    self.complaint = f"{expression} does not hold"
-                    return False
-            except ExpressionError:
-                raise
-            except PrometheusError as error:
-                self.complaint = str(error)
-                return False
-        self.complaint = "all hold, but not for long enough"
-        return True
+        try:
+            failing = next((each for each in self._expressions if not self._prometheus.holds(each)), None)
+        except ExpressionError:
+            raise
+        except PrometheusError as error:
+            return str(error)
+        return failing and f"{failing} did not hold"

@@ -19,19 +19,16 @@ description:
   - The lock of a run on this control machine that has ended without giving it back, because it failed or was killed, is taken
     over. Whether a run on another control machine has ended cannot be known from here, so its lock is refused with an explanation,
     until O(break) says that it has.
+extends_documentation_fragment:
+  - selfhost.websocket.attributes
 attributes:
   check_mode:
-    description: Can run in C(check_mode) and return changed status prediction without modifying target.
     support: full
     details:
-      - A lock that somebody else has is refused in check mode, too.
+      - A lock that somebody else has is refused in check mode, too. What V(held) asks for is then what V(present) does, as nothing was taken.
   diff_mode:
-    description: Will return details on what has changed (or possibly needs changing in C(check_mode)), when in diff mode.
     support: none
   idempotent:
-    description:
-      - When run twice in a row outside check mode, with the same arguments, the second invocation indicates no change.
-      - This assumes that the system controlled/queried by the module has not changed in a relevant way.
     support: full
   action:
     description: Indicates this has a corresponding action plugin so some parts of the options can be executed on the controller.
@@ -45,8 +42,9 @@ options:
   state:
     description:
       - V(present) takes the lock, V(absent) gives it back if it is this run's.
+      - V(held) is for a run that has taken it, before each of its steps. It gives a sign of life, and fails if the lock is this run's no more.
     type: str
-    choices: [present, absent]
+    choices: [present, held, absent]
     default: present
   reason:
     description:
@@ -55,7 +53,7 @@ options:
     default: ''
   break:
     description:
-      - Take the lock from whoever has it. That run stops before it touches the next worker.
+      - Take the lock from whoever has it. That run stops where it would next be V(held).
     type: bool
     default: false
   run:
@@ -68,7 +66,7 @@ options:
     type: str
   instead_of:
     description:
-      - A run that is over. Set by the action plugin.
+      - A run from which the lock may be taken. Set by the action plugin.
     type: str
 """
 
@@ -76,6 +74,12 @@ EXAMPLES = r"""
 - name: Nobody else changes the fleet meanwhile
   selfhost.websocket.fleet_lock:
     reason: new certificates
+  delegate_to: "{{ groups['ws_workers'] | first }}"
+  run_once: true
+
+- name: Go no further if somebody has taken it from this run
+  selfhost.websocket.fleet_lock:
+    state: held
   delegate_to: "{{ groups['ws_workers'] | first }}"
   run_once: true
 
@@ -103,24 +107,26 @@ holder:
       description: What it is for.
       type: str
       sample: rolling update to 0.2.0
-    since:
-      description: When it was taken, in Unix time.
+    age_s:
+      description: How many seconds ago it was taken.
       type: float
+      sample: 341.2
     silent_s:
-      description: For how many seconds there was no sign of that run.
+      description: How many seconds ago the last sign of that run was.
       type: float
+      sample: 12.9
 """
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.selfhost.websocket.plugins.module_utils._lock import Held, Lock, LockError
+from ansible_collections.selfhost.websocket.plugins.module_utils._lock import HeldError, Lock, LockError, LostError
 
 
 def main():
     module = AnsibleModule(
         argument_spec={
             "path": {"type": "path", "default": "/var/lib/ws-fleet/lock"},
-            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+            "state": {"type": "str", "choices": ["present", "held", "absent"], "default": "present"},
             "reason": {"type": "str", "default": ""},
             "break": {"type": "bool", "default": False},
             "run": {"type": "str"},
@@ -129,17 +135,28 @@ def main():
         },
         supports_check_mode=True,
     )
-    given = module.params
-    lock = Lock(given["path"])
     try:
-        if given["state"] == "absent":
-            module.exit_json(changed=lock.release(given["run"], module.check_mode))
-        taken = lock.acquire(given["run"], given["owner"], given["reason"], given["instead_of"], module.check_mode)
-    except Held as held:
+        changed = _change(module.params, module.check_mode)
+    except HeldError as held:
         module.fail_json(msg="Somebody else has the lock.", holder=held.holder)
+    except LostError:
+        module.fail_json(
+            msg="The lock of the fleet is this run's no more: somebody took it and has given it back since. This run changes nothing more. "
+            "Run it again if it is still wanted."
+        )
     except LockError as error:
         module.fail_json(msg=str(error))
-    module.exit_json(changed=taken)
+    module.exit_json(changed=changed)
+
+
+def _change(given, dry):
+    lock = Lock(given["path"])
+    if given["state"] == "present":
+        return lock.acquire(given["run"], given["owner"], given["reason"], given["instead_of"], dry)
+    if given["state"] == "absent":
+        return lock.release(given["run"], dry)
+    lock.keep(given["run"])
+    return False
 
 
 if __name__ == "__main__":

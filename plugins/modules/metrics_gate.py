@@ -15,15 +15,14 @@ author:
   - The selfhost.websocket authors (@selfhost)
 description:
   - Asks Prometheus again and again whether some expressions hold, and ends when all of them have held for some time without a break.
-  - An expression holds when it has a result, as in an alert. C(sum(rate(ws_message_drops_total[1m]\)\) < 1) has none while there are
-    more drops than that.
+  - An expression holds when it has a result, as in an alert. C(node_load1 < 4) has none while the load is higher.
 extends_documentation_fragment:
   - selfhost.websocket.attributes
   - selfhost.websocket.attributes.reads_only
 attributes:
   check_mode:
     details:
-      - Looks once and does not wait or fail. RV(holds) says what it saw.
+      - Looks once and does not wait. RV(holds) says what it saw, and only an expression that cannot be used is a failure.
 options:
   prometheus_url:
     description:
@@ -43,7 +42,7 @@ options:
     default: 10
   timeout_s:
     description:
-      - For how many seconds to wait for that, at most.
+      - For how many seconds to wait for that, at most. It must be more than O(hold_s).
     type: float
     default: 120
 """
@@ -75,8 +74,6 @@ seconds:
   sample: 11.8
 """
 
-import time
-
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.selfhost.websocket.plugins.module_utils._prometheus import ExpressionError, Gate, Prometheus
@@ -94,21 +91,23 @@ def main():
         supports_check_mode=True,
     )
     given = module.params
-    if given["timeout_s"] < given["hold_s"]:
+    if given["timeout_s"] <= given["hold_s"]:
         module.fail_json(msg=f"timeout_s is {given['timeout_s']:g}: it must be more than hold_s, {given['hold_s']:g}.")
     wait = Wait(0 if module.check_mode else given["timeout_s"])
     hold_s = 0 if module.check_mode else given["hold_s"]
-    gate = Gate(Prometheus(given["prometheus_url"]), given["expressions"], hold_s, wait, time)
+    gate = Gate(Prometheus(given["prometheus_url"]), given["expressions"], hold_s, wait)
+    holds, trouble = False, None
     try:
         holds = gate.open()
+        if not holds and not module.check_mode:
+            trouble = (
+                f"In {given['timeout_s']:g} s not all expressions held for {hold_s:g} s in a row: {gate.complaint}."
+            )
     except ExpressionError as error:
-        module.fail_json(msg=str(error), holds=False, looks=gate.looks, seconds=round(wait.seconds, 3))
+        trouble = f"{error}."
     result = {"holds": holds, "looks": gate.looks, "seconds": round(wait.seconds, 3)}
-    if not holds and not module.check_mode:
-        module.fail_json(
-            msg=f"In {given['timeout_s']:g} s not all expressions held for {given['hold_s']:g} s in a row: {gate.complaint}.",
-            **result,
-        )
+    if trouble:
+        module.fail_json(msg=trouble, **result)
     module.exit_json(**result)
 
 

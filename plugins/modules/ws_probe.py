@@ -178,7 +178,7 @@ def main():
         module.fail_json(msg=f"ca_file {params['ca_file']} cannot be used: {error}")
     conversation = Conversation()
     try:
-        conversation.hold(params["url"], params["address"], trust, params["token"], room, params["timeout_s"])
+        conversation.hold(params["url"], params["address"], trust, params["token"], room, timeout_s=params["timeout_s"])
     except ProbeError as error:
         module.fail_json(
             msg=str(error), step=error.step, steps=conversation.steps, room=room, welcome=conversation.welcome

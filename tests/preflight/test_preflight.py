@@ -109,6 +109,38 @@ def test_a_missing_domain(site: Site) -> None:
         ({"nginx_tls_mode": "files"}, ["nginx_tls_certificate", "paths of a certificate"]),
         ({"ws_server_room_ttl_s": "a week"}, ["ws_server_room_ttl_s"]),
         ({"ws_server_log_level": "loud"}, ["ws_server_log_level must be one of: debug, info, warning, error"]),
+        ({"ws_server_keep": 0}, ["ws_server_keep is 0", "1 or more"]),
+        ({"ws_server_ready_timeout": 0}, ["ws_server_ready_timeout is 0", "a number of seconds from 1 to 3600"]),
+        (
+            {"ws_server_drain_timeout_s": 3601},
+            ["ws_server_drain_timeout_s is 3601", "a number of seconds from 1 to 3600"],
+        ),
+        ({"ws_server_drain_timeout_s": "a while"}, ["ws_server_drain_timeout_s", "float"]),
+        (
+            {"ws_server_drain_timeout_s": 15, "ws_server_drain_window_s": 20},
+            [
+                "ws_server_drain_timeout_s is 15, and clients are sent away over 20 s",
+                "ws_server_drain_window_s to less",
+            ],
+        ),
+        ({"ws_server_drain_timeout_s": 5}, ["ws_server_drain_timeout_s is 5, and clients are sent away over 5 s"]),
+        ({"ws_server_canary_s": -1}, ["ws_server_canary_s is -1", "seconds from 0 to 3600"]),
+        ({"ws_server_metrics_hold_s": -1}, ["ws_server_metrics_hold_s is -1", "seconds from 0 to 3600"]),
+        (
+            {"ws_server_metrics_gates": ["up == 1", " "]},
+            ["ws_server_metrics_gates has an empty expression", "like sum(rate(ws_message_drops_total[1m])) < 1"],
+        ),
+        (
+            {"ws_server_metrics_gates": ["up == 1"], "ws_server_prometheus_url": "127.0.0.1:9090"},
+            [
+                "ws_server_prometheus_url is '127.0.0.1:9090'",
+                "where one reaches Prometheus",
+                "like http://127.0.0.1:9090",
+            ],
+        ),
+        ({"ws_roll_serial": []}, ["ws_roll_serial is []", "a number or a percentage"]),
+        ({"ws_roll_serial": [1, "250%"]}, ["ws_roll_serial is [1, '250%']", """-e '{"ws_roll_serial": [1, "25%"]}'"""]),
+        ({"ws_lock_break": "the door"}, ["ws_lock_break is the door", "or leave it out"]),
         ({"ws_server_jwt_jwks": "/no/jwks.json"}, ["ws_server_jwt_jwks is /no/jwks.json", "no file on one"]),
         (
             {"ws_server_api_clients": ["backend.example.org"], "ws_server_private_address": "10.0.0.5"},
@@ -176,6 +208,13 @@ def test_good_values(site: Site, tmp_path: Path) -> None:
         "ws_server_default_join": ["lobby", "user:{sub}:*", "größe"],
         "ws_server_default_publish": [],
         "ws_server_api_key": "k" * 32,
+        "ws_server_canary_s": 0,
+        "ws_server_drain_timeout_s": 5.5,
+        "ws_server_metrics_gates": ["sum(rate(ws_message_drops_total[1m])) < 1"],
+        "ws_server_metrics_hold_s": 0,
+        "ws_server_prometheus_url": "https://[2001:db8::1]:9090/prometheus",
+        "ws_roll_serial": [1, "25%", 3],
+        "ws_lock_break": False,
     }
     result = site(contents, *PREFLIGHT_ALONE)
     assert (result.returncode, result.messages, result.changed) == (0, set(), 0)

@@ -17,6 +17,7 @@ import pytest
 from edge import Edge
 from hosts import Clock, Host
 from program import ROOT, finished
+from prometheus import Prometheus
 from support.worker import Worker
 
 from ansible_collections.selfhost.websocket.plugins.module_utils import _instance
@@ -29,6 +30,13 @@ Module = Callable[..., dict[str, Any]]
 def edge(tmp_path: Path) -> Iterator[Edge]:
     started = Edge(tmp_path)
     started.start()
+    yield started
+    started.stop()
+
+
+@pytest.fixture
+def prometheus() -> Iterator[Prometheus]:
+    started = Prometheus()
     yield started
     started.stop()
 

@@ -41,7 +41,7 @@ def token(**claims: object) -> str:
 
 def hold(url: str, timeout_s: float = 20, token: str = "x", trust: ssl.SSLContext | None = None) -> Conversation:
     conversation = Conversation()
-    conversation.hold(url, None, trust, token, "probe:1", timeout_s)
+    conversation.hold(url, None, trust, token, "probe:1", timeout_s=timeout_s)
     return conversation
 
 
@@ -49,7 +49,7 @@ def failure(url: str, timeout_s: float = 20, **options) -> tuple[str, list[str],
     """The step that failed, those before it that succeeded, and what was said."""
     conversation = Conversation()
     with pytest.raises(ProbeError) as failed:
-        conversation.hold(url, None, options.get("trust"), options.get("token", "x"), "probe:1", timeout_s)
+        conversation.hold(url, None, options.get("trust"), options.get("token", "x"), "probe:1", timeout_s=timeout_s)
     return failed.value.step, sorted(conversation.steps, key=STEPS.index), str(failed.value)
 
 

@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: the selfhost.websocket authors
+"""The lock's file: whose it is, and what becomes of it when several want it."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.selfhost.websocket.plugins.module_utils._lock import HeldError, Lock, LockError, LostError
+
+FORK = multiprocessing.get_context("fork")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "fleet" / "lock"
+
+
+class At:
+    """The host's clock."""
+
+    def __init__(self, now: float) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def at() -> At:
+    return At(1795529805.0)
+
+
+@pytest.fixture
+def lock(path: Path, at: At) -> Lock:
+    return Lock(str(path), at)
+
+
+def holder(lock: Lock) -> dict:
+    """Who has it, as somebody else is told."""
+    with pytest.raises(HeldError) as held:
+        lock.acquire("somebody else", "eve@pc", "")
+    return held.value.holder
+
+
+def tree(directory: Path) -> dict:
+    return {path: (path.stat().st_mtime_ns, path.is_file() and path.read_bytes()) for path in directory.rglob("*")}
+
+
+def test_who_takes_a_free_lock_has_it(lock, path):
+    assert lock.acquire("run 1", "alice@laptop", "an update")
+    assert holder(lock) == {
+        "run": "run 1",
+        "owner": "alice@laptop",
+        "reason": "an update",
+        "age_s": 0,
+        "silent_s": 0,
+    }
+    assert path.stat().st_mode & 0o777 == 0o644
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_to_take_it_again_is_a_sign_of_life(lock, at):
+    lock.acquire("run 1", "alice@laptop", "an update")
+    at.now += 60
+    assert not lock.acquire("run 1", "alice@laptop", "an update")
+    at.now += 5
+    assert (holder(lock)["age_s"], holder(lock)["silent_s"]) == (65, 5)
+
+
+def test_to_keep_it_is_one_too(lock, at):
+    lock.acquire("run 1", "alice@laptop", "an update")
+    at.now += 60
+    lock.keep("run 1")
+    at.now += 5
+    told = holder(lock)
+    assert (told["age_s"], told["silent_s"], told["reason"]) == (65, 5, "an update")
+
+
+def test_a_clock_that_was_set_back_makes_nobody_younger_than_now(lock, at):
+    lock.acquire("run 1", "alice@laptop", "")
+    at.now -= 3600
+    assert (holder(lock)["age_s"], holder(lock)["silent_s"]) == (0, 0)
+
+
+def test_who_does_not_have_it_neither_takes_keeps_nor_releases_it(lock, path):
+    lock.acquire("run 1", "alice@laptop", "an update")
+    before = tree(path.parent)
+    with pytest.raises(HeldError):
+        lock.acquire("run 2", "bob@pc", "a restart")
+    with pytest.raises(HeldError):
+        lock.keep("run 2")
+    assert not lock.release("run 2")
+    assert tree(path.parent) == before
+
+
+def test_it_is_free_once_it_was_released(lock):
+    lock.acquire("run 1", "alice@laptop", "")
+    assert lock.release("run 1")
+    assert not lock.release("run 1")
+    assert lock.acquire("run 2", "bob@pc", "")
+
+
+def test_it_is_taken_from_a_run_that_is_named(lock, at):
+    lock.acquire("run 1", "alice@laptop", "an update")
+    at.now += 60
+    with pytest.raises(HeldError):
+        lock.acquire("run 2", "bob@pc", "", instead_of="run 0")
+    assert lock.acquire("run 2", "bob@pc", "a restart", instead_of="run 1")
+    assert holder(lock) | {"run": "run 2", "owner": "bob@pc", "reason": "a restart", "age_s": 0} == holder(lock)
+    with pytest.raises(HeldError) as robbed:
+        lock.keep("run 1")
+    assert robbed.value.holder["owner"] == "bob@pc"
+
+
+def test_who_was_robbed_of_it_does_not_have_it_when_it_is_free_again(lock, path):
+    lock.acquire("run 1", "alice@laptop", "")
+    lock.acquire("run 2", "bob@pc", "", instead_of="run 1")
+    lock.release("run 2")
+    with pytest.raises(LostError):
+        lock.keep("run 1")
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("instead_of", [None, "run 0"], ids=["a free one", "that of a run that is over"])
+def test_of_several_who_take_it_at_once_one_has_it(path, instead_of):
+    """Each in a process of its own, with a clock that takes its time between the look and the change."""
+    if instead_of:
+        Lock(str(path)).acquire(instead_of, "", "")
+    start, outcomes = FORK.Barrier(4), FORK.Queue()
+
+    def slowly() -> float:
+        time.sleep(0.3)
+        return time.time()
+
+    def take(run: str) -> None:
+        start.wait(60)
+        try:
+            outcomes.put((run, Lock(str(path), slowly).acquire(run, "", "", instead_of)))
+        except HeldError as held:
+            outcomes.put((run, held.holder["run"]))
+
+    takers = [FORK.Process(target=take, args=(f"taker {number}",)) for number in range(4)]
+    for taker in takers:
+        taker.start()
+    told = dict(outcomes.get(timeout=60) for _taker in takers)
+    for taker in takers:
+        taker.join(60)
+    (winner,) = (run for run, outcome in told.items() if outcome is True)
+    assert sorted(told.values(), key=str) == [True, winner, winner, winner]
+    assert json.loads(path.read_text())["run"] == winner
+
+
+# Check mode.
+
+
+def test_a_dry_run_makes_not_even_the_directory(lock, path):
+    assert lock.acquire("run 1", "alice@laptop", "", dry=True)
+    assert not lock.release("run 1", dry=True)
+    assert not path.parent.exists()
+
+
+def test_a_dry_run_says_what_would_be_and_changes_nothing(lock, path, at):
+    lock.acquire("run 1", "alice@laptop", "")
+    before = tree(path.parent)
+    at.now += 60
+    assert not lock.acquire("run 1", "alice@laptop", "other", dry=True)
+    assert lock.acquire("run 2", "bob@pc", "", instead_of="run 1", dry=True)
+    assert lock.release("run 1", dry=True)
+    with pytest.raises(HeldError):
+        lock.acquire("run 2", "bob@pc", "", dry=True)
+    assert tree(path.parent) == before
+
+
+# What is no lock.
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"alice",
+        b"\xff\xfe",
+        b"[]",
+        b'"run"',
+        b'{"run": "run 1", "owner": "alice", "reason": ""}',
+        b'{"run": "run 1", "owner": "alice", "reason": "", "since": null, "seen": 1}',
+        b'{"run": "run 1", "owner": "alice", "reason": "", "since": NaN, "seen": 1}',
+    ],
+)
+def test_a_file_that_is_something_else_is_left_alone(lock, path, content):
+    path.parent.mkdir()
+    path.write_bytes(content)
+    for use in (
+        lambda: lock.acquire("run 1", "alice@laptop", "", instead_of="run 0"),
+        lambda: lock.keep("run 1"),
+        lambda: lock.release("run 1"),
+    ):
+        with pytest.raises(LockError) as refused:
+            use()
+        assert str(refused.value) == (
+            f"{path} is no lock that this release wrote: remove it if nobody is changing the fleet."
+        )
+    assert path.read_bytes() == content
+
+
+def test_what_a_later_release_adds_does_no_harm(lock, path):
+    lock.acquire("run 1", "alice@laptop", "")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"host": "laptop"}))
+    assert holder(lock)["owner"] == "alice@laptop"
+
+
+def test_what_a_run_left_that_was_killed_while_it_wrote_does_no_harm(lock, path):
+    path.parent.mkdir()
+    path.with_name(".lock.new").write_text('{"run": "ru')
+    assert lock.acquire("run 1", "alice@laptop", "")
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_place_where_no_file_can_be(path):
+    path.parent.write_text("")
+    with pytest.raises(LockError) as refused:
+        Lock(str(path)).acquire("run 1", "alice@laptop", "")
+    assert str(refused.value) == f"The lock {path} cannot be used: File exists."
+
+
+def test_a_user_who_may_not(lock, path):
+    """Only root may write there."""
+    lock.acquire("run 1", "alice@laptop", "")
+    said = FORK.Queue()
+
+    def as_nobody() -> None:
+        os.seteuid(65534)
+        try:
+            lock.keep("run 1")
+        except LockError as error:
+            said.put(str(error))
+
+    child = FORK.Process(target=as_nobody)
+    child.start()
+    assert said.get(timeout=60) == f"The lock {path} cannot be used: Permission denied. Run this task with become."
+    child.join(60)

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: the selfhost.websocket authors
+"""What the roles say of their variables and entry points is what they have."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from program import ROOT
+
+ROLES = sorted(path.name for path in (ROOT / "roles").iterdir())
+
+
+def read(path: Path) -> dict[str, Any]:
+    contents: dict[str, Any] = yaml.safe_load(path.read_text())
+    return contents
+
+
+def entry_points(role: str) -> dict[str, Any]:
+    specs: dict[str, Any] = read(ROOT / "roles" / role / "meta/argument_specs.yml")["argument_specs"]
+    return specs
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_every_variable_is_described_with_the_default_that_it_has(role):
+    options = entry_points(role)["main"]["options"]
+    defaults = read(ROOT / "roles" / role / "defaults/main.yml")
+    assert set(defaults) <= set(options)
+    plain = {name: value for name, value in defaults.items() if "{{" not in str(value)}
+    described = {
+        name: options[name].get("default", plain[name] if options[name].get("required") else None) for name in plain
+    }
+    assert described == plain
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_every_entry_point_has_its_tasks(role):
+    tasks = {path.stem for path in (ROOT / "roles" / role / "tasks").iterdir()}
+    assert set(entry_points(role)) <= tasks
+
+
+def test_playbooks_come_in_through_entry_points():
+    used = set()
+    for playbook in (ROOT / "playbooks").rglob("*.yml"):
+        for role, tasks in re.findall(r"name: selfhost\.websocket\.(\w+)\n\s+tasks_from: (\w+)", playbook.read_text()):
+            used.add((role, tasks))
+    assert ("ws_server", "roll") in used
+    assert not {(role, tasks) for role, tasks in used if tasks not in entry_points(role)}
