@@ -4,8 +4,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import signal
+import socket
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -371,6 +374,36 @@ async def test_a_cancellation_at_any_moment_ends_it(redis: RedisServer, monkeypa
     for _repeat in range(5):
         brokers = [RedisBroker(RedisAddress(redis.url), 1000, 3600) for _ in range(20)]
         await asyncio.gather(*(cancelled(broker, n / 1000) for n, broker in enumerate(brokers)))
+
+
+async def test_a_connection_that_broke_while_it_was_idle_is_made_anew(redis: RedisServer) -> None:
+    clients: list[asyncio.StreamWriter] = []
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        clients.append(writer)
+        up_reader, up_writer = await asyncio.open_unix_connection(redis.url.removeprefix("unix://"))
+
+        async def copy(source: asyncio.StreamReader, to: asyncio.StreamWriter) -> None:
+            with contextlib.suppress(OSError):
+                while data := await source.read(65536):
+                    to.write(data)
+            to.transport.abort()
+
+        await asyncio.gather(copy(reader, up_writer), copy(up_reader, writer))
+
+    async with await asyncio.start_server(relay, "127.0.0.1", 0) as server:
+        host, port = server.sockets[0].getsockname()
+        client = RedisAddress(f"redis://{host}:{port}").client(1)
+        assert await client.ping()
+        [connection] = clients
+        # With a reset, not an end.
+        connection.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection.transport.abort()
+        [idle] = client.connection_pool._available_connections
+        await until(idle._writer.is_closing)
+        assert await client.ping()
+        assert len(clients) == 2
+        await client.aclose()
 
 
 # With an archive.
