@@ -38,6 +38,7 @@ class ActionModule(ActionBase):
         # In the way is who has it now: perhaps not the one who had it a moment ago.
         if result.get("holder"):
             lock = f"lock {given.get('path', '/var/lib/ws-fleet/lock')} on {self._task.delegate_to or task_vars['inventory_hostname']}"
+            result.pop("exception", None)  # ansible-core 2.19 would show the module's own words first
             result["msg"] = (_refused if wanted else _robbed)(result["holder"], lock)
         elif robbed:
             result["holder"] = robbed

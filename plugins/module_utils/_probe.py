@@ -45,7 +45,10 @@ class Conversation:
     def hold(
         self, url: str, address: str | None, trust: ssl.SSLContext | None, token: str, room: str, *, timeout_s: float
     ) -> None:
-        """`address`: where to connect, if not to the host of `url`. Raises ProbeError; what was found out until then is kept. A step takes `timeout_s` at most."""
+        """`address`: where to connect, if not to the host of `url`. A step takes `timeout_s` at most.
+
+        Raises ProbeError; what was found out until then is kept.
+        """
         with contextlib.ExitStack() as stack:
             with self._step("connect"):
                 options = {"ssl": trust, "open_timeout": timeout_s, "close_timeout": min(timeout_s, 2)}
