@@ -19,12 +19,13 @@ _CRASHES = 3
 
 @dataclass(frozen=True)
 class Expected:
-    """What the worker must be; None: anything. `previous_*`: of the process that it must no longer be."""
+    """What the worker must be; None: anything. `previous_*`: of the process that it must no longer be; `pid`: that it still is."""
 
     previous_pid: int | None = None
     previous_started_at: float | None = None
     version: str | None = None
     generation: str | None = None
+    pid: int | None = None
 
 
 @dataclass(frozen=True)
@@ -148,6 +149,9 @@ class Gate:
             raise self._error(f"cannot start: systemd finds no unit {instance.unit} that it can load")
         if expected.generation is not None and instance.generation != expected.generation:
             raise self._error(f"has the generation {instance.generation}, and {expected.generation} was expected")
+        if expected.pid is not None and seen.pid != expected.pid:
+            place = "" if seen.pid is None else f", and {seen.pid} in its place"
+            raise self._error(f"was ready, and then its process {expected.pid} was gone{place}: it {self._end}")
         if unit.active == "failed" and not unit.job:
             raise self._error(f"has failed and is not started again: it {self._end}")
         if unit.active == "inactive" and not unit.job:

@@ -68,6 +68,11 @@ options:
       - When that process had begun, as RV(selfhost.websocket.worker_info#module:workers[].started_at) said.
       - With both, another pid or a later start makes another process.
     type: float
+  pid:
+    description:
+      - The process that it must still be, as RV(pid) of an earlier gate said. That one is gone, or another in its place, is a failure
+        at once, so that nothing that happens between two gates goes unseen.
+    type: int
   version:
     description:
       - The exact version that it must be.
@@ -205,6 +210,7 @@ def main():
             "hold_s": {"type": "float", "default": 0},
             "previous_pid": {"type": "int"},
             "previous_started_at": {"type": "float"},
+            "pid": {"type": "int"},
             "version": {"type": "str"},
             "generation": {"type": "str"},
         },
@@ -223,7 +229,9 @@ def main():
         module.fail_json(
             msg=f"{error.filename} cannot be read: {error.strerror}. Run this task with become, or set url."
         )
-    expected = Expected(given["previous_pid"], given["previous_started_at"], given["version"], given["generation"])
+    expected = Expected(
+        given["previous_pid"], given["previous_started_at"], given["version"], given["generation"], given["pid"]
+    )
     gate = Gate(worker, url, expected)
     try:
         if module.check_mode:

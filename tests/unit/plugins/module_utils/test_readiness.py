@@ -157,6 +157,19 @@ def _some_living_processes(host, count):
 # On a real worker.
 
 
+def test_what_crashed_between_two_gates_is_not_let_through(gate, host):
+    host.tell_of(os.getpid())
+    with pytest.raises(WorkerError, match=rf"its process 1 was gone, and {os.getpid()} in its place: it ended"):
+        gate(pid=1).open(3, 60)
+    crash(host, 1)
+    with pytest.raises(WorkerError, match=r"its process 1 was gone: it ended with exit status 1"):
+        gate(pid=1).open(3, 60)
+
+
+def test_the_process_that_an_earlier_gate_let_through_stays_good(gate, answers):
+    gate(pid=1).open(3, 60)
+
+
 @pytest.fixture
 def canary(host, clock):
     """A worker that has come through the gate, and is to stay."""
