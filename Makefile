@@ -8,7 +8,7 @@ ifneq ($(origin USER),command line)
 USER :=
 endif
 
-.PHONY: help up status token down test soak lint bench
+.PHONY: help up status token roll down test soak lint bench
 .SILENT:
 
 help: ## this list
@@ -22,6 +22,9 @@ status: ## that fleet as one JSON object
 
 token: ## a token for it: make token USER=alice
 	lab/token.sh "$(USER)"
+
+roll: ## roll that fleet while 500 clients talk over it, and say what they saw (PLAYBOOK=rolling_restart, or rollback)
+	lab/roll.sh $(PLAYBOOK)
 
 down: ## unmake everything that make up made
 	lab/down.sh

@@ -135,14 +135,14 @@ def serving(fleet: Fleet) -> list[str]:
     return [instance for instance in links(fleet) if fleet.ready(instance)]
 
 
-def assert_settled(fleet: Fleet) -> None:
-    """Nothing is left of a rollout: no drain, no lock, no mark, and no more generations and releases than are kept."""
+def assert_settled(fleet: Fleet, mark: str = "before/.unfinished") -> None:
+    """Nothing is left of a rollout: no drain, no lock, no `mark`, and no more generations and releases than are kept."""
     workers = json.loads(fleet.ssh(fleet.worker_host, "ws-server ctl status --json"))
     assert {worker["worker"]: (worker["state"], worker["drained_by"]) for worker in workers} == {
         instance: ("ready", []) for instance in fleet.instances()
     }
-    marks = f"/var/lib/ws-fleet/lock {HOME}/before/.unfinished {HOME}/restart-asked"
-    assert fleet.ssh(fleet.worker_host, f"ls -d {marks} {HOME}/releases/*.build 2>/dev/null", check=False) == ""
+    left = f"ls -d /var/lib/ws-fleet/lock {HOME}/{mark} {HOME}/releases/*.build 2>/dev/null"
+    assert fleet.ssh(fleet.worker_host, left, check=False) == ""
     needed = {*links(fleet).values(), *links(fleet, "before").values()}
     newest_first = fleet.ssh(fleet.worker_host, f"ls -t {HOME}/generations").split()
     assert set(newest_first) == needed | set(newest_first[:3])

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,7 @@ async def test_an_update_and_its_rollback(fleet: Fleet, tmp_path: Path) -> None:
             with observed(fleet) as workers:
                 said = await roll(fleet, *arguments, playbook=playbook)
             report = await finish(one)
-        print(*(line for line in said.splitlines() if "msg: Worker" in line), sep="\n")
+        print(*re.findall(r"msg: '?(Worker .*?)'?\n\n", said, re.DOTALL), sep="\n")
         judge(report, workers)
         assert_settled(fleet)
         now = links(fleet)
@@ -200,7 +201,7 @@ async def test_a_restart_waits_for_the_operator_and_goes_on_after_a_cut(fleet: F
             said = await roll(fleet, playbook="rolling_restart.yml")
         report = await finish(one)
     judge(report, workers)
-    assert_settled(fleet)
+    assert_settled(fleet, "restart-asked")
     assert links(fleet) == before
 
 
