@@ -169,11 +169,11 @@ def install(fleet: Fleet, directory: Path, changes: dict[str, str]) -> Path:
     version = release_version(source)
     release, last = f"{HOME}/releases/{version}", f"{HOME}/releases/{release_of(links(fleet)['80'])}"
     steps = [
-        f"set -e; cp -al {last} {release}; cd {release}; package=$(echo lib/python3*/site-packages/wsserver)",
+        f"set -e; rm -rf {release}; cp -al {last} {release}; cd {release}; packages=$(echo lib/python3*/site-packages)",
         # What changes is no link any more.
-        f"rm .complete bin/ws-server; sed '1s|.*|#!{release}/bin/python|' {last}/bin/ws-server >bin/ws-server; chmod 755 bin/ws-server",
-        "rm -r $package; tar -x -C $package/.. wsserver",
-        f"sed -i 's/^__version__.*/__version__ = \"{version}\"/' $package/__init__.py; touch .complete",
+        "rm -r .complete bin/ws-server $packages/wsserver; tar -x -C $packages wsserver",
+        f"sed '1s|.*|#!{release}/bin/python|' {last}/bin/ws-server >bin/ws-server; chmod 755 bin/ws-server",
+        f"sed -i 's/^__version__.*/__version__ = \"{version}\"/' $packages/wsserver/__init__.py; touch .complete",
     ]
     packed = subprocess.run(["tar", "-c", "-C", source / "src", "wsserver"], check=True, capture_output=True).stdout
     subprocess.run(fleet.command(fleet.worker_host, "; ".join(steps)), check=True, input=packed)
