@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import ssl
 import subprocess
@@ -61,14 +62,17 @@ class Fleet:
 
     # As the operator.
 
-    def ssh(self, host: str, command: str, check: bool = True) -> str:
-        """Run a shell command as root; its standard output."""
+    def command(self, host: str, command: str) -> list[str]:
+        """The program and arguments that run a shell command as root there."""
         options = ["-F", "none", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"]
         options += ["-o", "LogLevel=ERROR", "-o", "ConnectTimeout=5", "-o", "BatchMode=yes"]
         options += ["-o", "ControlMaster=auto", "-o", "ControlPersist=60", "-o", f"ControlPath={self._ssh_control}"]
-        target = f"root@{self.address(host)}"
+        return ["ssh", "-i", self._ssh_key, *options, f"root@{self.address(host)}", command]
+
+    def ssh(self, host: str, command: str, check: bool = True) -> str:
+        """Run a shell command as root; its standard output."""
         done = subprocess.run(
-            ["ssh", "-i", self._ssh_key, *options, target, command],
+            self.command(host, command),
             check=False,
             stdin=subprocess.DEVNULL,  # of its own: ssh makes it non-blocking, and Ansible refuses one that is
             capture_output=True,
@@ -79,19 +83,24 @@ class Fleet:
             raise AssertionError(f"{host}: {command!r} failed ({done.returncode}): {done.stderr}{done.stdout}")
         return done.stdout
 
-    def play(self, *arguments: str) -> str:
-        """Run site.yml against the fleet; its output, ending with the recap."""
-        done = subprocess.run(
-            ["ansible-playbook", "-i", self._inventory, "playbooks/site.yml", *arguments],
-            check=False,
+    def playing(self, playbook: str, *arguments: str) -> subprocess.Popen[str]:
+        """A run of a playbook against the fleet, and a pipe with all that it says."""
+        return subprocess.Popen(
+            ["ansible-playbook", "-i", self._inventory, f"playbooks/{playbook}", *arguments],
             stdin=subprocess.DEVNULL,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             text=True,
             cwd=ROOT,
             env=os.environ | {"ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")},
         )
-        assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
-        return done.stdout
+
+    def play(self, *arguments: str, playbook: str = "site.yml", fails: bool = False) -> str:
+        """Run a playbook against the fleet; its output, ending with the recap."""
+        run = self.playing(playbook, *arguments)
+        said, _none = run.communicate()
+        assert (run.returncode != 0) == fails, said[-8000:]
+        return said
 
     @cached_property
     def api_key(self) -> str:
@@ -153,6 +162,12 @@ class Fleet:
         connect = f". /etc/ws-server/env; exec 3<>/dev/tcp/$WS_LISTEN_ADDRESS/80{instance}"
         ask = f"printf 'GET {path} HTTP/1.1\\r\\n\\r\\n' >&3; cat <&3"
         return self.ssh(self.worker_host, f"{connect}; {ask}", check=False)
+
+
+def changed(output: str) -> list[str]:
+    """The tasks that changed something."""
+    tasks = re.split(r"^(?:TASK|RUNNING HANDLER) \[", output, flags=re.MULTILINE)[1:]
+    return [task.split("]")[0] for task in tasks if re.search(r"^changed:", task, re.MULTILINE)]
 
 
 def eventually(condition: Callable[[], bool], within: float, what: str) -> float:

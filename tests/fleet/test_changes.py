@@ -7,18 +7,11 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
-import re
 import subprocess
 
 import pytest
 from clients import connection, join, progress, send, watching
-from fleet import Fleet, eventually
-
-
-def changed(output: str) -> list[str]:
-    """The tasks that changed something."""
-    tasks = re.split(r"^(?:TASK|RUNNING HANDLER) \[", output, flags=re.MULTILINE)[1:]
-    return [task.split("]")[0] for task in tasks if re.search(r"^changed:", task, re.MULTILINE)]
+from fleet import Fleet, changed, eventually
 
 
 async def test_a_changed_nginx_variable_reloads_and_drops_nothing(fleet: Fleet) -> None:

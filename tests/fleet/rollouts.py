@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: the selfhost.websocket authors
+"""What tests of rollouts need: releases, good and bad, a look at all workers all the time, and a run that is cut off."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shlex
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from fleet import ROOT, Fleet, eventually
+from release_version import release_version
+
+HOME = "/opt/ws-server"
+
+# On the workers' host, a line each tenth of a second: which generation each instance's link names before and after the look at its
+# process, that process and the release that it runs, and which of them say that they are ready.
+LOOKS = """
+import http.client, json, pathlib, re, time
+home = pathlib.Path("/opt/ws-server/instances")
+address = re.search('WS_LISTEN_ADDRESS="(.*)"', (home / "80/env").read_text())[1]
+program = re.compile(r"/opt/ws-server/releases/([^/]+)/bin/[^/]+\\0/opt/ws-server/instances/(\\d+)/release/bin/ws-server\\0")
+
+def links():
+    return {link.name: link.readlink().name for link in home.iterdir()}
+
+def processes():
+    for file in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            found = program.match(file.read_text())
+        except OSError:
+            continue
+        if found:
+            yield found[2], int(file.parent.name), found[1]
+
+def ready(instance):
+    asked = http.client.HTTPConnection(address, int("80" + instance), timeout=5)
+    try:
+        asked.request("GET", "/readyz")
+        return asked.getresponse().status == 200
+    except OSError:
+        return False
+    finally:
+        asked.close()
+
+while True:
+    begin = time.monotonic()
+    before, found = links(), list(processes())
+    after, able = links(), [instance for instance in sorted(home.iterdir()) if ready(instance.name)]
+    print(json.dumps([before, found, after, len(able), time.monotonic() - begin]), flush=True)
+    time.sleep(0.1)
+"""
+
+
+@dataclass(frozen=True)
+class Look:
+    """`links`: the generations that each instance's link named during it. `processes`: instance, pid, release."""
+
+    links: dict[str, set[str]]
+    processes: list[tuple[str, int, str]]
+    ready: int
+    seconds: float
+
+
+class Workers:
+    """All that was seen of the workers of the host."""
+
+    def __init__(self) -> None:
+        self.looks: list[Look] = []
+
+    @property
+    def fewest_ready(self) -> int:
+        """A look that took long tells of no one moment."""
+        return min(look.ready for look in self.looks if look.seconds < 1)
+
+    def pids(self) -> dict[str, list[int]]:
+        """The processes of each instance, in the order in which they were seen first."""
+        found: dict[str, list[int]] = {}
+        for look in self.looks:
+            for instance, pid, _release in look.processes:
+                pids = found.setdefault(instance, [])
+                if pid not in pids:
+                    pids.append(pid)
+        return found
+
+    def strangers(self) -> list[str]:
+        """Processes that began as another release than that of their instance's generation."""
+        found, known = [], set()
+        for last, look in zip(self.looks[:1] + self.looks, self.looks, strict=False):
+            for instance, pid, release in look.processes:
+                named = last.links.get(instance, set()) | look.links.get(instance, set())
+                if pid not in known and release not in map(release_of, named):
+                    found.append(f"{pid} of {instance} began as {release}, and its link named {named}")
+                known.add(pid)
+        return found
+
+
+@contextlib.contextmanager
+def observed(fleet: Fleet) -> Iterator[Workers]:
+    """Look at the workers all the time; what was seen is there when the context has ended."""
+    workers = Workers()
+    with tempfile.TemporaryFile("w+") as lines:
+        looking = subprocess.Popen(fleet.command(fleet.worker_host, f"python3 -c {shlex.quote(LOOKS)}"), stdout=lines)
+        try:
+            yield workers
+            assert looking.poll() is None, "nobody looked at the workers"
+        finally:
+            looking.kill()
+            looking.wait()
+        lines.seek(0)
+        for line in lines.read().splitlines()[:-1]:  # the last may be cut off
+            before, processes, after, ready, seconds = json.loads(line)
+            links = {name: {links[name] for links in (before, after) if name in links} for name in before | after}
+            workers.looks.append(Look(links, [tuple(process) for process in processes], ready, seconds))
+
+
+def release_of(generation: str) -> str:
+    return generation.rpartition("-")[0]
+
+
+def links(fleet: Fleet, directory: str = "instances") -> dict[str, str]:
+    """Instance -> generation, as they are now or, with "before", as they were before the last rollout."""
+    listing = fleet.ssh(fleet.worker_host, f"find {HOME}/{directory} -type l -printf '%f %l\\n'")
+    return dict(line.split(" ../generations/") for line in sorted(listing.splitlines()))
+
+
+def serving(fleet: Fleet) -> list[str]:
+    """The instances whose workers say that they are ready."""
+    return [instance for instance in links(fleet) if fleet.ready(instance)]
+
+
+def assert_settled(fleet: Fleet, mark: str = "before/.unfinished") -> None:
+    """Nothing is left of a rollout: no drain, no lock, no `mark`, and no more generations and releases than are kept."""
+    workers = json.loads(fleet.ssh(fleet.worker_host, "ws-server ctl status --json"))
+    assert {worker["worker"]: (worker["state"], worker["drained_by"]) for worker in workers} == {
+        instance: ("ready", []) for instance in fleet.instances()
+    }
+    left = f"ls -d /var/lib/ws-fleet/lock {HOME}/{mark} {HOME}/releases/*.build 2>/dev/null"
+    assert fleet.ssh(fleet.worker_host, left, check=False) == ""
+    needed = {*links(fleet).values(), *links(fleet, "before").values()}
+    newest_first = fleet.ssh(fleet.worker_host, f"ls -t {HOME}/generations").split()
+    assert set(newest_first) == needed | set(newest_first[:3])
+    releases = fleet.ssh(fleet.worker_host, f"ls {HOME}/releases").split()
+    assert set(releases) == set(map(release_of, newest_first))
+
+
+def variant(directory: Path, changes: dict[str, str]) -> Path:
+    """The service's source with more at the end of some of its files, or with more files."""
+    source = directory / "wsserver"
+    service = ROOT / "files/wsserver"
+    shutil.copytree(service / "src", source / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "requirements.txt", "requirements-build.txt", "README.md", "LICENSE"):
+        shutil.copy(service / name, source / name)
+    for name, more in changes.items():
+        with (source / "src/wsserver" / name).open("a") as file:
+            file.write(more)
+    return source
+
+
+def install(fleet: Fleet, directory: Path, changes: dict[str, str]) -> Path:
+    """As `variant`, and its release is on the host already: a copy of another that has the changes, made in a second."""
+    source = variant(directory, changes)
+    version = release_version(source)
+    release, last = f"{HOME}/releases/{version}", f"{HOME}/releases/{release_of(links(fleet)['80'])}"
+    steps = [
+        f"set -e; rm -rf {release}; cp -al {last} {release}; cd {release}; packages=$(echo lib/python3*/site-packages)",
+        # What changes is no link any more.
+        "rm -r .complete bin/ws-server $packages/wsserver; tar -x -C $packages wsserver",
+        f"sed '1s|.*|#!{release}/bin/python|' {last}/bin/ws-server >bin/ws-server; chmod 755 bin/ws-server",
+        f"sed -i 's/^__version__.*/__version__ = \"{version}\"/' $packages/wsserver/__init__.py; touch .complete",
+    ]
+    packed = subprocess.run(["tar", "-c", "-C", source / "src", "wsserver"], check=True, capture_output=True).stdout
+    subprocess.run(fleet.command(fleet.worker_host, "; ".join(steps)), check=True, input=packed)
+    return source
+
+
+def cut_off(
+    fleet: Fleet, playbook: str, task: str, arguments: list[str], when: Callable[[], bool] = lambda: True
+) -> None:
+    """kill -9 ansible-playbook after it has begun a task, and as soon as `when` holds."""
+    with fleet.playing(playbook, *arguments) as run:
+        said = []
+        try:
+            for line in run.stdout:
+                said.append(line)
+                if line.startswith("TASK [") and line.split("]")[0].endswith(f" : {task}"):
+                    break
+            else:
+                raise AssertionError(f"{playbook} ended before {task!r}: {''.join(said)[-6000:]}")
+            eventually(when, 60, f"the moment in which {playbook} is to be killed")
+        finally:
+            run.kill()

@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: the selfhost.websocket authors
+"""Rollouts: what clients notice, what stops one, what a run leaves that was cut off. All on one host of four workers."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from clients import finish, progress, witness
+from fleet import Fleet, changed, eventually
+from rollouts import (
+    HOME,
+    Workers,
+    assert_settled,
+    cut_off,
+    install,
+    links,
+    observed,
+    release_of,
+    serving,
+    variant,
+)
+from wsserver.witness import Report
+
+ALL = ["80", "81", "82", "83"]
+CROWD = {"connections": 498, "rooms": 50}
+# A client is asked to go, waits half a second at most, and is let in elsewhere. The bound leaves room for a slow machine.
+AWAY_S = 30.0
+SHORT_WATCH = "--extra-vars=ws_server_canary_s=3"
+
+
+async def roll(fleet: Fleet, *arguments: str, playbook: str = "rolling_update.yml", fails: bool = False) -> str:
+    return await asyncio.to_thread(fleet.play, SHORT_WATCH, *arguments, playbook=playbook, fails=fails)
+
+
+def judge(report: Report, workers: Workers) -> None:
+    """All workers were replaced, one at a time, each once, and no client was asked more often than that."""
+    asked = Counter(client.disconnects for client in report.clients)
+    times = ", ".join(f"{clients} {often} times" for often, clients in sorted(asked.items()))
+    print(f"clients by how often they were asked to go: {times}; back after {report.longest_away_s:.2f} s at most")
+    assert max(asked) <= len(ALL)
+    assert report.longest_away_s < AWAY_S
+    assert {instance: len(pids) for instance, pids in workers.pids().items()} == dict.fromkeys(ALL, 2)
+    assert workers.strangers() == []
+    assert workers.fewest_ready == len(ALL) - 1
+
+
+async def test_an_update_and_its_rollback(fleet: Fleet, tmp_path: Path) -> None:
+    """To another release, which is built meanwhile, and with other settings; and both are taken back."""
+    source = variant(tmp_path, {"__init__.py": "\n# Another release.\n"})
+    newer = [f"--extra-vars=ws_server_source={source}", "--extra-vars=ws_server_heartbeat_s=24"]
+    before = links(fleet)
+    for playbook, arguments in (("rolling_update.yml", newer), ("rollback.yml", [])):
+        async with witness(fleet, **CROWD) as one:
+            with observed(fleet) as workers:
+                said = await roll(fleet, *arguments, playbook=playbook)
+            report = await finish(one)
+        print(*re.findall(r"msg: '?(Worker .*?)'?\n\n", said, re.DOTALL), sep="\n")
+        judge(report, workers)
+        assert_settled(fleet)
+        now = links(fleet)
+        if playbook == "rollback.yml":
+            assert now == before
+        else:
+            assert len(set(now.values())) == 1
+            assert not {*map(release_of, now.values())} & {*map(release_of, before.values())}
+        assert changed(await roll(fleet, *arguments, playbook=playbook)) == []
+        assert links(fleet) == now
+
+
+# What is wrong with a release, and what the operator is told.
+BAD = {
+    "it does not start": (
+        {"cli.py": "\ndef _serve(_arguments):\n    import wsserver.not_packed\n"},
+        ["Wait until it is ready: Worker 80 crashes again and again", "No module named 'wsserver.not_packed'"],
+    ),
+    "it never becomes ready": (
+        {"server.py": "\nServer.state = property(lambda self: 'starting')\n"},
+        ["Wait until it is ready: Worker 80 was not ready within 10 s: its unit is activating"],
+    ),
+    "it is ready and acknowledges nothing": (
+        {
+            "session.py": "\nSession._publish = lambda self, command: self.refuse("
+            "Error('outcome_unknown', 'nobody knows', command.id))\n"
+        },
+        ["Talk with it: publish: refused, outcome_unknown: nobody knows"],
+    ),
+}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("bad", BAD)
+async def test_a_bad_release_ends_with_the_first_worker(fleet: Fleet, tmp_path: Path, bad: str) -> None:
+    changes, told = BAD[bad]
+    source = install(fleet, tmp_path, changes)
+    timeout = 10 if "never" in bad else 60
+    arguments = [f"--extra-vars=ws_server_source={source}", f"--extra-vars=ws_server_ready_timeout={timeout}"]
+    await stops_at_the_first(fleet, roll(fleet, *arguments, fails=True), told)
+
+
+@pytest.mark.long
+async def test_a_worker_that_crashes_while_it_is_watched_ends_the_rollout(fleet: Fleet) -> None:
+    async def crash() -> str:
+        with fleet.playing("rolling_update.yml", "--extra-vars=ws_server_heartbeat_s=22") as run:
+            said, _none = await asyncio.to_thread(_crash, run)
+        assert run.returncode != 0
+        return said
+
+    def _crash(run: Any) -> tuple[str, None]:
+        said = []
+        for line in run.stdout:
+            said.append(line)
+            if "Watch the first of all for a while]" in line:
+                fleet.ssh(fleet.worker_host, f"kill -SEGV {fleet.pid('80')}")
+        return "".join(said), None
+
+    await stops_at_the_first(fleet, crash(), ["Watch the first of all for a while: Worker 80", "signal 11"])
+
+
+async def stops_at_the_first(fleet: Fleet, rollout: Any, told: list[str]) -> None:
+    """The rollout fails; the worker is again what it was, the others never were anything else, and clients have it good."""
+    before = links(fleet)
+    async with witness(fleet) as one:
+        with observed(fleet) as workers:
+            said = await rollout
+            await asyncio.to_thread(eventually, lambda: serving(fleet) == ALL, 60, "all workers serve again")
+        await finish(one)
+    words = " ".join(said.split())
+    for sentence in ("The rollout has stopped at worker 80 of", "and serves. No other worker was touched", *told):
+        assert " ".join(sentence.split()) in words, said[-6000:]
+    assert links(fleet) == before
+    assert {instance for instance, pids in workers.pids().items() if len(pids) > 1} == {"80"}
+    assert workers.strangers() == []
+    assert workers.fewest_ready == len(ALL) - 1
+    assert "lock" not in fleet.ssh(fleet.worker_host, "ls /var/lib/ws-fleet")
+
+
+@pytest.mark.long
+async def test_what_cannot_be_prepared_touches_no_worker(fleet: Fleet, tmp_path: Path) -> None:
+    """A migration that fails, and a setting that only the release itself knows to be wrong."""
+    source = install(fleet, tmp_path, {"migrations/9999_bad.sql": "ALTER TABLE nothing ADD COLUMN more int;\n"})
+    pids = {instance: fleet.pid(instance) for instance in ALL}
+    before = links(fleet)
+    async with witness(fleet) as one:
+        for argument, told in (
+            (f"ws_server_source={source}", 'the schema was not changed: relation "nothing" does not exist'),
+            ("ws_server_max_connections=10.5", "The settings cannot be used: ws-server: WS_MAX_CONNECTIONS is '10.5'"),
+        ):
+            said = await roll(fleet, f"--extra-vars={argument}", fails=True)
+            assert told in " ".join(said.replace("\\", "").split()), said[-6000:]
+        report = await finish(one)
+        assert not report.disconnects
+    assert links(fleet) == before
+    assert {instance: fleet.pid(instance) for instance in ALL} == pids
+
+
+@pytest.mark.long
+async def test_kill_9_in_the_middle_of_each_step(fleet: Fleet) -> None:
+    """Each run goes on where the one before was killed. In the end each worker was replaced once, all the same."""
+    arguments = [SHORT_WATCH, "--extra-vars=ws_server_heartbeat_s=23"]
+
+    def draining() -> bool:
+        return "rollout" in fleet.ssh(fleet.worker_host, "ws-server ctl status --json")
+
+    async with witness(fleet) as one:
+        with observed(fleet) as workers:
+            for task, when in (
+                ("Migrate the schema", lambda: True),
+                ("Send its clients away", draining),
+                ("Put the unit of the generation into place", lambda: True),
+                ("Wait until it is ready", lambda: True),
+                ("Watch the first of all for a while", lambda: True),
+                ("Close the rollout", lambda: True),
+            ):
+                await asyncio.to_thread(cut_off, fleet, "rolling_update.yml", task, arguments, when)
+                await progress(one, 10)
+            said = await roll(fleet, *arguments)
+        report = await finish(one)
+    assert "is taken over: that run has ended" in said
+    judge(report, workers)
+    assert_settled(fleet)
+
+
+@pytest.mark.long
+async def test_a_restart_waits_for_the_operator_and_goes_on_after_a_cut(fleet: Fleet) -> None:
+    before = links(fleet)
+    ctl = "ws-server ctl {} --instance 82 --by alice"
+    async with witness(fleet) as one:
+        with observed(fleet) as workers:
+            await asyncio.to_thread(fleet.ssh, fleet.worker_host, ctl.format("drain"))
+            said = await roll(fleet, playbook="rolling_restart.yml", fails=True)
+            assert "is left as it is: alice has drained worker 82" in " ".join(said.split()), said[-6000:]
+            assert await asyncio.to_thread(serving, fleet) == ["80", "81", "83"]
+            await asyncio.to_thread(fleet.ssh, fleet.worker_host, ctl.format("undrain"))
+            await asyncio.to_thread(cut_off, fleet, "rolling_restart.yml", "Wait until it is ready", [SHORT_WATCH])
+            said = await roll(fleet, playbook="rolling_restart.yml")
+        report = await finish(one)
+    judge(report, workers)
+    assert_settled(fleet, "restart-asked")
+    assert links(fleet) == before
+
+
+@pytest.mark.long
+def test_check_mode_says_what_would_be_and_changes_nothing(fleet: Fleet, tmp_path: Path) -> None:
+    source = variant(tmp_path, {"__init__.py": "\n# One more release.\n"})
+    state = f"find {HOME} /etc/ws-server /etc/systemd/system /var/lib/ws-fleet -printf '%p %T@ %l\\n' | sort"
+    state += "; systemctl show --property=MainPID 'ws-server@*'"
+    before = fleet.ssh(fleet.worker_host, state)
+    for playbook, arguments, says in (
+        ("rolling_update.yml", [f"--extra-vars=ws_server_source={source}"], ["Would build 0."]),
+        ("rolling_restart.yml", [], []),
+        ("rollback.yml", [], []),
+    ):
+        said = fleet.play("--check", *arguments, playbook=playbook)
+        for sentence in [*says, *(f"Worker {instance} of " for instance in ALL)]:
+            assert sentence in said, said[-6000:]
+        assert fleet.ssh(fleet.worker_host, state) == before, playbook
