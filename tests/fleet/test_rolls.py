@@ -50,6 +50,7 @@ def judge(report: Report, workers: Workers) -> None:
     assert workers.fewest_ready == len(ALL) - 1
 
 
+@pytest.mark.long
 async def test_an_update_and_its_rollback(fleet: Fleet, tmp_path: Path) -> None:
     """To another release, which is built meanwhile, and with other settings; and both are taken back."""
     source = variant(tmp_path, {"__init__.py": "\n# Another release.\n"})
@@ -93,7 +94,7 @@ BAD = {
 }
 
 
-@pytest.mark.long
+@pytest.mark.rolls
 @pytest.mark.parametrize("bad", BAD)
 async def test_a_bad_release_ends_with_the_first_worker(fleet: Fleet, tmp_path: Path, bad: str) -> None:
     changes, told = BAD[bad]
@@ -103,7 +104,7 @@ async def test_a_bad_release_ends_with_the_first_worker(fleet: Fleet, tmp_path: 
     await stops_at_the_first(fleet, roll(fleet, *arguments, fails=True), told)
 
 
-@pytest.mark.long
+@pytest.mark.rolls
 async def test_a_worker_that_crashes_while_it_is_watched_ends_the_rollout(fleet: Fleet) -> None:
     async def crash() -> str:
         with fleet.playing("rolling_update.yml", "--extra-vars=ws_server_heartbeat_s=22") as run:
@@ -140,16 +141,18 @@ async def stops_at_the_first(fleet: Fleet, rollout: Any, told: list[str]) -> Non
     assert "lock" not in fleet.ssh(fleet.worker_host, "ls /var/lib/ws-fleet")
 
 
-@pytest.mark.long
+@pytest.mark.rolls
 async def test_what_cannot_be_prepared_touches_no_worker(fleet: Fleet, tmp_path: Path) -> None:
     """A migration that fails, and a setting that only the release itself knows to be wrong."""
-    source = install(fleet, tmp_path, {"migrations/9999_bad.sql": "ALTER TABLE nothing ADD COLUMN more int;\n"})
+    source = install(fleet, tmp_path / "one", {"migrations/9999_bad.sql": "ALTER TABLE nothing ADD COLUMN more int;\n"})
+    refusal = "raise BadSettings(['WS_HEARTBEAT_S is out of fashion'])"
+    choosy = install(fleet, tmp_path / "two", {"cli.py": f"\ndef _check_settings(_arguments):\n    {refusal}\n"})
     pids = {instance: fleet.pid(instance) for instance in ALL}
     before = links(fleet)
     async with witness(fleet) as one:
         for argument, told in (
             (f"ws_server_source={source}", 'the schema was not changed: relation "nothing" does not exist'),
-            ("ws_server_max_connections=10.5", "The settings cannot be used: ws-server: WS_MAX_CONNECTIONS is '10.5'"),
+            (f"ws_server_source={choosy}", "The settings cannot be used: ws-server: WS_HEARTBEAT_S is out of fashion"),
         ):
             said = await roll(fleet, f"--extra-vars={argument}", fails=True)
             assert told in " ".join(said.replace("\\", "").split()), said[-6000:]
@@ -159,7 +162,7 @@ async def test_what_cannot_be_prepared_touches_no_worker(fleet: Fleet, tmp_path:
     assert {instance: fleet.pid(instance) for instance in ALL} == pids
 
 
-@pytest.mark.long
+@pytest.mark.rolls
 async def test_kill_9_in_the_middle_of_each_step(fleet: Fleet) -> None:
     """Each run goes on where the one before was killed. In the end each worker was replaced once, all the same."""
     arguments = [SHORT_WATCH, "--extra-vars=ws_server_heartbeat_s=23"]
@@ -186,7 +189,7 @@ async def test_kill_9_in_the_middle_of_each_step(fleet: Fleet) -> None:
     assert_settled(fleet)
 
 
-@pytest.mark.long
+@pytest.mark.rolls
 async def test_a_restart_waits_for_the_operator_and_goes_on_after_a_cut(fleet: Fleet) -> None:
     before = links(fleet)
     ctl = "ws-server ctl {} --instance 82 --by alice"
@@ -205,7 +208,7 @@ async def test_a_restart_waits_for_the_operator_and_goes_on_after_a_cut(fleet: F
     assert links(fleet) == before
 
 
-@pytest.mark.long
+@pytest.mark.rolls
 def test_check_mode_says_what_would_be_and_changes_nothing(fleet: Fleet, tmp_path: Path) -> None:
     source = variant(tmp_path, {"__init__.py": "\n# One more release.\n"})
     state = f"find {HOME} /etc/ws-server /etc/systemd/system /var/lib/ws-fleet -printf '%p %T@ %l\\n' | sort"

@@ -1,0 +1,17 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: the selfhost.websocket authors
+#
+# Rollouts that must stop, that are killed, that wait: on a fleet of their own.
+. "$(dirname "$0")/common.sh"
+
+run=rolls-$clone
+fleet=$PWD/.lab/rolls
+trap 'lab/lab down --run "$run"' EXIT
+
+lab/lab down --run "$run"
+lab/lab up --run "$run" fleet
+lab/inventory --run "$run" --directory "$fleet" fleet=ws_edge,ws_workers,ws_redis,ws_postgres
+ansible-playbook -i "$fleet/inventory" playbooks/site.yml
+lab/lab ssh --run "$run" fleet cat /etc/ssl/ws/ca.pem >"$fleet/ca.pem"
+WS_FLEET_STATUS=$fleet/status.json pytest -m rolls tests/fleet
