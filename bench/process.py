@@ -75,7 +75,9 @@ class Service(Tree):
             self._process = subprocess.Popen(
                 # Whatever becomes of the benchmark, it leaves no server behind.
                 ["taskset", "--cpu-list", str(core), "setpriv", "--pdeathsig", "KILL", *map(str, command)],
-                env={**os.environ, **(environment or {})},
+                # A setting of the service that happens to be in this environment was not meant for it.
+                env={name: value for name, value in os.environ.items() if not name.startswith("WS_")}
+                | dict(environment or {}),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""Where ws-server's CPU goes: python -m bench.profile PY_SPY. Prints each function's own share and its share with what it calls."""
+"""Where ws-server's CPU goes: python -m bench.profile PY_SPY [--write].
+
+Prints, for each function, its own share and its share with what it calls. `--write`: the shares of the service's parts at work
+in rooms of ten go into docs/profile.md, which says why small rooms cost what they cost.
+"""
 
 from __future__ import annotations
 
@@ -13,22 +17,46 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from bench.__main__ import FULL, fitting
+from bench.__main__ import FULL, ROOT, fitting
 from bench.peers.ws_server import WsServer
 from bench.process import Tree
 from bench.trials import BURSTS, MEMBERS, opened
 
 _SECONDS = 8
 _SHOWN = 25
+# What a publish passes through, on its way in and out: a function's share with all that it calls.
+_PARTS = {
+    "Connection.buffer_updated": "a client's frames: read, taken apart, checked, handed to the broker",
+    "Wire.receive": "… of which the WebSocket protocol",
+    "Session._publish": "… of which the publish itself: permission, limits, keys, the queue to Redis",
+    "RedisBroker._send_publishes": "the commands to Redis, and its answers",
+    "RedisBroker._read_feed": "the live feed from Redis: decoded, put in order, queued for the members",
+    "Outbox.flush": "the writes to the members",
+    "Archive._move": "the move to Postgres",
+}
+_PAGE = """\
+# Where a publish's CPU goes
+
+This page is made by `bench/profile.sh --write`: shares of ws-server's CPU, all features on, with {members:,} clients in rooms of {size},
+as py-spy samples it. [benchmarks.md](benchmarks.md) has what it adds up to.
+
+{table}
+
+In a room of thousands the writes are nearly all of it, and a publish's own way hardly counts. In a room of ten that way is
+most of it: a message is checked, numbered, deduplicated and kept by Redis, heard again by every worker, and moved to Postgres. Servers
+that pass messages on and forget them have no such way, and in C or Go they spend a few microseconds where Python spends tens.
+The larger the bursts, the less the writes count, which all servers have in common, and the greater the difference.
+"""
 
 
 def main() -> None:
-    py_spy = sys.argv[1]
+    py_spy, *options = sys.argv[1:]
+    small_rooms: dict[int, Counter[str]] = {}
     with opened(fitting(FULL)) as bench, bench.swarm(WsServer()) as swarm:
         members = bench.scale.subscribers
 
-        def profile(what: str, work: Callable[..., object], *arguments: object) -> None:
-            _profile(py_spy, swarm.processes[0], what, partial(work, *arguments))
+        def profile(what: str, work: Callable[..., object], *arguments: object) -> Counter[str]:
+            return _profile(py_spy, swarm.processes[0], what, partial(work, *arguments))
 
         swarm.join(swarm.connect(["lobby"] * members))
         for burst in BURSTS:
@@ -37,21 +65,28 @@ def main() -> None:
         small = swarm.connect([f"room{number // MEMBERS}" for number in range(members)])
         profile("joins", swarm.join, small)
         for burst in BURSTS:
-            profile(f"rooms of {MEMBERS}, burst {burst}", swarm.deliver, small[:: MEMBERS * 10], MEMBERS, burst)
+            publishers = small[:: MEMBERS * 10]
+            what = f"rooms of {MEMBERS}, burst {burst}"
+            small_rooms[burst] = profile(what, swarm.deliver, publishers, MEMBERS, burst)
+    if "--write" in options:
+        page = _PAGE.format(members=members, size=MEMBERS, table=_table(small_rooms))
+        (ROOT / "docs/profile.md").write_text(page)
 
 
-def _profile(py_spy: str, process: Tree, what: str, work: Callable[[], object]) -> None:
+def _profile(py_spy: str, process: Tree, what: str, work: Callable[[], object]) -> Counter[str]:
+    """Each function's share with what it calls, of 1."""
     with tempfile.NamedTemporaryFile() as stacks:
-        command = [py_spy, "record", "--pid", process.pid, "--native", "--rate", 400, "--duration", _SECONDS]
+        # A process that is stopped for each sample is found in system calls more often than it is there.
+        command = [py_spy, "record", "--pid", process.pid, "--nonblocking", "--rate", 400, "--duration", _SECONDS]
         command += ["--format", "raw", "--output", stacks.name]
         recorder = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         end = time.monotonic() + 60
         while recorder.poll() is None and time.monotonic() < end:
             work()
-        _print(what, Path(stacks.name).read_text().splitlines())
+        return _shares(what, Path(stacks.name).read_text().splitlines())
 
 
-def _print(what: str, stacks: Sequence[str]) -> None:
+def _shares(what: str, stacks: Sequence[str]) -> Counter[str]:
     own: Counter[str] = Counter()
     whole: Counter[str] = Counter()
     for line in stacks:
@@ -64,6 +99,13 @@ def _print(what: str, stacks: Sequence[str]) -> None:
     print(f"\n{what}: {total} samples\n   own  whole")
     for frame, count in own.most_common(_SHOWN):
         print(f"{count / total:6.1%} {whole[frame] / total:6.1%}  {frame}")
+    return Counter({frame.partition(" ")[0]: count / total for frame, count in whole.items()})
+
+
+def _table(small_rooms: dict[int, Counter[str]]) -> str:
+    lines = ["", *(f"burst {burst}" for burst in small_rooms)], ["---"] * (1 + len(small_rooms))
+    rows = [[text, *(f"{shares[name]:.0%}" for shares in small_rooms.values())] for name, text in _PARTS.items()]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (*lines, *rows))
 
 
 if __name__ == "__main__":

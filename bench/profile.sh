@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
 #
-# Where ws-server's CPU goes at bursts of 1, 10 and 50, in handshakes and in joins, as py-spy sees it.
+# Where ws-server's CPU goes at bursts of 1, 10 and 50, in handshakes and in joins, as py-spy sees it. --write: into docs/profile.md.
 cd "$(dirname "$0")/.." || exit
 lab/prerequisites.sh || exit
 . lab/common.sh
@@ -12,4 +12,4 @@ if [ ! -x "$tools/bin/py-spy" ]; then
     /usr/bin/python3 -m venv "$tools"
     "$tools/bin/pip" install -qq --disable-pip-version-check --require-hashes -r bench/requirements.txt
 fi
-PYTHONPATH=$PWD:files/wsserver/src:files/wsserver/tests exec python -m bench.profile "$tools/bin/py-spy"
+PYTHONPATH=$PWD:files/wsserver/src:files/wsserver/tests exec python -m bench.profile "$tools/bin/py-spy" "$@"

@@ -39,7 +39,7 @@ On Debian 12 or 13, as root, from a clone:
     make bench                               # everything: about 10 minutes
     make bench QUICK=1                       # smaller counts, under 3 minutes: whether it works, not how fast it is
     make bench ONLY=ws-server,nats-server    # these servers
-    bench/profile.sh                         # where ws-server's CPU goes, at bursts of 1, 10 and 50, and in handshakes
+    bench/profile.sh                         # where ws-server's CPU goes (--write: into profile.md)
 
 It installs what it needs (nats-server, nginx with nchan, Redis and Postgres from Debian, socket.io from npm) and starts none of
 it as a service. `make bench WRITE=1` puts the tables into this page."""
@@ -93,7 +93,7 @@ def _small_rooms(results: dict[str, Any]) -> list[str]:
     return [
         f"## CPU per delivery: {connections // MEMBERS:,} rooms of {MEMBERS}",
         f"Microseconds per delivery, bursts into 20 rooms at a time. Each publish has only {MEMBERS} deliveries to spread its own cost over:"
-        " what a service does for a publish beside passing it on shows here.",
+        " what a service does for a publish beside passing it on shows here. [profile.md](profile.md) says where that goes.",
         _table(["server", *(f"burst {burst}" for burst in BURSTS)], rows),
     ]
 

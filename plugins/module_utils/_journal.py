@@ -9,30 +9,42 @@ import json
 from ansible_collections.selfhost.websocket.plugins.module_utils._unit import Run
 
 _LINES = 20
+# Of these, many may be about clients that came and went, which say nothing of the worker.
+_LOOKED_AT = 500
 _LINE_CHARACTERS = 400
 
 
 def last_lines(run: Run, unit: str) -> list:
-    """At most 20, the newest last; what is wrong with the journal is said in their place."""
-    status, output, errors = run(["journalctl", "-u", unit, "-n", str(_LINES), "-o", "cat", "--no-pager", "-q"])
+    """At most 20 that are about the worker and not about one of its clients, the newest last.
+
+    What is wrong with the journal is said in their place.
+    """
+    status, output, errors = run(["journalctl", "-u", unit, "-n", str(_LOOKED_AT), "-o", "cat", "--no-pager", "-q"])
     if status != 0:
         return [f"(no log: {errors.strip() or f'journalctl ended with exit status {status}'})"]
-    return [readable(line)[:_LINE_CHARACTERS] for line in output.splitlines()]
+    lines = [line for line in output.splitlines() if "connection" not in _entry(line)]
+    return [readable(line)[:_LINE_CHARACTERS] for line in lines[-_LINES:]]
 
 
 def readable(line: str) -> str:
     """`{"event":"ready","level":"info",…}` becomes `14:16:46 info ready …`; what is no such line stays as it is."""
-    try:
-        entry = json.loads(line)
-    except (ValueError, RecursionError):
-        return line
-    if not isinstance(entry, dict) or "event" not in entry:
+    entry = _entry(line)
+    if not entry:
         return line
     time = str(entry.pop("timestamp", ""))[11:19]
     entry.pop("instance", None)
     words = [time, entry.pop("level", ""), entry.pop("event")]
     words += [f"{name}={_value(name, value)}" for name, value in entry.items()]
     return " ".join(str(word) for word in words if word != "")
+
+
+def _entry(line: str) -> dict:
+    """What the service says in this line; empty if it is not the service's."""
+    try:
+        entry = json.loads(line)
+    except (ValueError, RecursionError):
+        return {}
+    return entry if isinstance(entry, dict) and "event" in entry else {}
 
 
 def _value(name: str, value: object) -> str:

@@ -4,12 +4,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import signal
+import socket
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
 from support.archive import publishing
 from support.redis_server import RedisServer
 from support.wait import until
@@ -17,7 +21,7 @@ from support.wait import until
 from wsserver.broker import BrokerFull, BrokerUnavailable, OutcomeUnknown
 from wsserver.broker.redis import broker as broker_redis
 from wsserver.broker.redis.broker import RedisBroker
-from wsserver.broker.redis.connection import RedisAddress
+from wsserver.broker.redis.connection import RedisAddress, SoundConnection
 from wsserver.messages import Message, Position
 
 
@@ -371,6 +375,47 @@ async def test_a_cancellation_at_any_moment_ends_it(redis: RedisServer, monkeypa
     for _repeat in range(5):
         brokers = [RedisBroker(RedisAddress(redis.url), 1000, 3600) for _ in range(20)]
         await asyncio.gather(*(cancelled(broker, n / 1000) for n, broker in enumerate(brokers)))
+
+
+async def test_a_connection_that_broke_while_it_was_idle_is_made_anew(redis: RedisServer) -> None:
+    clients: list[asyncio.StreamWriter] = []
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        clients.append(writer)
+        up_reader, up_writer = await asyncio.open_unix_connection(redis.url.removeprefix("unix://"))
+
+        async def copy(source: asyncio.StreamReader, to: asyncio.StreamWriter) -> None:
+            with contextlib.suppress(OSError):
+                while data := await source.read(65536):
+                    to.write(data)
+            to.transport.abort()
+
+        await asyncio.gather(copy(reader, up_writer), copy(up_reader, writer))
+
+    async def broken(connection: SoundConnection, client: asyncio.StreamWriter) -> None:
+        """With a reset, not an end."""
+        client.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.transport.abort()
+        await until(connection._writer.is_closing)
+
+    async with await asyncio.start_server(relay, "127.0.0.1", 0) as server:
+        host, port = server.sockets[0].getsockname()
+        client = RedisAddress(f"redis://{host}:{port}").client(1)
+        assert await client.ping()
+        [connection] = clients
+        [idle] = client.connection_pool._available_connections
+        await broken(idle, connection)
+        assert await client.ping()
+        assert len(clients) == 2
+        # A feed without subscriptions, or a publish with the life of an earlier Redis, would be worse than an error.
+        dedicated = client.connection_pool.make_connection()
+        dedicated.dedicated = True
+        await dedicated.connect()
+        await broken(dedicated, clients[-1])
+        with pytest.raises(RedisConnectionError):
+            await dedicated.send_command("PING")
+        assert len(clients) == 3
+        await client.aclose()
 
 
 # With an archive.

@@ -45,12 +45,13 @@ def test_the_last_lines_of_one_unit_are_asked_for():
 
     def run(argv):
         asked.append(argv)
-        return 0, f"Started ws-server@80.service.\n{LISTENING}\n{'x' * 1000}\n", ""
+        client = '{"event":"disconnect","level":"info","connection":"c0ffee","user":"alice"}'
+        return 0, "\n".join(["Started ws-server@80.service.", LISTENING, *[client] * 30, "x" * 1000, ""]), ""
 
     lines = last_lines(run, "ws-server@80.service")
-    assert asked == [["journalctl", "-u", "ws-server@80.service", "-n", "20", "-o", "cat", "--no-pager", "-q"]]
+    assert asked == [["journalctl", "-u", "ws-server@80.service", "-n", "500", "-o", "cat", "--no-pager", "-q"]]
     assert lines[:2] == ["Started ws-server@80.service.", readable(LISTENING)]
-    assert lines[2] == "x" * 400
+    assert lines[2:] == ["x" * 400], "what is about a client says nothing of the worker"
 
 
 def test_a_journal_that_cannot_be_read_says_so_itself():

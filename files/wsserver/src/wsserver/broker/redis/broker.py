@@ -25,7 +25,7 @@ from wsserver.broker import (
     OutcomeUnknown,
     Published,
 )
-from wsserver.broker.redis.connection import COMMAND_TIMEOUT_S, RedisAddress, reading, script
+from wsserver.broker.redis.connection import COMMAND_TIMEOUT_S, RedisAddress, SoundConnection, reading, script
 from wsserver.broker.redis.envelope import decode, publisher_fields
 from wsserver.broker.redis.keys import ORDERS_CHANNEL, RoomKeys
 from wsserver.messages import Message, Position
@@ -120,7 +120,8 @@ class RedisBroker:
         self.available = True
 
     async def _dedicated(self) -> AbstractConnection:
-        connection: AbstractConnection = self._redis.connection_pool.make_connection()  # type: ignore[no-untyped-call]
+        connection: SoundConnection = self._redis.connection_pool.make_connection()  # type: ignore[no-untyped-call]
+        connection.dedicated = True
         await connection.connect()  # type: ignore[no-untyped-call]
         return connection
 

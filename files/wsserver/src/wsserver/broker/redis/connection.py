@@ -13,6 +13,7 @@ from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.connection import AbstractConnection, Connection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from wsserver.broker import BrokerUnavailable
@@ -23,14 +24,25 @@ _READ_WAIT_S = 15.0
 COMMAND_TIMEOUT_S = 3.0
 
 
-class _Cancellable(AbstractConnection):
-    """Never swallows a cancellation.
+class SoundConnection(AbstractConnection):
+    """Never swallows a cancellation, and is made anew when it broke while it was idle.
 
-    redis-py sends through `asyncio.wait_for`, which before Python 3.12 does so when the write is done at the same
+    redis-py sends through `asyncio.wait_for`, which before Python 3.12 swallows one when the write is done at the same
     moment: a worker that is to stop would go on for good.
+
+    Its pool looks whether an idle connection was closed, but not whether it broke, as it does when the network is away
+    for long; uvloop then refuses the write with a RuntimeError.
+
+    dedicated: what was said on it holds for this connection alone, so one that broke is an error.
     """
 
+    dedicated = False
+
     async def send_packed_command(self, *arguments: Any, **options: Any) -> None:
+        if self._writer is not None and self._writer.is_closing():
+            await self.disconnect(nowait=True)
+            if self.dedicated:
+                raise RedisConnectionError("the connection broke")
         task = asyncio.current_task()
         assert task is not None
         cancelled_before = task.cancelling()
@@ -52,7 +64,7 @@ class RedisAddress(NamedTuple):
         where: dict[str, Any] = dict(parse_url(self.url))
         kind = where.pop("connection_class", Connection)
         pool = BlockingConnectionPool(
-            connection_class=type("CancellableConnection", (_Cancellable, kind), {}),
+            connection_class=type("SoundConnection", (SoundConnection, kind), {}),
             **{"username": self.username, "password": self.password, **where},
             max_connections=connections,
             timeout=_READ_WAIT_S,
