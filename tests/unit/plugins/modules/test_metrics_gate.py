@@ -30,7 +30,7 @@ def test_time_that_runs_out_names_the_expression(prometheus):
     assert result["failed"]
     assert result["msg"] == "In 0.5 s not all expressions held for 0.2 s in a row: drops < 1 did not hold."
     assert result["holds"] is False
-    assert result["looks"] > 1
+    assert result["looks"] == prometheus.asked.count("drops < 1")
     assert result["seconds"] >= 0.5
 
 

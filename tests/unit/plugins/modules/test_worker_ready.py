@@ -55,7 +55,6 @@ def test_the_process_that_was_to_be_replaced_does_not_pass(host):
         f"Worker 80 was not ready within 0.5 s: process {status.pid} is still the one that was to be replaced."
     )
     assert (result["ready"], result["successes_in_a_row"]) == (False, 0)
-    assert result["attempts"] > 1
 
 
 @pytest.mark.parametrize("known", ["previous_pid", "previous_started_at"])
