@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import subprocess
 import time
 from collections.abc import Iterator
@@ -14,9 +15,8 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
-from clients import Witness, connection
-from fleet import ROOT, Fleet, eventually
-from test_changes import changed
+from clients import connection, progress, watching
+from fleet import ROOT, Fleet, changed, eventually
 
 
 def ansible(
@@ -48,10 +48,9 @@ def ansible(
 
 @pytest.fixture
 def servers(fleet: Fleet) -> Iterator[list[str]]:
-    """Those of the upstream; all are up again at the end."""
-    listed = fleet.ssh(
-        fleet.edge, 'awk \'$1 == "server" && /max_fails/ { sub(";", "", $2); print $2 }\' /etc/nginx/nginx.conf'
-    )
+    """Those of the clients' upstream; all are up again at the end."""
+    upstream = fleet.ssh(fleet.edge, "sed -n '/upstream ws {/,/}/p' /etc/nginx/nginx.conf")
+    listed = " ".join(re.findall(r"server (\S+) max_fails", upstream))
     yield listed.split()
     ansible(fleet, "nginx_upstream", fleet.edge, server=listed.split(), state="up", by="ops")
 
@@ -64,7 +63,7 @@ async def test_servers_that_are_out_get_no_new_clients_and_lose_none(fleet: Flee
         return await asyncio.to_thread(ansible, fleet, "nginx_upstream", fleet.edge, **options)
 
     await asyncio.to_thread(fleet.play, "--tags=nginx")  # with the variables that another test has changed
-    async with Witness(fleet).watching() as witness:
+    async with watching(fleet) as witness:
         assert (await run(state="down", **options))["reloaded"]
         assert not (await run(state="down", **options))["changed"]
 
@@ -82,8 +81,8 @@ async def test_servers_that_are_out_get_no_new_clients_and_lose_none(fleet: Flee
         output = await asyncio.to_thread(fleet.play, "--tags=nginx")
         assert changed(output) == [], "the role leaves who is out as they are"
         assert (await run(state="up", **options))["reloaded"]
-        await witness.progress(50)
-        assert [client.connects for client in witness.subscribers + witness.publishers] == [1] * 10
+        await progress(witness, 50)
+        assert not any(client.disconnects for client in witness.clients)
 
 
 def metrics(fleet: Fleet) -> dict[str, float]:
