@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PREFLIGHT = ["Check the inventory", "Check the hosts"]
+PREFLIGHT = ["Check what is asked for", "Check the inventory", "Check the hosts"]
 # A tag that nothing has leaves what is always run.
 PREFLIGHT_ALONE = ["--tags", "preflight"]
 GROUPS = ["ws_edge", "ws_workers", "ws_redis", "ws_postgres"]
@@ -48,16 +48,18 @@ def inventory(hosts: dict[str, dict[str, Any]] | None = None, **groups: list[str
 
 @pytest.fixture
 def site(tmp_path: Path) -> Site:
-    """Runs site.yml against an inventory and tells what came of it."""
+    """Runs a playbook against an inventory and tells what came of it."""
 
     settings = {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json"}
 
-    def run(contents: dict[str, Any], *arguments: str, under: list[str] | None = None) -> Result:
+    def run(
+        contents: dict[str, Any], *arguments: str, under: list[str] | None = None, playbook: str = "site.yml"
+    ) -> Result:
         path = tmp_path / "inventory.json"
         path.write_text(json.dumps(contents))
-        playbook = Path(sys.executable).with_name("ansible-playbook")
+        program = Path(sys.executable).with_name("ansible-playbook")
         process = subprocess.run(
-            [*(under or []), playbook, "--check", "-i", path, ROOT / "playbooks" / "site.yml", *arguments],
+            [*(under or []), program, "--check", "-i", path, ROOT / "playbooks" / playbook, *arguments],
             cwd=ROOT,
             env=os.environ | settings,
             capture_output=True,
@@ -154,6 +156,26 @@ def test_a_bad_value(site: Site, variables: dict[str, Any], words: list[str]) ->
     contents = inventory()
     contents["all"]["vars"] |= variables
     assert_answered(site(contents), *words)
+
+
+@pytest.mark.parametrize(
+    ("asked", "workers", "words"),
+    [
+        ("ws_action=out", ["one", "two"], ["ws_host is not set", "one, two"]),
+        ("ws_host=three ws_action=out", ["one", "two"], ["ws_host is 'three', which is no worker host", "one, two"]),
+        ("ws_host=two", ["one", "two"], ["ws_action is not set", "-e ws_action=reboot"]),
+        ("ws_host=two ws_action=off", ["one", "two"], ["ws_action is 'off'"]),
+        ("ws_host=one ws_action=out", ["one"], ["one is the only worker host", "add a worker host first"]),
+        (
+            "ws_host=one ws_action=reboot",
+            ["one", "two"],
+            ["it has Redis and Postgres and the only edge", "-e ws_even_so=true"],
+        ),
+    ],
+)
+def test_maintenance_of_what_or_how(site: Site, asked: str, workers: list[str], words: list[str]) -> None:
+    contents = inventory({"one": LOCAL, "two": LOCAL}, ws_workers=workers)
+    assert_answered(site(contents, "--extra-vars", asked, playbook="host_maintenance.yml"), *words)
 
 
 def test_bad_settings_of_the_service_are_told_all_at_once(site: Site) -> None:
