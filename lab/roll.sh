@@ -26,9 +26,15 @@ report=.lab/up/witness.txt
 PYTHONPATH=files/wsserver/src python -m wsserver witness "$url" --ca-file .lab/up/ca.pem --jwt-secret-file <(echo "$secret") \
     --connections 500 --rooms 50 --publishers 4 --rate 100 >"$report" 2>.lab/up/witness.log &
 witness=$!
-trap 'kill $witness 2>/dev/null || true' EXIT
-# Until all are in, and messages flow.
-sleep 10
+trap 'kill $witness 2>/dev/null || true' EXIT # it may have ended by itself
+echo "500 clients join."
+until grep -q '504 of 504 connected, [1-9]' .lab/up/witness.log; do
+    if ! kill -0 $witness 2>/dev/null; then
+        tail -n 5 .lab/up/witness.log >&2
+        exit 1
+    fi
+    sleep 1
+done
 
 rolled=0
 ansible-playbook -i .lab/up/inventory "playbooks/$playbook.yml" || rolled=$?

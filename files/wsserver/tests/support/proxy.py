@@ -11,7 +11,7 @@ _CHUNK = 65536
 
 
 class Proxy:
-    """`frozen`: nothing passes, and nothing is closed. `mute`: what workers answer is lost."""
+    """`frozen`: nothing passes until it thaws, not even an end. `mute`: what workers answer is lost."""
 
     def __init__(self, ports: list[int]) -> None:
         self.ports = ports
@@ -54,15 +54,20 @@ class Proxy:
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, up: bool) -> None:
         try:
             while data := await reader.read(_CHUNK):
-                if self.frozen or (self.mute and not up):
+                await self._thaw()
+                if self.mute and not up:
                     continue
                 writer.write(data)
                 await writer.drain()
         except OSError:
             pass
-        while self.frozen:  # noqa: ASYNC110 - a network that swallows packets swallows the end, too
-            await asyncio.sleep(0.02)
+        await self._thaw()
         writer.transport.abort() if self.mute else writer.close()
+
+    async def _thaw(self) -> None:
+        """TCP sends again what a network swallowed, so it comes late; an end, too."""
+        while self.frozen:  # noqa: ASYNC110 - a test sets it
+            await asyncio.sleep(0.02)
 
 
 @asynccontextmanager
