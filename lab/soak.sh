@@ -26,7 +26,7 @@ trial hostile 11 service HOSTILE_S=600 pytest -s tests/test_fuzz_load.py
 trial search 20 service HYPOTHESIS_PROFILE=search pytest --timeout=3600 -v \
     tests/test_fuzz_wire.py tests/test_fuzz_messages.py tests/test_fuzz_session.py tests/test_fuzz_handshake.py tests/test_hub.py
 
-trial rolls 20 lab/rolls.sh
+trial rolls 40 lab/rolls.sh
 
 echo "--- summary"
 printf '%s\n' "${summary[@]}"

@@ -25,11 +25,11 @@ SCRATCH = Path(tempfile.gettempdir(), f"ws-test-{hashlib.sha256(bytes(ROOT)).hex
 MOLECULE = ["molecule", "test", "--destroy", "never", "--scenario-name"]
 # In this order, so that two that take long do not come last.
 STAGES = {
-    "lint": ["lab/lint.sh"],
+    "hosts": ["lab/hosts.sh"],
     "debian13": [*MOLECULE, "debian13"],
     "unit": ["lab/unit.sh"],
     "debian12": [*MOLECULE, "debian12"],
-    "tarball": ["lab/tarball.sh"],
+    "lint": ["lab/lint.sh"],
 }
 STAGE_TIMEOUT = 2400
 # Whatever a stage starts inherits this variable, and is found by it when the stage, or this program, was killed.
@@ -87,7 +87,7 @@ def clear() -> None:
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.1)
     shutil.rmtree(SCRATCH, ignore_errors=True)
-    for command in (["lab/molecule.sh", "destroy"], ["lab/tarball.sh", "clear"]):
+    for command in (["lab/molecule.sh", "destroy"], ["lab/hosts.sh", "clear"]):
         subprocess.run(command, cwd=ROOT, check=True)
 
 

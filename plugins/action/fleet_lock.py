@@ -32,7 +32,7 @@ class ActionModule(ActionBase):
             over = is_over(robbed["run"])
             if over or boolean(given.get("break", False)):
                 self._display.display(
-                    f"The lock of {robbed['owner']}{_purpose(robbed)} is taken: that run {'has ended' if over else 'is said to be over'}."
+                    f"The lock of {robbed['owner']}{_purpose(robbed)} is taken over: that run {'has ended' if over else 'is said to be over'}."
                 )
                 result = self._ask(given | {"instead_of": robbed["run"]}, task_vars)
         # In the way is who has it now: perhaps not the one who had it a moment ago.

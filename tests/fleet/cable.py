@@ -54,6 +54,17 @@ def cable(to: str) -> Iterator[Cable]:
         one.clear()
 
 
+@contextmanager
+def unplugged(address: str) -> Iterator[None]:
+    """The host of the lab that has this address is on no network."""
+    cable = f"{_ip('route', 'get', address)['dev']}-{address.rpartition('.')[2]}"
+    _run("link", "set", cable, "down")
+    try:
+        yield
+    finally:
+        _run("link", "set", cable, "up")
+
+
 def _run(*arguments: str) -> None:
     subprocess.run(["ip", *arguments], check=True)
 

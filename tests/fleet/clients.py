@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -59,10 +60,10 @@ async def join(client: ClientConnection, room: str, **since: Any) -> dict[str, A
     return await receive(client, "joined")
 
 
-def witness(fleet: Fleet, **plan: Any) -> Witness:
+def witness(fleet: Fleet, edge: str | None = None, **plan: Any) -> Witness:
     """Two publishers and eight subscribers of one room, 100 messages a second, unless `plan` says otherwise."""
     chosen = {"connections": 8, "rooms": 1, "publishers": 2, "rate": 100.0, "settle_s": SETTLE_S, **plan}
-    return Witness(Plan(fleet.url, fleet.credentials, fleet.trust, **chosen))
+    return Witness(Plan(fleet.url_of(edge or fleet.edge), fleet.credentials, fleet.trust, **chosen))
 
 
 @contextlib.asynccontextmanager
@@ -88,3 +89,23 @@ async def progress(witness: Witness, count: int) -> None:
     async with asyncio.timeout(PROGRESS_S):
         while witness.ledger.acknowledged < wanted:  # noqa: ASYNC110 - it goes up a hundred times a second
             await asyncio.sleep(0.1)
+
+
+@contextlib.asynccontextmanager
+async def new_clients(fleet: Fleet) -> AsyncIterator[list[float]]:
+    """Keep opening connections, several at a time; the list holds how long each waited for its welcome."""
+    waits: list[float] = []
+    stop = asyncio.Event()
+
+    async def arrive() -> None:
+        while not stop.is_set():
+            start = time.monotonic()
+            async with connection(fleet, "newcomer"):
+                waits.append(time.monotonic() - start)
+            await asyncio.sleep(0.05)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(6):
+            group.create_task(arrive())
+        yield waits
+        stop.set()

@@ -18,5 +18,4 @@ def fleet() -> Fleet:
 @pytest.fixture(autouse=True)
 def _whole(fleet: Fleet) -> None:
     """Each test starts with every worker ready, whatever the one before it did."""
-    instances = fleet.ssh(fleet.worker_host, "ls /opt/ws-server/instances").split()
-    eventually(lambda: all(map(fleet.ready, instances)), 60, "every worker ready")
+    eventually(fleet.whole, 60, "every worker ready")

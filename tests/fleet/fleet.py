@@ -41,24 +41,29 @@ class Fleet:
 
     def __init__(self, status_file: Path) -> None:
         status = json.loads(status_file.read_text())
-        self.url: str = status["url"]
         self.hosts: dict[str, dict[str, Any]] = status["hosts"]
         self.ca_file: str = status["ca_file"]
         self.trust = ssl.create_default_context(cafile=self.ca_file)
         self._ssh_key: str = status["ssh_key"]
-        self._inventory = status_file.parent / "inventory"
+        self.inventory = status_file.parent / "inventory"
         # One connection to each host for all commands; ssh ends it a minute after the last.
         self._ssh_control = Path(tempfile.mkdtemp(prefix="ws-fleet-")) / "%h"
-        self.edge = self._first("ws_edge")
-        self.worker_host = self._first("ws_workers")
-        self.redis_host = self._first("ws_redis")
-        self.postgres_host = self._first("ws_postgres")
+        self.edges = self._group("ws_edge")
+        self.worker_hosts = self._group("ws_workers")
+        [self.redis_host] = self._group("ws_redis")
+        [self.postgres_host] = self._group("ws_postgres")
+        # Where one will do.
+        self.edge, self.worker_host = self.edges[0], self.worker_hosts[0]
+        self.url = self.url_of(self.edge)
 
-    def _first(self, group: str) -> str:
-        return next(host for host, facts in self.hosts.items() if group in facts["groups"])
+    def _group(self, group: str) -> list[str]:
+        return [host for host, facts in self.hosts.items() if group in facts["groups"]]
 
     def address(self, host: str) -> str:
         return str(self.hosts[host]["address"])
+
+    def url_of(self, edge: str) -> str:
+        return f"wss://{self.address(edge)}/ws"
 
     # As the operator.
 
@@ -83,21 +88,28 @@ class Fleet:
             raise AssertionError(f"{host}: {command!r} failed ({done.returncode}): {done.stderr}{done.stdout}")
         return done.stdout
 
-    def playing(self, playbook: str, *arguments: str) -> subprocess.Popen[str]:
-        """A run of a playbook against the fleet, and a pipe with all that it says."""
+    def playing(self, playbook: str, *arguments: str, inventory: Path | None = None) -> subprocess.Popen[str]:
+        """A run of a playbook against the fleet, and a pipe with all that it says, each task's name as it begins."""
+        settings = {
+            "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+            "ANSIBLE_FORCE_COLOR": "0",
+            "ANSIBLE_DISPLAY_SKIPPED_HOSTS": "1",  # without it, a task is named when it has ended
+        }
         return subprocess.Popen(
-            ["ansible-playbook", "-i", self._inventory, f"playbooks/{playbook}", *arguments],
+            ["ansible-playbook", "-i", inventory or self.inventory, f"playbooks/{playbook}", *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             cwd=ROOT,
-            env=os.environ | {"ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")},
+            env=os.environ | settings,
         )
 
-    def play(self, *arguments: str, playbook: str = "site.yml", fails: bool = False) -> str:
+    def play(
+        self, *arguments: str, playbook: str = "site.yml", fails: bool = False, inventory: Path | None = None
+    ) -> str:
         """Run a playbook against the fleet; its output, ending with the recap."""
-        run = self.playing(playbook, *arguments)
+        run = self.playing(playbook, *arguments, inventory=inventory)
         said, _none = run.communicate()
         assert (run.returncode != 0) == fails, said[-8000:]
         return said
@@ -134,34 +146,53 @@ class Fleet:
 
     # As whoever watches the workers.
 
-    def instances(self) -> list[str]:
-        """The instances that are up, such as ["80", "81"]."""
-        listing = self.ssh(self.worker_host, "systemctl list-units --plain --no-legend --state=active 'ws-server@*'")
+    def instances(self, host: str | None = None) -> list[str]:
+        """The instances that are up on a host, such as ["80", "81"]."""
+        listing = self.ssh(
+            host or self.worker_host, "systemctl list-units --plain --no-legend --state=active 'ws-server@*'"
+        )
         return sorted(line.split("@")[1].split(".")[0] for line in listing.splitlines())
 
-    def pid(self, instance: str) -> int:
-        return int(self.ssh(self.worker_host, f"systemctl show --property=MainPID --value ws-server@{instance}"))
+    def pid(self, instance: str, host: str | None = None) -> int:
+        show = f"systemctl show --property=MainPID --value ws-server@{instance}"
+        return int(self.ssh(host or self.worker_host, show))
 
     def journal(self, event: str, since: float) -> list[dict[str, Any]]:
-        """The workers' log lines of one event since a Unix time."""
+        """The log lines of all workers about one event since a Unix time."""
         command = f"journalctl --unit 'ws-server@*' --output cat --since @{int(since)} --grep '\"event\":\"{event}\"'"
-        lines = self.ssh(self.worker_host, command, check=False).splitlines()
+        lines = [line for host in self.worker_hosts for line in self.ssh(host, command, check=False).splitlines()]
         return [json.loads(line) for line in lines if line.startswith("{")]
 
-    def ready(self, instance: str) -> bool:
+    def ready(self, instance: str, host: str | None = None) -> bool:
         """Whether the worker itself says so, asked on its own host."""
-        return " 200 " in self._get(instance, "/readyz").partition("\n")[0]
+        return " 200 " in self._get(host or self.worker_host, instance, "/readyz").partition("\n")[0]
+
+    def whole(self) -> bool:
+        """Whether every instance of every host is ready."""
+        return all(
+            self.ready(instance, host)
+            for host in self.worker_hosts
+            for instance in self.ssh(host, "ls /opt/ws-server/instances").split()
+        )
 
     def metric(self, sample: str) -> float:
         """The sum over all workers."""
-        lines = [line for instance in self.instances() for line in self._get(instance, "/metrics").splitlines()]
+        workers = [(host, instance) for host in self.worker_hosts for instance in self.instances(host)]
+        lines = [line for worker in workers for line in self._get(*worker, "/metrics").splitlines()]
         return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"{sample} "))
 
-    def _get(self, instance: str, path: str) -> str:
+    def edge_metrics(self) -> dict[str, float]:
+        """What the watcher of the first edge says: sample -> value."""
+        ask = "exec 3<>/dev/tcp/127.0.0.1/9145; printf 'GET /metrics HTTP/1.1\\r\\n\\r\\n' >&3; cat <&3"
+        body = self.ssh(self.edge, f"bash -c {json.dumps(ask)}").partition("\n\n")[2].splitlines()
+        samples = [line.rpartition(" ") for line in body if line and not line.startswith("#")]
+        return {name: float(value) for name, _space, value in samples}
+
+    def _get(self, host: str, instance: str, path: str) -> str:
         """A worker's answer to somebody on its own host, which may be none."""
         connect = f". /etc/ws-server/env; exec 3<>/dev/tcp/$WS_LISTEN_ADDRESS/80{instance}"
         ask = f"printf 'GET {path} HTTP/1.1\\r\\n\\r\\n' >&3; cat <&3"
-        return self.ssh(self.worker_host, f"{connect}; {ask}", check=False)
+        return self.ssh(host, f"{connect}; {ask}", check=False)
 
 
 def changed(output: str) -> list[str]:

@@ -10,14 +10,19 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from fleet import ROOT, Fleet, eventually
 from release_version import release_version
+from wsserver.witness import Report
 
 HOME = "/opt/ws-server"
+ALL = ["80", "81", "82", "83"]
+# A client is asked to go, waits half a second at most, and is let in elsewhere. The bound leaves room for a slow machine.
+AWAY_S = 30.0
 
 # On the workers' host, a line each tenth of a second: which generation each instance's link names before and after the look at its
 # process, that process and the release that it runs, and which of them say that they are ready.
@@ -28,7 +33,8 @@ address = re.search('WS_LISTEN_ADDRESS="(.*)"', (home / "80/env").read_text())[1
 program = re.compile(r"/opt/ws-server/releases/([^/]+)/bin/[^/]+\\0/opt/ws-server/instances/(\\d+)/release/bin/ws-server\\0")
 
 def links():
-    return {link.name: link.readlink().name for link in home.iterdir()}
+    # Ansible moves a link by renaming another one onto it, which is there for a moment.
+    return {link.name: link.readlink().name for link in home.iterdir() if link.name.isdigit()}
 
 def processes():
     for file in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
@@ -52,8 +58,9 @@ def ready(instance):
 while True:
     begin = time.monotonic()
     before, found = links(), list(processes())
-    after, able = links(), [instance for instance in sorted(home.iterdir()) if ready(instance.name)]
-    print(json.dumps([before, found, after, len(able), time.monotonic() - begin]), flush=True)
+    after = links()
+    able = sum(map(ready, sorted(after)))
+    print(json.dumps([before, found, after, able, time.monotonic() - begin]), flush=True)
     time.sleep(0.1)
 """
 
@@ -69,7 +76,7 @@ class Look:
 
 
 class Workers:
-    """All that was seen of the workers of the host."""
+    """All that was seen of the workers of a host."""
 
     def __init__(self) -> None:
         self.looks: list[Look] = []
@@ -102,11 +109,12 @@ class Workers:
 
 
 @contextlib.contextmanager
-def observed(fleet: Fleet) -> Iterator[Workers]:
-    """Look at the workers all the time; what was seen is there when the context has ended."""
+def observed(fleet: Fleet, host: str | None = None) -> Iterator[Workers]:
+    """Look at the workers of a host all the time; what was seen is there when the context has ended."""
     workers = Workers()
     with tempfile.TemporaryFile("w+") as lines:
-        looking = subprocess.Popen(fleet.command(fleet.worker_host, f"python3 -c {shlex.quote(LOOKS)}"), stdout=lines)
+        command = fleet.command(host or fleet.worker_host, f"python3 -c {shlex.quote(LOOKS)}")
+        looking = subprocess.Popen(command, stdout=lines)
         try:
             yield workers
             assert looking.poll() is None, "nobody looked at the workers"
@@ -120,13 +128,27 @@ def observed(fleet: Fleet) -> Iterator[Workers]:
             workers.looks.append(Look(links, [tuple(process) for process in processes], ready, seconds))
 
 
+def judge(reports: list[Report], hosts: list[Workers]) -> None:
+    """All workers were replaced, one at a time, each once, and no client was asked more often than that."""
+    asked = Counter(client.disconnects for report in reports for client in report.clients)
+    times = ", ".join(f"{clients} {often} times" for often, clients in sorted(asked.items()))
+    away_s = max(report.longest_away_s for report in reports)
+    print(f"clients by how often they were asked to go: {times}; back after {away_s:.2f} s at most")
+    assert max(asked) <= len(ALL) * len(hosts)
+    assert away_s < AWAY_S
+    for workers in hosts:
+        assert {instance: len(pids) for instance, pids in workers.pids().items()} == dict.fromkeys(ALL, 2)
+        assert workers.strangers() == []
+        assert workers.fewest_ready == len(ALL) - 1
+
+
 def release_of(generation: str) -> str:
     return generation.rpartition("-")[0]
 
 
-def links(fleet: Fleet, directory: str = "instances") -> dict[str, str]:
+def links(fleet: Fleet, directory: str = "instances", host: str | None = None) -> dict[str, str]:
     """Instance -> generation, as they are now or, with "before", as they were before the last rollout."""
-    listing = fleet.ssh(fleet.worker_host, f"find {HOME}/{directory} -type l -printf '%f %l\\n'")
+    listing = fleet.ssh(host or fleet.worker_host, f"find {HOME}/{directory} -type l -printf '%f %l\\n'")
     return dict(line.split(" ../generations/") for line in sorted(listing.splitlines()))
 
 
@@ -137,17 +159,18 @@ def serving(fleet: Fleet) -> list[str]:
 
 def assert_settled(fleet: Fleet, mark: str = "before/.unfinished") -> None:
     """Nothing is left of a rollout: no drain, no lock, no `mark`, and no more generations and releases than are kept."""
-    workers = json.loads(fleet.ssh(fleet.worker_host, "ws-server ctl status --json"))
-    assert {worker["worker"]: (worker["state"], worker["drained_by"]) for worker in workers} == {
-        instance: ("ready", []) for instance in fleet.instances()
-    }
-    left = f"ls -d /var/lib/ws-fleet/lock {HOME}/{mark} {HOME}/releases/*.build 2>/dev/null"
-    assert fleet.ssh(fleet.worker_host, left, check=False) == ""
-    needed = {*links(fleet).values(), *links(fleet, "before").values()}
-    newest_first = fleet.ssh(fleet.worker_host, f"ls -t {HOME}/generations").split()
-    assert set(newest_first) == needed | set(newest_first[:3])
-    releases = fleet.ssh(fleet.worker_host, f"ls {HOME}/releases").split()
-    assert set(releases) == set(map(release_of, newest_first))
+    for host in fleet.worker_hosts:
+        workers = json.loads(fleet.ssh(host, "ws-server ctl status --json"))
+        assert {worker["worker"]: (worker["state"], worker["drained_by"]) for worker in workers} == {
+            instance: ("ready", []) for instance in fleet.instances(host)
+        }
+        left = f"ls -d /var/lib/ws-fleet/lock {HOME}/{mark} {HOME}/releases/*.build 2>/dev/null"
+        assert fleet.ssh(host, left, check=False) == ""
+        needed = {*links(fleet, host=host).values(), *links(fleet, "before", host).values()}
+        newest_first = fleet.ssh(host, f"ls -t {HOME}/generations").split()
+        assert set(newest_first) == needed | set(newest_first[:3])
+        releases = fleet.ssh(host, f"ls {HOME}/releases").split()
+        assert set(releases) == set(map(release_of, newest_first))
 
 
 def variant(directory: Path, changes: dict[str, str]) -> Path:
@@ -164,19 +187,20 @@ def variant(directory: Path, changes: dict[str, str]) -> Path:
 
 
 def install(fleet: Fleet, directory: Path, changes: dict[str, str]) -> Path:
-    """As `variant`, and its release is on the host already: a copy of another that has the changes, made in a second."""
+    """As `variant`, and its release is on the hosts already: a copy of another that has the changes, made in a second."""
     source = variant(directory, changes)
     version = release_version(source)
-    release, last = f"{HOME}/releases/{version}", f"{HOME}/releases/{release_of(links(fleet)['80'])}"
-    steps = [
-        f"set -e; rm -rf {release}; cp -al {last} {release}; cd {release}; packages=$(echo lib/python3*/site-packages)",
-        # What changes is no link any more.
-        "rm -r .complete bin/ws-server $packages/wsserver; tar -x -C $packages wsserver",
-        f"sed '1s|.*|#!{release}/bin/python|' {last}/bin/ws-server >bin/ws-server; chmod 755 bin/ws-server",
-        f"sed -i 's/^__version__.*/__version__ = \"{version}\"/' $packages/wsserver/__init__.py; touch .complete",
-    ]
     packed = subprocess.run(["tar", "-c", "-C", source / "src", "wsserver"], check=True, capture_output=True).stdout
-    subprocess.run(fleet.command(fleet.worker_host, "; ".join(steps)), check=True, input=packed)
+    for host in fleet.worker_hosts:
+        release, last = f"{HOME}/releases/{version}", f"{HOME}/releases/{release_of(links(fleet, host=host)['80'])}"
+        steps = [
+            f"set -e; rm -rf {release}; cp -al {last} {release}; cd {release}; packages=$(echo lib/python3*/site-packages)",
+            # What changes is no link any more.
+            "rm -r .complete bin/ws-server $packages/wsserver; tar -x -C $packages wsserver",
+            f"sed '1s|.*|#!{release}/bin/python|' {last}/bin/ws-server >bin/ws-server; chmod 755 bin/ws-server",
+            f"sed -i 's/^__version__.*/__version__ = \"{version}\"/' $packages/wsserver/__init__.py; touch .complete",
+        ]
+        subprocess.run(fleet.command(host, "; ".join(steps)), check=True, input=packed)
     return source
 
 

@@ -24,11 +24,13 @@ async def test_two_workers_converse_both_ways_in_order(fleet: Fleet) -> None:
     room = uuid.uuid4().hex
     async with contextlib.AsyncExitStack() as stack:
         # least_conn spreads idle clients over the workers: the log tells who landed where.
-        clients = {f"{room}-{n}": await stack.enter_async_context(connection(fleet, f"{room}-{n}")) for n in range(8)}
+        count = sum(len(fleet.instances(host)) for host in fleet.worker_hosts)
+        users = [f"{room}-{n}" for n in range(2 * count)]
+        clients = {user: await stack.enter_async_context(connection(fleet, user)) for user in users}
         workers = {
             line["user"]: line["instance"] for line in fleet.journal("connect", start) if line["user"] in clients
         }
-        assert len(set(workers.values())) == len(fleet.instances()), "the edge does not use every worker"
+        assert len(set(workers.values())) == count, "the edge does not use every worker"
         here = clients[f"{room}-0"]
         other = next(user for user, instance in workers.items() if instance != workers[f"{room}-0"])
         there = clients[other]

@@ -5,9 +5,11 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import os
 import re
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -30,7 +32,7 @@ def ansible(
     }
     done = subprocess.run(
         [
-            *("ansible", host, "--inventory", fleet._inventory, "--extra-vars", json.dumps(variables or {})),
+            *("ansible", host, "--inventory", fleet.inventory, "--extra-vars", json.dumps(variables or {})),
             *("--module-name", f"selfhost.websocket.{module}", "--args", json.dumps(options)),
         ],
         check=False,
@@ -85,31 +87,61 @@ async def test_servers_that_are_out_get_no_new_clients_and_lose_none(fleet: Flee
         assert not any(client.disconnects for client in witness.clients)
 
 
-def metrics(fleet: Fleet) -> dict[str, float]:
-    ask = "exec 3<>/dev/tcp/127.0.0.1/9145; printf 'GET /metrics HTTP/1.1\\r\\n\\r\\n' >&3; cat <&3"
-    body = fleet.ssh(fleet.edge, f"bash -c {json.dumps(ask)}").partition("\n\n")[2].splitlines()
-    samples = [line.rpartition(" ") for line in body if line and not line.startswith("#")]
-    return {name: float(value) for name, _space, value in samples}
+async def test_a_new_certificate_drops_nobody_and_old_processes_end_with_their_clients(fleet: Fleet) -> None:
+    def shown() -> str:
+        address = fleet.address(fleet.edge)
+        with (
+            socket.create_connection((address, 443), 10) as plain,
+            fleet.trust.wrap_socket(plain, server_hostname=address) as client,
+        ):
+            return hashlib.sha256(client.getpeercert(binary_form=True) or b"").hexdigest()
+
+    def lingering() -> float:
+        return fleet.edge_metrics()["ws_edge_nginx_lingering_processes"]
+
+    processes = int(fleet.ssh(fleet.edge, "nproc"))
+    certificates = [shown()]
+    async with AsyncExitStack() as stack:
+        before = [await stack.enter_async_context(connection(fleet, "early")) for _client in range(4)]
+        async with watching(fleet) as witness:
+            for _reload in range(3):
+                renew = "rm /etc/ssl/ws/edge.pem; systemctl start ws-edge-certificate.service"
+                await asyncio.to_thread(fleet.ssh, fleet.edge, renew)
+                await asyncio.to_thread(eventually, lambda: shown() not in certificates, 30, "the new certificate")
+                certificates.append(shown())
+                await progress(witness, 50)
+            assert not any(client.disconnects for client in witness.clients)
+            for client in before:
+                assert await asyncio.wait_for(await client.ping(), 30) is not None
+            left = await asyncio.to_thread(lingering)
+            print(f"after {len(certificates) - 1} reloads {left:.0f} old processes, of {processes} per configuration")
+            # Only those that still have clients: all of these came before the first reload.
+            assert 1 <= left <= processes
+    await asyncio.to_thread(eventually, lambda: lingering() == 0, 60, "no client, no old process")
 
 
 def test_the_watcher_watches(fleet: Fleet, servers: list[str]) -> None:
     wanted = {f'ws_edge_server_up{{server="{server}"}}' for server in servers}
     wanted |= {f'ws_edge_server_answer{{server="{server}",answer="ready"}}' for server in servers}
-    eventually(lambda: {name for name, value in metrics(fleet).items() if value == 1} >= wanted, 60, "all up and ready")
-    found = metrics(fleet)
+    eventually(
+        lambda: {name for name, value in fleet.edge_metrics().items() if value == 1} >= wanted, 60, "all up and ready"
+    )
+    found = fleet.edge_metrics()
     assert found["ws_edge_failures_total"] == 0
     before = found["ws_edge_last_poll_timestamp_seconds"]
-    eventually(lambda: metrics(fleet)["ws_edge_last_poll_timestamp_seconds"] > before, 60, "the next poll")
+    eventually(lambda: fleet.edge_metrics()["ws_edge_last_poll_timestamp_seconds"] > before, 60, "the next poll")
 
 
 def test_the_watcher_can_change_the_edge_from_within_its_sandbox(fleet: Fleet, servers: list[str]) -> None:
     """A mark of its own that nothing justifies: it takes that away."""
-    before = metrics(fleet)
+    before = fleet.edge_metrics()
     ansible(fleet, "nginx_upstream", fleet.edge, server=servers[:1], state="down", by="watcher")
     up = f'ws_edge_server_up{{server="{servers[0]}"}}'
-    eventually(lambda: metrics(fleet)[up] == 1, 60, "the watcher brings it back")
-    eventually(lambda: metrics(fleet)["ws_edge_reloads_total"] > before["ws_edge_reloads_total"], 60, "with a reload")
-    assert metrics(fleet)["ws_edge_failures_total"] == 0
+    eventually(lambda: fleet.edge_metrics()[up] == 1, 60, "the watcher brings it back")
+    eventually(
+        lambda: fleet.edge_metrics()["ws_edge_reloads_total"] > before["ws_edge_reloads_total"], 60, "with a reload"
+    )
+    assert fleet.edge_metrics()["ws_edge_failures_total"] == 0
     assert "# down" not in fleet.ssh(fleet.edge, "cat /etc/nginx/nginx.conf")
 
 

@@ -6,11 +6,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import pytest
-from clients import connection, progress, watching
+from clients import connection, new_clients, progress, watching
 from fleet import Fleet, eventually
 from websockets.exceptions import InvalidStatus
 
@@ -18,26 +16,6 @@ from websockets.exceptions import InvalidStatus
 # (8 s, and 2 s to obey). The bounds leave room for a slow machine; what was measured is printed.
 GONE_S = 5.0
 WEDGED_S = 25.0
-
-
-@asynccontextmanager
-async def new_clients(fleet: Fleet) -> AsyncIterator[list[float]]:
-    """Keep opening connections, several at a time; the list holds how long each waited for its welcome."""
-    waits: list[float] = []
-    stop = asyncio.Event()
-
-    async def arrive() -> None:
-        while not stop.is_set():
-            start = time.monotonic()
-            async with connection(fleet, "newcomer"):
-                waits.append(time.monotonic() - start)
-            await asyncio.sleep(0.05)
-
-    async with asyncio.TaskGroup() as group:
-        for _ in range(6):
-            group.create_task(arrive())
-        yield waits
-        stop.set()
 
 
 async def until_ready(fleet: Fleet, instance: str) -> None:

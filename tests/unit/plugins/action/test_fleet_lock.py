@@ -133,7 +133,7 @@ def test_a_run_that_was_killed_or_ended_leaves_no_lock_that_matters(play, path, 
     ended = play({"reason": "a restart"})
     (took,) = ended.results()
     assert (took["changed"], took["holder"]["owner"]) == (True, ME), took
-    assert f"The lock of {ME} (an update) is taken: that run has ended." in ended.output
+    assert f"The lock of {ME} (an update) is taken over: that run has ended." in ended.output
 
     killed.process.wait(60)
     (took,) = play({}).results()
@@ -156,7 +156,7 @@ def test_a_run_that_lives_is_left_alone_until_somebody_says_that_it_is_over(play
     breaker = play({"reason": "a restart", "break": True})
     (broke,) = breaker.results()
     assert (broke["changed"], broke["holder"]["reason"]) == (True, "an update"), broke
-    assert f"The lock of {ME} (an update) is taken: that run is said to be over." in breaker.output
+    assert f"The lock of {ME} (an update) is taken over: that run is said to be over." in breaker.output
 
     # The robber has ended, and its lock would be free for another run. For this one it is lost.
     go_on.touch()

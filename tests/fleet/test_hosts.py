@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: the selfhost.websocket authors
+"""Two hosts, each with an edge and workers: one leaves, is lost, comes back, and is watched through the other's edge."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from cable import unplugged
+from clients import connection, finish, new_clients, progress, watching, witness
+from fleet import Fleet, eventually
+from rollouts import assert_settled, install, links, observed
+
+pytestmark = pytest.mark.hosts
+
+SHORT_WATCH = "--extra-vars=ws_server_canary_s=3"
+# A new client waits for a host that is lost until the watcher has taken it out. The bound leaves room for a slow machine.
+OUT_S = 20.0
+# And then no more than this, which is less than any deadline of the edge.
+WAIT_S = 5.0
+
+
+@pytest.fixture
+def other(fleet: Fleet) -> str:
+    """The worker host that is neither that of the edge that clients use, nor that of the lock."""
+    [_first, other] = fleet.worker_hosts
+    return other
+
+
+def named_up(fleet: Fleet, host: str) -> list[bool]:
+    """Of each server of a host, whether the first edge sends new clients to it."""
+    server = f'ws_edge_server_up{{server="{fleet.address(host)}:'
+    return [bool(value) for name, value in fleet.edge_metrics().items() if name.startswith(server)]
+
+
+async def out_and_in(fleet: Fleet, host: str, state: bool, within: float) -> float:
+    word = "in" if state else "out"
+    waited = await asyncio.to_thread(
+        eventually, lambda: set(named_up(fleet, host)) == {state}, within, f"{host} is {word}"
+    )
+    print(f"{host} is {word} after {waited:.1f} s")
+    return waited
+
+
+async def maintain(fleet: Fleet, host: str, action: str, fails: bool = False) -> str:
+    variables = ["--extra-vars", f"ws_host={host} ws_action={action}"]
+    return await asyncio.to_thread(fleet.play, *variables, playbook="host_maintenance.yml", fails=fails)
+
+
+async def test_a_host_reboots_for_maintenance(fleet: Fleet, other: str) -> None:
+    """Nobody waits for it, and whoever was on it has gone before."""
+    boots = "cut -d' ' -f22 /proc/1/stat"
+    before = fleet.ssh(other, boots)
+    async with watching(fleet) as one, new_clients(fleet) as waits:
+        await progress(one, 50)
+        said = await maintain(fleet, other, "reboot")
+        await progress(one, 50)
+    assert f"{other} is in" in said
+    assert fleet.ssh(other, boots) != before
+    print(f"longest wait of {len(waits)} new clients: {max(waits):.2f} s")
+    assert max(waits) < WAIT_S
+    assert set(named_up(fleet, other)) == {True}
+    assert_settled(fleet, "restart-asked")
+
+
+async def test_a_host_that_loses_its_network(fleet: Fleet, other: str) -> None:
+    async with watching(fleet) as one:
+        await progress(one, 50)
+        with unplugged(fleet.address(other)):
+            await out_and_in(fleet, other, False, OUT_S)
+            async with new_clients(fleet) as waits:
+                await asyncio.sleep(10)
+            print(f"longest wait of {len(waits)} new clients: {max(waits):.2f} s")
+            assert max(waits) < WAIT_S
+        await out_and_in(fleet, other, True, 60)
+        await asyncio.to_thread(eventually, fleet.whole, 60, "all workers are ready by themselves")
+        await progress(one, 50)
+
+
+async def test_a_host_that_loses_its_network_while_its_worker_is_replaced(fleet: Fleet, other: str) -> None:
+    """The rollout stops, and the rest serves. Run again, it finishes."""
+    before = {host: links(fleet, host=host) for host in fleet.worker_hosts}
+
+    def roll() -> str:
+        said = []
+        with fleet.playing("rolling_restart.yml", SHORT_WATCH) as run:
+            for line in run.stdout or ():
+                said.append(line)
+                if f"Worker 81 of {other}, " in line:
+                    break
+            else:
+                raise AssertionError("".join(said)[-6000:])
+            with unplugged(fleet.address(other)):
+                begin = time.monotonic()
+                said += run.stdout or ()
+                assert run.wait() != 0
+                print(f"the rollout has stopped {time.monotonic() - begin:.0f} s after the cut")
+                eventually(lambda: set(named_up(fleet, other)) == {False}, OUT_S, "the edge has taken it out")
+                asyncio.run(_serves(fleet))
+        return "".join(said)
+
+    async with watching(fleet) as one:
+        await progress(one, 50)
+        said = await asyncio.to_thread(roll)
+        assert "UNREACHABLE" in said or "unreachable" in said, said[-6000:]
+        await out_and_in(fleet, other, True, 60)
+        said = await asyncio.to_thread(fleet.play, SHORT_WATCH, playbook="rolling_restart.yml")
+        assert "is taken over: that run has ended" in " ".join(said.split()), said[-6000:]
+        await progress(one, 50)
+    assert {host: links(fleet, host=host) for host in fleet.worker_hosts} == before
+    assert_settled(fleet, "restart-asked")
+
+
+async def _serves(fleet: Fleet) -> None:
+    begin = time.monotonic()
+    async with connection(fleet, "newcomer"):
+        assert time.monotonic() - begin < WAIT_S
+
+
+async def test_hosts_side_by_side_take_turns_and_stop_together(fleet: Fleet, other: str, tmp_path: Path) -> None:
+    """Both in one batch. The release is bad, so the first worker is the only one that is touched."""
+    source = install(fleet, tmp_path, {"server.py": "\nServer.state = property(lambda self: 'starting')\n"})
+    variables = [f"ws_server_source={source}", "ws_server_ready_timeout=10", "ws_roll_serial=100%"]
+    arguments = [word for variable in variables for word in ("--extra-vars", variable)]
+    before = {host: links(fleet, host=host) for host in fleet.worker_hosts}
+    async with witness(fleet) as one:
+        with observed(fleet) as first, observed(fleet, other) as second:
+            said = await asyncio.to_thread(fleet.play, *arguments, playbook="rolling_update.yml", fails=True)
+        await finish(one)
+    assert f"The rollout has stopped at worker 80 of {fleet.worker_host}" in " ".join(said.split()), said[-6000:]
+    assert {host: links(fleet, host=host) for host in fleet.worker_hosts} == before
+    assert {instance for instance, pids in first.pids().items() if len(pids) > 1} == {"80"}
+    assert {len(pids) for pids in second.pids().values()} == {1}
+
+
+async def test_a_host_is_removed_and_added(fleet: Fleet, other: str, tmp_path: Path) -> None:
+    """By editing the inventory, after its clients were sent elsewhere."""
+    inventory = yaml.safe_load((fleet.inventory / "hosts.yml").read_text())
+    for group in ("ws_workers", "ws_edge"):
+        del inventory["all"]["children"][group]["hosts"][other]
+    without = tmp_path / "hosts.yml"
+    without.write_text(yaml.safe_dump(inventory))
+
+    async def site(**options: Any) -> None:
+        await asyncio.to_thread(fleet.play, **options)
+
+    async with watching(fleet) as one, new_clients(fleet) as waits:
+        await maintain(fleet, other, "out")
+        await site(inventory=without)
+        assert named_up(fleet, other) == []
+        await asyncio.to_thread(fleet.ssh, other, "systemctl stop 'ws-server@*'")
+        await progress(one, 50)
+        await site()
+        await out_and_in(fleet, other, True, 30)
+        await progress(one, 50)
+    print(f"longest wait of {len(waits)} new clients: {max(waits):.2f} s")
+    assert max(waits) < WAIT_S
+    assert_settled(fleet)
