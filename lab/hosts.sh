@@ -42,7 +42,9 @@ for edge in one two; do
     lab/lab ssh --run "$run" "$edge" cat /etc/ssl/ws/ca.pem
 done >"$fleet/ca.pem"
 export WS_FLEET_STATUS=$fleet/status.json WS_FLEET_PROJECTS=$projects
-cd tests/fleet
 # The upgrade comes first, the way back last. What the layout does not concern, the other fleets show.
-pytest -m "not long and not rolls" test_upgrade.py::test_the_upgrade test_host.py test_conversation.py test_edge.py test_failures.py test_hosts.py \
-    test_upgrade.py::test_the_way_back
+(
+    cd tests/fleet
+    pytest -m "not long and not rolls" test_upgrade.py::test_the_upgrade test_host.py test_conversation.py test_edge.py test_failures.py \
+        test_hosts.py test_upgrade.py::test_the_way_back
+)

@@ -10,7 +10,7 @@ import re
 HOME = pathlib.Path("/opt/ws-server")
 RUN = pathlib.Path("/run/ws-server")
 
-_LISTEN_ADDRESS = re.compile(r"""^WS_LISTEN_ADDRESS=["']?([^"'\s]+)""", re.MULTILINE)
+_LISTEN_ADDRESS = re.compile(r"""^WS_LISTEN_ADDRESS=["']?([^"'\s,]+)""", re.MULTILINE)
 
 
 def is_name(name: str) -> bool:
@@ -51,7 +51,7 @@ class Instance:
 
     @property
     def url(self) -> str:
-        """Of its port for clients, from its settings. Raises OSError if they are there and cannot be read."""
+        """Of its port for clients, at the first address in its settings. Raises OSError if they are there and cannot be read."""
         try:
             found = _LISTEN_ADDRESS.findall((self._link / "env").read_text(encoding="utf-8"))
         except FileNotFoundError:

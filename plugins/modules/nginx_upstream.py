@@ -20,15 +20,14 @@ description:
   - The changed configuration is tested by nginx before it takes the place of the old one, under a lock. nginx is reloaded, never
     restarted, and the module waits until the new configuration is in force. If anything fails the old one comes back.
   - Clients that are connected stay connected.
+extends_documentation_fragment:
+  - selfhost.websocket.attributes
 attributes:
   check_mode:
-    description: Can run in C(check_mode) and return changed status prediction without modifying the target.
     support: full
   diff_mode:
-    description: Returns details on what has changed (or possibly needs changing in C(check_mode)), when in diff mode.
     support: full
   idempotent:
-    description: When run twice in a row outside check mode, with the same arguments, the second invocation indicates no change.
     support: full
 options:
   server:

@@ -18,20 +18,13 @@ description:
   - Fails when a step does, and says which.
 requirements:
   - The Python package C(websockets), 15 or newer.
+extends_documentation_fragment:
+  - selfhost.websocket.attributes
+  - selfhost.websocket.attributes.reads_only
 attributes:
   check_mode:
-    description: Can run in C(check_mode) and return changed status prediction without modifying the target.
-    support: full
     details:
       - The conversation takes place in check mode, too. It leaves a message in a room of its own, which the service forgets by itself.
-  diff_mode:
-    description: Returns details on what has changed (or possibly needs changing in C(check_mode)), when in diff mode.
-    support: N/A
-    details:
-      - Nothing is changed.
-  idempotent:
-    description: When run twice in a row outside check mode, with the same arguments, the second invocation indicates no change.
-    support: full
 options:
   url:
     description: Where clients connect, for example C(wss://ws.example.org/ws).

@@ -190,7 +190,7 @@ class Fleet:
 
     def _get(self, host: str, instance: str, path: str) -> str:
         """A worker's answer to somebody on its own host, which may be none."""
-        connect = f". /etc/ws-server/env; exec 3<>/dev/tcp/$WS_LISTEN_ADDRESS/80{instance}"
+        connect = f". /etc/ws-server/env; exec 3<>/dev/tcp/${{WS_LISTEN_ADDRESS%%,*}}/80{instance}"
         ask = f"printf 'GET {path} HTTP/1.1\\r\\n\\r\\n' >&3; cat <&3"
         return self.ssh(host, f"{connect}; {ask}", check=False)
 

@@ -29,7 +29,7 @@ AWAY_S = 30.0
 LOOKS = """
 import http.client, json, pathlib, re, time
 home = pathlib.Path("/opt/ws-server/instances")
-address = re.search('WS_LISTEN_ADDRESS="(.*)"', (home / "80/env").read_text())[1]
+address = re.search('WS_LISTEN_ADDRESS="([^",]*)', (home / "80/env").read_text())[1]
 program = re.compile(r"/opt/ws-server/releases/([^/]+)/bin/[^/]+\\0/opt/ws-server/instances/(\\d+)/release/bin/ws-server\\0")
 
 def links():

@@ -434,7 +434,7 @@ async def test_only_clients_that_are_listed_get_in_from_elsewhere(
     own = own_address()
     assert not own.startswith("127.")
     port = free_port()
-    api = make_api(backend, api_port=port, api_listen_address="0.0.0.0", api_clients=clients.format(own=own))
+    api = make_api(backend, api_port=port, api_listen_address=["0.0.0.0"], api_clients=clients.format(own=own))
     await api.start()
     caller = Caller(port)
     try:

@@ -18,6 +18,7 @@ from support.redis_server import RedisServer
 from support.wait import until
 from support.wire import client_frame, text, upgrade_request
 from support.worker import ORIGIN, SECRET, Client, Worker, until_status
+from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.frames import Opcode
 
@@ -319,6 +320,18 @@ async def test_metrics(start: Start) -> None:
     await clients[0].connection.close()
     await until(lambda: worker.log("disconnect"))
     assert (await worker.metrics())["ws_active_connections"] == 2
+
+
+async def test_a_worker_listens_at_all_addresses_that_it_is_given(start: Start) -> None:
+    worker = await start(WS_LISTEN_ADDRESS="127.0.0.1,127.0.0.2").ready()
+    for address in ("127.0.0.1", "127.0.0.2"):
+        async with connect(f"ws://{address}:{worker.port}/ws", additional_headers=bearer("alice"), proxy=None):
+            pass
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.3", worker.port), 5)
+    other = start(WS_LISTEN_ADDRESS="127.0.0.3,127.0.0.2", PORT=str(worker.port))
+    assert await asyncio.to_thread(other.wait) != 0
+    assert f"127.0.0.2 port {worker.port}" in other.output()
 
 
 async def test_logs_are_json_one_line_for_each_event(start: Start) -> None:

@@ -29,7 +29,7 @@ def problems() -> list[str]:
 
 def test_the_defaults_need_a_secret_only(environment: pytest.MonkeyPatch) -> None:
     chosen = settings.load()
-    assert (chosen.port, str(chosen.listen_address), chosen.heartbeat_s) == (8080, "127.0.0.1", 25)
+    assert (chosen.port, [*map(str, chosen.listen_address)], chosen.heartbeat_s) == (8080, ["127.0.0.1"], 25)
     assert (chosen.max_message_bytes, chosen.drain_window_s, chosen.log_level) == (65536, 5, "info")
     assert chosen.allowed_origins == frozenset()
     environment.delenv("WS_JWT_SECRET")
@@ -56,6 +56,8 @@ def test_durable_rooms_need_postgres(environment: pytest.MonkeyPatch) -> None:
         ("PORT", "65536", "1 to 65535"),
         ("PORT", "http", "1 to 65535"),
         ("WS_LISTEN_ADDRESS", "localhost", "IP address"),
+        ("WS_LISTEN_ADDRESS", "127.0.0.1,everywhere", "IP address"),
+        ("WS_LISTEN_ADDRESS", "", "IP address"),
         ("WS_INSTANCE", "a b", "letters, digits"),
         ("WS_BROKER", "kafka", "redis, or memory"),
         ("WS_REDIS_URL", "http://127.0.0.1", "unix://"),

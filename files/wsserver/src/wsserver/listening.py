@@ -5,11 +5,31 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv6Address
 
+Address = IPv4Address | IPv6Address
 
-def bind(address: IPv4Address | IPv6Address, port: int) -> socket.socket:
-    """A socket of a worker's own. Raises OSError, which names the address."""
+
+def bind_all(addresses: Iterable[Address], port: int) -> list[socket.socket]:
+    """A socket of a worker's own for each address. Raises OSError, which names the address."""
+    bound: list[socket.socket] = []
+    try:
+        for address in addresses:
+            bound.append(_bind(address, port))
+    except OSError:
+        for listening in bound:
+            listening.close()
+        raise
+    return bound
+
+
+def words(addresses: Iterable[Address]) -> str:
+    """As in the setting."""
+    return ",".join(map(str, addresses))
+
+
+def _bind(address: Address, port: int) -> socket.socket:
     family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -116,12 +116,12 @@ class Server:
             loop.add_signal_handler(number, stop.set)
         # Accepting begins before the worker is ready, and is answered 503: whoever balances the load prefers
         # an empty worker, and a queue that nobody serves would swallow its clients.
-        listener = await loop.create_server(
-            self._door.connection,
-            sock=listening.bind(self._settings.listen_address, self._settings.port),
-            backlog=_BACKLOG,
-        )
-        log.info("listening", address=str(self._settings.listen_address), port=self._settings.port)
+        addresses, port = self._settings.listen_address, self._settings.port
+        listeners = [
+            await loop.create_server(self._door.connection, sock=bound, backlog=_BACKLOG)
+            for bound in listening.bind_all(addresses, port)
+        ]
+        log.info("listening", address=listening.words(addresses), port=port)
         doors = self._other_doors()
         for door in doors:
             await door.start()
@@ -149,7 +149,8 @@ class Server:
             for task in background:
                 task.cancel()
         await self._backend.stop()
-        listener.close()
+        for listener in listeners:
+            listener.close()
         if self._tracer is not None:
             await self._tracer.stop()
         log.info("stopped")

@@ -43,6 +43,7 @@ Origin = Annotated[str, Field(pattern=r"^(\*|https?://[^/\s?#]+)$")]
 # A room's name in which * stands for any characters, and {sub} for the user.
 Pattern = Annotated[str, Field(pattern=r"^[\x21-\x7e\u00a1-\U0010ffff]{1,128}$")]
 Patterns = Annotated[tuple[Pattern, ...], NoDecode, BeforeValidator(_list)]
+Addresses = Annotated[tuple[IPvAnyAddress, ...], NoDecode, BeforeValidator(_list), Field(min_length=1)]
 Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(_list)]
 Secret32 = Annotated[SecretStr, Field(min_length=32)]
 
@@ -62,9 +63,9 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=_PREFIX, extra="ignore", frozen=True)
 
     port: int = Field(8080, validation_alias="PORT", ge=1, le=65535, description="the TCP port, 1 to 65535")
-    listen_address: IPvAnyAddress = Field(
-        IPv4Address("127.0.0.1"),
-        description="the IP address to listen on; never one that the Internet reaches",
+    listen_address: Addresses = Field(
+        (IPv4Address("127.0.0.1"),),
+        description="the IP addresses to listen on, separated by commas; never one that the Internet reaches",
     )
     instance: str = Field(
         "", pattern=r"^[\w.-]*$", description="the worker's name in logs: letters, digits, '.', '_' and '-'"
@@ -159,9 +160,9 @@ class Settings(BaseSettings):
     max_connection_age_s: float = Field(
         21600, ge=10, le=30 * 86400, description="seconds after which a client is asked to reconnect, 10 to 2592000"
     )
-    api_listen_address: IPvAnyAddress = Field(
-        IPv4Address("127.0.0.1"),
-        description="the IP address of the server API; never one that the Internet reaches",
+    api_listen_address: Addresses = Field(
+        (IPv4Address("127.0.0.1"),),
+        description="the IP addresses of the server API, separated by commas; never one that the Internet reaches",
     )
     api_port: int = Field(9080, ge=1, le=65535, description="the TCP port of the server API, 1 to 65535")
     api_key: Secret32 | None = Field(

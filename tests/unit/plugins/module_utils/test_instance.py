@@ -29,6 +29,7 @@ def test_one_that_is_not_there(host):
     ("env", "url"),
     [
         ('WS_LISTEN_ADDRESS="10.0.0.11"\n', "http://10.0.0.11:8080"),
+        ('WS_LISTEN_ADDRESS="127.0.0.1,10.0.0.11"\n', "http://127.0.0.1:8080"),
         ("# WS_LISTEN_ADDRESS=1.2.3.4\nPORT=1\nWS_LISTEN_ADDRESS=10.0.0.11\n", "http://10.0.0.11:8080"),
         ("WS_LISTEN_ADDRESS='fd00::11'\n", "http://[fd00::11]:8080"),
         ("WS_LISTEN_ADDRESS=10.0.0.1\nWS_LISTEN_ADDRESS=10.0.0.2\n", "http://10.0.0.2:8080"),  # as systemd reads it

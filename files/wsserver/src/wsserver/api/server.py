@@ -90,11 +90,13 @@ class Api:
     # Life.
 
     async def start(self) -> None:
-        """Raises OSError if the address cannot be listened on."""
-        listener = listening.bind(self._settings.api_listen_address, self._settings.api_port)
+        """Raises OSError if an address cannot be listened on."""
+        addresses, port = self._settings.api_listen_address, self._settings.api_port
+        bound = listening.bind_all(addresses, port)
         await self._runner.setup()
-        await web.SockSite(self._runner, listener).start()
-        log.info("api_listening", address=str(self._settings.api_listen_address), port=self._settings.api_port)
+        for listener in bound:
+            await web.SockSite(self._runner, listener).start()
+        log.info("api_listening", address=listening.words(addresses), port=port)
 
     async def stop(self) -> None:
         """Refuse new requests and finish those under way, within seconds."""
