@@ -147,6 +147,26 @@ async def test_what_cannot_be_prepared_touches_no_worker(fleet: Fleet, tmp_path:
 
 
 @pytest.mark.rolls
+async def test_a_rollout_to_a_bad_release_that_is_killed_is_taken_back_by_the_next_run(
+    fleet: Fleet, tmp_path: Path
+) -> None:
+    """Whether the link was moved only, or the bad release was started as well."""
+    source = install(fleet, tmp_path, {"server.py": "\nServer.state = property(lambda self: 'starting')\n"})
+    arguments = [f"--extra-vars=ws_server_source={source}", "--extra-vars=ws_server_ready_timeout=10"]
+    before = links(fleet)
+    async with witness(fleet) as one:
+        for task in ("Put the unit of the generation into place", "Wait until it is ready"):
+            await asyncio.to_thread(cut_off, fleet, "rolling_update.yml", task, arguments)
+            await progress(one, 10)
+            said = " ".join((await roll(fleet, *arguments, fails=True)).split())
+            assert "The rollout has stopped at worker 80 of" in said, said[-6000:]
+            assert "and serves. No other worker was touched" in said, said[-6000:]
+            assert links(fleet) == before
+        await finish(one)
+    assert await asyncio.to_thread(serving, fleet) == ALL
+
+
+@pytest.mark.rolls
 async def test_kill_9_in_the_middle_of_each_step(fleet: Fleet) -> None:
     """Each run goes on where the one before was killed. In the end each worker was replaced once, all the same."""
     arguments = [SHORT_WATCH, "--extra-vars=ws_server_heartbeat_s=23"]
@@ -171,26 +191,6 @@ async def test_kill_9_in_the_middle_of_each_step(fleet: Fleet) -> None:
     assert "is taken over: that run has ended" in " ".join(said.split()), said[-6000:]
     judge([report], [workers])
     assert_settled(fleet)
-
-
-@pytest.mark.rolls
-async def test_a_rollout_to_a_bad_release_that_is_killed_is_taken_back_by_the_next_run(
-    fleet: Fleet, tmp_path: Path
-) -> None:
-    """Whether the link was moved only, or the bad release was started as well."""
-    source = install(fleet, tmp_path, {"server.py": "\nServer.state = property(lambda self: 'starting')\n"})
-    arguments = [f"--extra-vars=ws_server_source={source}", "--extra-vars=ws_server_ready_timeout=10"]
-    before = links(fleet)
-    async with witness(fleet) as one:
-        for task in ("Put the unit of the generation into place", "Wait until it is ready"):
-            await asyncio.to_thread(cut_off, fleet, "rolling_update.yml", task, arguments)
-            await progress(one, 10)
-            said = " ".join((await roll(fleet, *arguments, fails=True)).split())
-            assert "The rollout has stopped at worker 80 of" in said, said[-6000:]
-            assert "and serves. No other worker was touched" in said, said[-6000:]
-            assert links(fleet) == before
-        await finish(one)
-    assert await asyncio.to_thread(serving, fleet) == ALL
 
 
 @pytest.mark.rolls
