@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""Everything that CI checks, two stages at a time. Each stage's output is in .lab/test/; a failed one's end is shown."""
+"""Everything that CI checks, three stages at a time: they wait more than they work. Each stage's output is in .lab/test/; a failed one's end is shown."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def main() -> int:
         signal.signal(number, signal.default_int_handler)
     clear()
     begin = time.monotonic()
-    pool = concurrent.futures.ThreadPoolExecutor(2)
+    pool = concurrent.futures.ThreadPoolExecutor(3)
     try:
         results = [pool.submit(run_stage, name) for name in STAGES]
         passed = sum(result.result() for result in results)

@@ -19,8 +19,8 @@ pytestmark = pytest.mark.hosts
 
 # 250 clients come in through each edge.
 CROWD = {"connections": 248, "rooms": 25, "rate": 50.0}
-# Time in which old and new workers serve the same rooms; each further worker adds its turn.
-MIXED = "--extra-vars=ws_server_canary_s=60"
+# Old and new workers serve the same rooms meanwhile; each further worker adds its turn, to two minutes or more.
+MIXED = "--extra-vars=ws_server_canary_s=20"
 
 
 def deploy(fleet: Fleet, project: str, *arguments: str) -> str:
