@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import math
 import signal
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import msgspec
 import pytest
 from support.proxy import proxy
 from support.redis_server import RedisServer
@@ -100,6 +103,69 @@ async def test_messages_come_out_as_they_were_published(server: Scripted) -> Non
         await peer.send("left", room="r")
         await leaving
         assert [message async for message in room] == []
+
+
+async def say(peer: Peer, event: str) -> None:
+    """What json.dumps does not write."""
+    await peer.connection.send(event)
+
+
+async def test_numbers_that_are_out_of_range_are_what_javascript_makes_of_them(server: Scripted) -> None:
+    numbers = ["1e400", "-1e400", "9" * 5000, "9" * 30]
+    async with Alice(server) as (client, peer):
+        room = await in_room(client, peer)
+        for seq, number in enumerate(numbers, 1):
+            await say(peer, f'{{"type":"message","room":"r","seq":{seq},"from":"bob","ts":1,"data":[{number}]}}')
+        read = [[math.inf], [-math.inf], [math.inf], [int("9" * 30)]]
+        assert await take(room, 4) == read
+        asking = asyncio.create_task(client.history("r"))
+        await peer.receive("history")
+        entries = [
+            f'{{"epoch":"7","seq":{seq},"from":"bob","ts":1,"data":[{number}]}}' for seq, number in enumerate(numbers, 1)
+        ]
+        await say(peer, f'{{"type":"history","room":"r","messages":[{",".join(entries)}],"more":false}}')
+        assert [message.data for message in (await asking).messages] == read
+        assert client.connects == 1
+
+
+async def test_a_message_that_cannot_be_read_is_told_as_a_gap(
+    server: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(data: msgspec.Raw) -> Any:
+        if bytes(data) == b"2":
+            raise RecursionError("too deep")
+        return json.loads(bytes(data))
+
+    monkeypatch.setattr(msgspec.json, "decode", read)
+    alice = Alice(server)
+    async with alice as (client, peer):
+        room = await in_room(client, peer)
+        for seq in (1, 2, 3):
+            await peer.message(seq)
+        assert await take(room, 2) == [1, 3]
+        asking = asyncio.create_task(client.history("r"))
+        await peer.receive("history")
+        entries = [{"epoch": "7", "seq": seq, "from": "bob", "ts": 1.0, "data": seq} for seq in (1, 2)]
+        await peer.send("history", room="r", messages=entries, more=False)
+        assert [message.data for message in (await asking).messages] == [1]
+        assert [event for event in alice.events if isinstance(event, Gap)] == [Gap("r", 2, 2)] * 2
+        assert client.connects == 1
+
+
+async def test_a_frame_that_is_nested_too_deeply_shows_as_a_hole(server: Scripted) -> None:
+    deep = f'{{"type":"message","room":"r","seq":1,"from":"bob","ts":1,"data":{"[" * 2000}{"]" * 2000}}}'
+    alice = Alice(server)
+    async with alice as (client, peer):
+        room = await in_room(client, peer)
+        for _ in range(2):
+            await say(peer, deep)
+            await peer.message(2)
+            if client.connects == 1:
+                peer = await server.welcomed()
+                await peer.receive("join")
+                await peer.joined(recovered=True)
+        assert await take(room, 1) == [2]
+        assert [event for event in alice.events if isinstance(event, Gap)] == [Gap("r", 1, 1)]
 
 
 async def test_a_callback_instead_of_iteration_may_fail(server: Scripted) -> None:

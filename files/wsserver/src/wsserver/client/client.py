@@ -24,7 +24,7 @@ from wsserver.client.errors import Closed, JoinError, ServerError, passes, pause
 from wsserver.client.link import Link
 from wsserver.client.publishes import Publishes
 from wsserver.client.requests import Question, Request, Requests
-from wsserver.client.room import Arrival, Message, Position, Room
+from wsserver.client.room import Arrival, Message, Position, Room, Unreadable, read
 from wsserver.messages import (
     PAGE_MAX,
     Ack,
@@ -269,14 +269,23 @@ class Client:
     async def history(
         self, room: str, *, before: Position | None = None, since: Position | None = None, limit: int = PAGE_MAX
     ) -> Page:
-        """A room's last messages, or the last before a position, or the first since one. Raises ServerError, Closed."""
+        """A room's last messages, or the last before a position, or the first since one.
+
+        A message that cannot be read is left out of the page, and told to `on_event` as a gap.
+        Raises ServerError, Closed.
+        """
         page: HistoryPage = await self._ask(
             History(room, before and before.on_the_wire(), since and since.on_the_wire(), limit)
         )
-        messages = [
-            Message(room, entry.epoch, entry.seq, entry.user, entry.ts, msgspec.json.decode(entry.data))
-            for entry in page.messages
-        ]
+        messages: list[Message] = []
+        for entry in page.messages:
+            try:
+                data = read(entry.data)
+            except Unreadable as exc:
+                log.warning("message %d of %s cannot be read: %s", entry.seq, room, exc)
+                _tell(self._on_event, Gap(room, entry.seq, entry.seq))
+            else:
+                messages.append(Message(room, entry.epoch, entry.seq, entry.user, entry.ts, data))
         return Page(messages, page.more)
 
     async def ping(self) -> float:
@@ -416,7 +425,12 @@ class Client:
             return
         if arrival is Arrival.AFTER_A_HOLE and not self._passed_hole(link, room, delivery.seq):
             return
-        message = room.take(delivery)
+        try:
+            message = room.take(delivery)
+        except Unreadable as exc:
+            log.warning("message %d of %s cannot be read: %s", delivery.seq, room.name, exc)
+            _tell(self._on_event, room.skip(delivery.seq))
+            return
         _tell(room.hand_out, message)
         if room.unread >= _MAX_UNREAD:
             self._full.add(room)
