@@ -23,7 +23,7 @@ from support.wire import server_frames
 from wsserver import hub as hub_module
 from wsserver.auth import EVERYWHERE, Identity
 from wsserver.hub import Hub
-from wsserver.messages import JsonCodec, Position
+from wsserver.messages import JsonCodec, Position, PresenceMember
 from wsserver.outbox import Outbox
 from wsserver.session import Session
 
@@ -44,7 +44,9 @@ class Client:
         self.waiting: dict[str, list[Position | None]] = {room: [] for room in ROOMS}
         self.errors = 0
         identity = Identity("c", 2e9, EVERYWHERE, EVERYWHERE)
-        self.session = Session(identity, codec, self, make_services(hub, broker, outbox))
+        services = make_services(hub, broker, outbox)
+        self.presence = services.presence
+        self.session = Session(identity, codec, self, services)
 
     # Outlet of the session.
 
@@ -571,6 +573,7 @@ async def test_commands_behind_a_join_wait_for_it_in_order(scene: Scene) -> None
 async def test_a_client_that_goes_during_its_join_leaves_nothing(scene: Scene) -> None:
     scene.broker.read_delay_s = 1.0
     client = scene.client()
+    presence = asyncio.create_task(client.presence.run())
     client.join("r1", None)
     await asyncio.sleep(0.5)
     client.session.close()
@@ -579,3 +582,9 @@ async def test_a_client_that_goes_during_its_join_leaves_nothing(scene: Scene) -
     await asyncio.sleep(1)
     assert client.buffer == b""
     assert client.at == {}
+    # Whom presence never heard of, it does not count out either.
+    client.presence.entered("r1", "c")
+    await asyncio.sleep(1)
+    assert (await client.presence.page("r1", "", 10)).members == [PresenceMember("c", 1)]
+    presence.cancel()
+    await asyncio.wait([presence])
