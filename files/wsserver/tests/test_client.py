@@ -429,6 +429,62 @@ async def test_what_could_not_be_recovered_is_told(server: Scripted, joined: dic
         assert [event for event in alice.events if isinstance(event, Gap | Reset)] == told
 
 
+async def test_the_answer_to_a_join_that_was_given_up_is_not_for_a_later_one(server: Scripted) -> None:
+    alice = Alice(server)
+    async with alice as (client, peer):
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(client.join("r"), 0.1)
+        joining = asyncio.create_task(client.join("r", since=Position("7", 5)))
+        await peer.receive("join")
+        await peer.receive("join")
+        await peer.joined(seq=8)
+        await peer.message(9)
+        await peer.joined(seq=5, recovered=True)
+        for seq in (6, 7, 8, 9):
+            await peer.message(seq)
+        assert await take(await joining, 4) == [6, 7, 8, 9]
+        assert client.duplicates == 0
+        assert not any(isinstance(event, Gap) for event in alice.events)
+
+
+async def test_the_refusal_of_a_join_that_was_given_up_is_not_for_a_later_one(server: Scripted) -> None:
+    async with Alice(server) as (client, peer):
+        for code in ("unavailable", "forbidden"):
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(client.join("r"), 0.1)
+            joining = asyncio.create_task(client.join("r"))
+            await peer.receive("join")
+            await peer.receive("join")
+            await peer.send("error", code=code, message="no", room="r")
+            await peer.joined()
+            room = await joining
+            await peer.nothing(within_s=0.6)
+            leaving = asyncio.create_task(client.leave(room))
+            await peer.receive("leave")
+            await peer.send("left", room="r")
+            await leaving
+
+
+async def test_a_room_left_while_it_is_joined_again_leaves_its_answer_behind(server: Scripted) -> None:
+    alice = Alice(server)
+    async with alice as (client, peer):
+        room = await in_room(client, peer)
+        server.cut_all()
+        peer = await server.welcomed()
+        await peer.receive("join")
+        leaving = asyncio.create_task(client.leave(room))
+        await peer.receive("leave")
+        joining = asyncio.create_task(client.join("r", since=Position("7", 5)))
+        await peer.receive("join")
+        await peer.joined(seq=8)
+        await peer.send("left", room="r")
+        await peer.joined(seq=5, recovered=True)
+        await leaving
+        await peer.message(6)
+        assert await take(await joining, 1) == [6]
+        assert not any(isinstance(event, Gap) for event in alice.events)
+
+
 async def test_a_reset_begins_the_count_anew(server: Scripted) -> None:
     async with Alice(server) as (client, peer):
         room = await in_room(client, peer, seq=5)

@@ -242,7 +242,7 @@ class Client:
         joined = self.rooms[room] = Room(room, members, since, on_message)
         joined.on_taken(partial(self._taken, joined))
         try:
-            await self._ask(_join(joined))
+            await self._ask(_join(joined), joined)
         except BaseException:
             self._forget(joined)
             raise
@@ -303,9 +303,9 @@ class Client:
             del self._pings[number]
         return loop.time() - started
 
-    async def _ask(self, question: Question) -> Any:
+    async def _ask(self, question: Question, joining: Room | None = None) -> Any:
         self._check_open()
-        request = Request(question)
+        request = Request(question, joining)
         self._send_request(request)
         return await request.answered
 
@@ -367,10 +367,10 @@ class Client:
         self.connects += 1
         self._credentials.accepted()
         asked = self._requests.take_all()
-        joining = {request.question.room: request for request in asked if isinstance(request.question, Join)}
+        joining = {request.joining: request for request in asked}
         for room in self.rooms.values():
             room.joined = False
-            request = joining.get(room.name) or Request(_join(room))
+            request = joining.get(room) or Request(_join(room), room)
             request.question = _join(room)
             self._send_request(request)
         for request in asked:
@@ -384,10 +384,13 @@ class Client:
         self._change(State.CONNECTED, "")
 
     def _joined(self, event: Joined) -> None:
+        request = self._requests.answer(event)
         room = self.rooms.get(event.room)
-        if room is not None and (missed := room.start(event)) is not None:
-            _tell(self._on_event, missed)
-        self._requests.answer(event)
+        # The answer to a join that was given up since says nothing of a later one's place.
+        if room is not None and request is not None and request.joining is room:
+            missed = room.start(event)
+            if missed is not None:
+                _tell(self._on_event, missed)
         self._update_reading()
 
     def _request_refused(self, link: Link, error: Error) -> None:
@@ -398,12 +401,12 @@ class Client:
                 self._forget(room, JoinError(error))
         elif not isinstance(request.question, Join):
             self._requests.drop(request, ServerError(error))
-        elif room is not None and passes(error):
+        elif room is not None and request.joining is room and passes(error):
             asyncio.get_running_loop().call_later(pause_s(error), self._join_again, link, room, request)
         else:
             failure = JoinError(error)
             self._requests.drop(request, failure)
-            if room is not None:
+            if room is not None and request.joining is room:
                 self._forget(room, failure)
         self._update_reading()
 
