@@ -570,6 +570,24 @@ async def test_commands_behind_a_join_wait_for_it_in_order(scene: Scene) -> None
 
 
 @scene_test
+async def test_a_publish_that_fails_in_a_way_that_no_broker_may_is_answered(scene: Scene) -> None:
+    client, events = scene.client(), []
+    client.on_event = events.append  # type: ignore[method-assign]
+    futures = [asyncio.get_running_loop().create_future() for _ in range(256)]
+    scene.broker.publish = lambda _room, _user, id, *_: futures[int(id)]  # type: ignore[method-assign]
+    for n in range(256):
+        client.send(type="publish", room="r1", id=str(n), data=n)
+    assert client.held
+    for future in futures[1:]:
+        future.set_exception(ZeroDivisionError())
+    futures[0].cancel()
+    await asyncio.sleep(0.1)
+    assert not client.held
+    assert {event["id"] for event in events} == {str(n) for n in range(256)}
+    assert {event["code"] for event in events} == {"outcome_unknown"}
+
+
+@scene_test
 async def test_a_client_that_goes_during_its_join_leaves_nothing(scene: Scene) -> None:
     scene.broker.read_delay_s = 1.0
     client = scene.client()

@@ -263,7 +263,12 @@ class Session:
             self.send(Ack(id, room, future.result().position.seq))
         except BrokerError as exc:
             self.refuse(Error(exc.code, str(exc), id))
-        self._hold()
+        except (Exception, asyncio.CancelledError):
+            # Without an answer the client would wait for good; with this one it repeats the publish.
+            log.exception("publish_failed")
+            self.refuse(Error("outcome_unknown", "a fault of the server; it is in its log", id))
+        finally:
+            self._hold()
 
     # Reading only as fast as commands are carried out, answers are read, and limits allow.
 
