@@ -570,6 +570,31 @@ async def test_commands_behind_a_join_wait_for_it_in_order(scene: Scene) -> None
 
 
 @scene_test
+async def test_a_room_that_could_not_be_opened_can_be_joined_later(scene: Scene) -> None:
+    async def fail(_room: str) -> Any:
+        raise ZeroDivisionError
+
+    client, events = scene.client(), []
+    for step in ("subscribe", "head"):
+        working = getattr(scene.broker, step)
+        setattr(scene.broker, step, fail)
+        client.on_event = events.append  # type: ignore[method-assign]
+        client.join("r1", None)
+        await asyncio.sleep(1)
+        assert [event["code"] for event in events] == ["internal"]
+        assert (scene.hub.rooms, scene.broker.subscribed) == (0, set())
+        events.clear()
+        client.waiting["r1"].clear()
+        setattr(scene.broker, step, working)
+    del client.on_event  # type: ignore[method-assign]
+    client.join("r1", None)
+    await asyncio.sleep(1)
+    scene.traffic("deliver")
+    await asyncio.sleep(1)
+    assert scene.at_head(client)
+
+
+@scene_test
 async def test_a_publish_that_fails_in_a_way_that_no_broker_may_is_answered(scene: Scene) -> None:
     client, events = scene.client(), []
     client.on_event = events.append  # type: ignore[method-assign]
