@@ -240,6 +240,20 @@ async def test_what_may_have_been_published_is_not_repeated_once_the_server_has_
         assert error.value.code == "outcome_unknown"
 
 
+async def test_a_publish_in_doubt_is_not_repeated_after_the_computer_slept(
+    server: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Alice(server) as (client, peer):
+        publishing = asyncio.create_task(client.publish("r", 1, id="1"))
+        await peer.receive("publish")
+        # What Linux does to its clocks meanwhile: the monotonic one stands still.
+        running = time.clock_gettime
+        monkeypatch.setattr(time, "clock_gettime", lambda clock: running(clock) + 300)
+        await peer.send("error", code="outcome_unknown", message="?", id="1")
+        with pytest.raises(PublishError, match="not known"):
+            await asyncio.wait_for(publishing, 10)
+
+
 async def test_a_message_that_the_server_would_close_for_is_not_sent(server: Scripted) -> None:
     async with Alice(server) as (client, peer):
         with pytest.raises(PublishError, match="65536") as refused:
