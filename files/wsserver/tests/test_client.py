@@ -329,6 +329,17 @@ async def test_members_and_what_is_unknown(server: Scripted) -> None:
         assert client.connects == 1
 
 
+@pytest.mark.parametrize("event", ['{"type":"message","room":"r","seq":"1"}', '{"room":"r"}', "[]"])
+async def test_a_malformed_event_ends_the_connection_and_is_logged(
+    server: Scripted, caplog: pytest.LogCaptureFixture, event: str
+) -> None:
+    async with Alice(server) as (client, peer):
+        await say(peer, event)
+        await server.welcomed()
+        await until(lambda: client.connects == 2)
+    assert "a malformed event" in caplog.text
+
+
 async def test_an_application_that_does_not_take_messages_stops_the_reading(server: Scripted) -> None:
     async with Alice(server) as (client, peer):
         room = await in_room(client, peer)
