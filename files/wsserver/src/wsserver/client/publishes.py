@@ -36,8 +36,9 @@ class _Publish:
 
 
 class Publishes:
-    """They go out in the order of the calls, and so do repeats, before anything newer.
+    """They go out in the order of the calls, and so do repeats, before anything that is not yet on the wire.
 
+    After a refusal that passes, what was on the wire behind the publish may be accepted before its repeat.
     `window`: how many may be unacknowledged. `changed` is told when one begins or ends to be.
     """
 
