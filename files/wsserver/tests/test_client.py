@@ -121,7 +121,8 @@ async def test_numbers_that_are_out_of_range_are_what_javascript_makes_of_them(s
         asking = asyncio.create_task(client.history("r"))
         await peer.receive("history")
         entries = [
-            f'{{"epoch":"7","seq":{seq},"from":"bob","ts":1,"data":[{number}]}}' for seq, number in enumerate(numbers, 1)
+            f'{{"epoch":"7","seq":{seq},"from":"bob","ts":1,"data":[{number}]}}'
+            for seq, number in enumerate(numbers, 1)
         ]
         await say(peer, f'{{"type":"history","room":"r","messages":[{",".join(entries)}],"more":false}}')
         assert [message.data for message in (await asking).messages] == read

@@ -244,8 +244,8 @@ class Link {
 
 /**
  * Publishes from the call to the acknowledgement, over as many connections as that takes. They go out in the order of
- * the calls, and so do repeats, before anything that is not yet on the wire: after a refusal that passes, what was on the
- * wire behind the publish may be accepted before its repeat. `window`: how many may be unacknowledged.
+ * the calls, and so do repeats, before anything that is not yet on the wire: after a refusal that passes, what was on
+ * the wire behind the publish may be accepted before its repeat. `window`: how many may be unacknowledged.
  *
  * Of each, `inDoubtSince`: when the first try was sent that may have landed; `before`: the same without the last try.
  * By the calendar: the clock of a page may stand still while its computer sleeps.
