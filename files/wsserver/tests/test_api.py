@@ -191,7 +191,7 @@ DATA = [
     b'"\\u00e9\\ud83d\\ude00 \xc3\xa9\xf0\x9f\x98\x80 \\u0000 \\/ /"',
     b"[ ]",
     b"1.10",
-    b'{"deep":' + b"[" * 200 + b"]" * 200 + b"}",
+    b'{"deep":' + b"[" * 127 + b"]" * 127 + b"}",
     b'"two\\nlines"',
     b"[1,\n\t2\r\n]",
 ]
@@ -474,6 +474,7 @@ BAD_BODIES: list[tuple[str, bytes, str]] = [
     ("/v1/publish", b'{"room":"r","data":"\xff"}', "not UTF-8"),
     ("/v1/publish", b'{"room":"\xed\xa0\x80","data":1}', "not UTF-8"),
     ("/v1/publish", b'{"room":"r","data":' + b"[" * 30000 + b"]" * 30000 + b"}", "nested too deeply"),
+    ("/v1/publish", b'{"room":"r","data":' + b"[" * 129 + b"]" * 129 + b"}", "data: nested more than 128 deep"),
     ("/v1/publish", b'{"data":1}', "missing required field `room`"),
     ("/v1/publish", b'{"room":"r"}', "missing required field `data`"),
     ("/v1/publish", b'{"room":7,"data":1}', "room: Expected `str`, got `int`"),
@@ -486,6 +487,11 @@ BAD_BODIES: list[tuple[str, bytes, str]] = [
     ("/v1/publish", b'{"room":"r","data":1,"form":"a"}', "unknown field `form`; known are room, data, from"),
     ("/v1/publish/batch", b"{}", "missing required field `messages`"),
     ("/v1/publish/batch", b'{"messages":[' + b"[" * 30000 + b"]" * 30000 + b"]}", "nested too deeply"),
+    (
+        "/v1/publish/batch",
+        b'{"messages":[{"rooms":["r"],"data":' + b"[" * 129 + b"]" * 129 + b"}]}",
+        "messages[0].data: nested more than 128 deep",
+    ),
     ("/v1/tickets", b"{}", "missing required field `user`"),
     ("/v1/tickets", b'{"user":"a\\u0007"}', "user: a user's name has 1 to 128"),
     ("/v1/tickets", b'{"user":"a","join":"*"}', "join: Expected `array | null`, got `str`"),

@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import math
 import signal
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import msgspec
 import pytest
 from support.proxy import proxy
 from support.redis_server import RedisServer
@@ -102,6 +105,70 @@ async def test_messages_come_out_as_they_were_published(server: Scripted) -> Non
         assert [message async for message in room] == []
 
 
+async def say(peer: Peer, event: str) -> None:
+    """What json.dumps does not write."""
+    await peer.connection.send(event)
+
+
+async def test_numbers_that_are_out_of_range_are_what_javascript_makes_of_them(server: Scripted) -> None:
+    numbers = ["1e400", "-1e400", "9" * 5000, "9" * 30]
+    async with Alice(server) as (client, peer):
+        room = await in_room(client, peer)
+        for seq, number in enumerate(numbers, 1):
+            await say(peer, f'{{"type":"message","room":"r","seq":{seq},"from":"bob","ts":1,"data":[{number}]}}')
+        read = [[math.inf], [-math.inf], [math.inf], [int("9" * 30)]]
+        assert await take(room, 4) == read
+        asking = asyncio.create_task(client.history("r"))
+        await peer.receive("history")
+        entries = [
+            f'{{"epoch":"7","seq":{seq},"from":"bob","ts":1,"data":[{number}]}}'
+            for seq, number in enumerate(numbers, 1)
+        ]
+        await say(peer, f'{{"type":"history","room":"r","messages":[{",".join(entries)}],"more":false}}')
+        assert [message.data for message in (await asking).messages] == read
+        assert client.connects == 1
+
+
+async def test_a_message_that_cannot_be_read_is_told_as_a_gap(
+    server: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(data: msgspec.Raw) -> Any:
+        if bytes(data) == b"2":
+            raise RecursionError("too deep")
+        return json.loads(bytes(data))
+
+    monkeypatch.setattr(msgspec.json, "decode", read)
+    alice = Alice(server)
+    async with alice as (client, peer):
+        room = await in_room(client, peer)
+        for seq in (1, 2, 3):
+            await peer.message(seq)
+        assert await take(room, 2) == [1, 3]
+        asking = asyncio.create_task(client.history("r"))
+        await peer.receive("history")
+        entries = [{"epoch": "7", "seq": seq, "from": "bob", "ts": 1.0, "data": seq} for seq in (1, 2)]
+        await peer.send("history", room="r", messages=entries, more=False)
+        assert [message.data for message in (await asking).messages] == [1]
+        assert [event for event in alice.events if isinstance(event, Gap)] == [Gap("r", 2, 2)] * 2
+        assert client.connects == 1
+
+
+async def test_a_frame_that_is_nested_too_deeply_shows_as_a_hole(server: Scripted) -> None:
+    deep = f'{{"type":"message","room":"r","seq":1,"from":"bob","ts":1,"data":{"[" * 2000}{"]" * 2000}}}'
+    alice = Alice(server)
+    async with alice as (client, peer):
+        room = await in_room(client, peer)
+        for _ in range(2):
+            await say(peer, deep)
+            await peer.message(2)
+            if client.connects == 1:
+                peer = await server.welcomed()
+                await peer.receive("join")
+                await peer.joined(recovered=True)
+        assert await take(room, 1) == [2]
+        assert [event for event in alice.events if isinstance(event, Gap)] == [Gap("r", 1, 1)]
+
+
 async def test_a_callback_instead_of_iteration_may_fail(server: Scripted) -> None:
     heard: list[int] = []
 
@@ -172,6 +239,20 @@ async def test_what_may_have_been_published_is_not_repeated_once_the_server_has_
         with pytest.raises(PublishError, match="not known") as error:
             await doubtful
         assert error.value.code == "outcome_unknown"
+
+
+async def test_a_publish_in_doubt_is_not_repeated_after_the_computer_slept(
+    server: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Alice(server) as (client, peer):
+        publishing = asyncio.create_task(client.publish("r", 1, id="1"))
+        await peer.receive("publish")
+        # What Linux does to its clocks meanwhile: the monotonic one stands still.
+        running = time.clock_gettime
+        monkeypatch.setattr(time, "clock_gettime", lambda clock: running(clock) + 300)
+        await peer.send("error", code="outcome_unknown", message="?", id="1")
+        with pytest.raises(PublishError, match="not known"):
+            await asyncio.wait_for(publishing, 10)
 
 
 async def test_a_message_that_the_server_would_close_for_is_not_sent(server: Scripted) -> None:
@@ -247,6 +328,17 @@ async def test_members_and_what_is_unknown(server: Scripted) -> None:
         await peer.send("member", room="r", user="bob", event="join", later="too")
         await until(lambda: MemberEvent("r", "bob", "join") in alice.events)
         assert client.connects == 1
+
+
+@pytest.mark.parametrize("event", ['{"type":"message","room":"r","seq":"1"}', '{"room":"r"}', "[]"])
+async def test_a_malformed_event_ends_the_connection_and_is_logged(
+    server: Scripted, caplog: pytest.LogCaptureFixture, event: str
+) -> None:
+    async with Alice(server) as (client, peer):
+        await say(peer, event)
+        await server.welcomed()
+        await until(lambda: client.connects == 2)
+    assert "a malformed event" in caplog.text
 
 
 async def test_an_application_that_does_not_take_messages_stops_the_reading(server: Scripted) -> None:
@@ -361,6 +453,62 @@ async def test_what_could_not_be_recovered_is_told(server: Scripted, joined: dic
         await peer.joined(**joined)
         await until(lambda: client.connects == 2 and room.joined)
         assert [event for event in alice.events if isinstance(event, Gap | Reset)] == told
+
+
+async def test_the_answer_to_a_join_that_was_given_up_is_not_for_a_later_one(server: Scripted) -> None:
+    alice = Alice(server)
+    async with alice as (client, peer):
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(client.join("r"), 0.1)
+        joining = asyncio.create_task(client.join("r", since=Position("7", 5)))
+        await peer.receive("join")
+        await peer.receive("join")
+        await peer.joined(seq=8)
+        await peer.message(9)
+        await peer.joined(seq=5, recovered=True)
+        for seq in (6, 7, 8, 9):
+            await peer.message(seq)
+        assert await take(await joining, 4) == [6, 7, 8, 9]
+        assert client.duplicates == 0
+        assert not any(isinstance(event, Gap) for event in alice.events)
+
+
+async def test_the_refusal_of_a_join_that_was_given_up_is_not_for_a_later_one(server: Scripted) -> None:
+    async with Alice(server) as (client, peer):
+        for code in ("unavailable", "forbidden"):
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(client.join("r"), 0.1)
+            joining = asyncio.create_task(client.join("r"))
+            await peer.receive("join")
+            await peer.receive("join")
+            await peer.send("error", code=code, message="no", room="r")
+            await peer.joined()
+            room = await joining
+            await peer.nothing(within_s=0.6)
+            leaving = asyncio.create_task(client.leave(room))
+            await peer.receive("leave")
+            await peer.send("left", room="r")
+            await leaving
+
+
+async def test_a_room_left_while_it_is_joined_again_leaves_its_answer_behind(server: Scripted) -> None:
+    alice = Alice(server)
+    async with alice as (client, peer):
+        room = await in_room(client, peer)
+        server.cut_all()
+        peer = await server.welcomed()
+        await peer.receive("join")
+        leaving = asyncio.create_task(client.leave(room))
+        await peer.receive("leave")
+        joining = asyncio.create_task(client.join("r", since=Position("7", 5)))
+        await peer.receive("join")
+        await peer.joined(seq=8)
+        await peer.send("left", room="r")
+        await peer.joined(seq=5, recovered=True)
+        await leaving
+        await peer.message(6)
+        assert await take(await joining, 1) == [6]
+        assert not any(isinstance(event, Gap) for event in alice.events)
 
 
 async def test_a_reset_begins_the_count_anew(server: Scripted) -> None:

@@ -514,9 +514,12 @@ class Typed:
         ctl.add_arguments(parser)
         self._capsys.readouterr()
         status = await asyncio.to_thread(lambda: ctl.run(parser.parse_args(arguments)))
+        return status, *self.shown()
+
+    def shown(self) -> tuple[str, str]:
+        """Output and errors since the last look."""
         said = self._capsys.readouterr()
-        output = "".join(line for line in said.out.splitlines(True) if "[info" not in line)
-        return status, output, said.err
+        return "".join(line for line in said.out.splitlines(True) if "[info" not in line), said.err
 
 
 @pytest.fixture
@@ -621,11 +624,17 @@ async def test_ctl_for_somebody_who_may_not(worker: Worker, path: Path, run_dire
 
 async def test_ctl_drain_shows_how_it_gets_on(fleet: dict[str, Worker], typed: Typed) -> None:
     typing = asyncio.create_task(typed("drain", "--instance", "80", "--by", "ops", "--window", "3"))
-    await asyncio.sleep(2.2)
+    progress: list[str] = []
+    async with asyncio.timeout(30):
+        while len(progress) < 2:
+            await asyncio.sleep(0.1)
+            output, errors = typed.shown()
+            assert errors == ""
+            progress += output.splitlines()
     fleet["80"].leave.set()
     status, output, errors = await typing
     assert (status, errors) == (0, "")
-    lines = output.splitlines()
+    lines = progress + output.splitlines()
     shown = [re.fullmatch(r"80: 5 connections left, (\d+) s", line) for line in lines[:-1]]
     seconds = [int(match[1]) for match in shown if match]
     assert len(seconds) == len(shown) >= 2

@@ -23,7 +23,7 @@ from support.wire import server_frames
 from wsserver import hub as hub_module
 from wsserver.auth import EVERYWHERE, Identity
 from wsserver.hub import Hub
-from wsserver.messages import JsonCodec, Position
+from wsserver.messages import JsonCodec, Position, PresenceMember
 from wsserver.outbox import Outbox
 from wsserver.session import Session
 
@@ -44,7 +44,9 @@ class Client:
         self.waiting: dict[str, list[Position | None]] = {room: [] for room in ROOMS}
         self.errors = 0
         identity = Identity("c", 2e9, EVERYWHERE, EVERYWHERE)
-        self.session = Session(identity, codec, self, make_services(hub, broker, outbox))
+        services = make_services(hub, broker, outbox)
+        self.presence = services.presence
+        self.session = Session(identity, codec, self, services)
 
     # Outlet of the session.
 
@@ -568,9 +570,53 @@ async def test_commands_behind_a_join_wait_for_it_in_order(scene: Scene) -> None
 
 
 @scene_test
+async def test_a_room_that_could_not_be_opened_can_be_joined_later(scene: Scene) -> None:
+    async def fail(_room: str) -> Any:
+        raise ZeroDivisionError
+
+    client, events = scene.client(), []
+    for step in ("subscribe", "head"):
+        working = getattr(scene.broker, step)
+        setattr(scene.broker, step, fail)
+        client.on_event = events.append  # type: ignore[method-assign]
+        client.join("r1", None)
+        await asyncio.sleep(1)
+        assert [event["code"] for event in events] == ["internal"]
+        assert (scene.hub.rooms, scene.broker.subscribed) == (0, set())
+        events.clear()
+        client.waiting["r1"].clear()
+        setattr(scene.broker, step, working)
+    del client.on_event  # type: ignore[method-assign]
+    client.join("r1", None)
+    await asyncio.sleep(1)
+    scene.traffic("deliver")
+    await asyncio.sleep(1)
+    assert scene.at_head(client)
+
+
+@scene_test
+async def test_a_publish_that_fails_in_a_way_that_no_broker_may_is_answered(scene: Scene) -> None:
+    client, events = scene.client(), []
+    client.on_event = events.append  # type: ignore[method-assign]
+    futures = [asyncio.get_running_loop().create_future() for _ in range(256)]
+    scene.broker.publish = lambda _room, _user, id, *_: futures[int(id)]  # type: ignore[method-assign]
+    for n in range(256):
+        client.send(type="publish", room="r1", id=str(n), data=n)
+    assert client.held
+    for future in futures[1:]:
+        future.set_exception(ZeroDivisionError())
+    futures[0].cancel()
+    await asyncio.sleep(0.1)
+    assert not client.held
+    assert {event["id"] for event in events} == {str(n) for n in range(256)}
+    assert {event["code"] for event in events} == {"outcome_unknown"}
+
+
+@scene_test
 async def test_a_client_that_goes_during_its_join_leaves_nothing(scene: Scene) -> None:
     scene.broker.read_delay_s = 1.0
     client = scene.client()
+    presence = asyncio.create_task(client.presence.run())
     client.join("r1", None)
     await asyncio.sleep(0.5)
     client.session.close()
@@ -579,3 +625,9 @@ async def test_a_client_that_goes_during_its_join_leaves_nothing(scene: Scene) -
     await asyncio.sleep(1)
     assert client.buffer == b""
     assert client.at == {}
+    # Whom presence never heard of, it does not count out either.
+    client.presence.entered("r1", "c")
+    await asyncio.sleep(1)
+    assert (await client.presence.page("r1", "", 10)).members == [PresenceMember("c", 1)]
+    presence.cancel()
+    await asyncio.wait([presence])

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from support.wire import server_frames
 
 from wsserver.messages import (
+    NESTING_MAX,
     Ack,
     BadMessage,
     Delivery,
@@ -171,6 +172,33 @@ def test_errors_of_a_publish_carry_its_id_where_it_is_known() -> None:
 def test_data_that_is_no_json_is_refused_here_and_not_by_every_reader(data: bytes) -> None:
     refused(b'{"type":"publish","room":"r","id":"1","data":%s}' % data)
     refused(b'{"type":"ping","t":%s}' % data)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"[" + b"[]," * 1000 + b"0]",
+        b'"' + b"[" * 1000 + b'"',
+        b'["\\"' + b"{" * 1000 + b'","\\\\",[]]',
+    ],
+)
+def test_many_brackets_are_not_nested(data: bytes) -> None:
+    command = CODEC.decode(b'{"type":"publish","room":"r","id":"1","data":%b}' % data)
+    assert isinstance(command, Publish)
+    assert bytes(command.data) == data
+
+
+def test_what_is_nested_deeper_than_every_reader_can_follow_is_refused() -> None:
+    for depth, fits in ((NESTING_MAX, True), (NESTING_MAX + 1, False), (900, False)):
+        for opening, closing in ((b"[", b"]"), (b'{"]":', b"}")):
+            data = opening * depth + b"0" + closing * depth
+            payload = b'{"type":"publish","room":"r","id":"1","data":%b}' % data
+            if fits:
+                CODEC.decode(payload)
+                continue
+            with pytest.raises(BadMessage, match="nested more than 128 deep") as refused:
+                CODEC.decode(payload)
+            assert refused.value.id == "1"
 
 
 def test_of_keys_that_come_twice_the_last_counts() -> None:

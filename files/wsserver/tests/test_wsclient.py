@@ -331,6 +331,33 @@ async def test_what_could_not_be_recovered_is_told(
         assert await page.told("gap", "reset") == told
 
 
+@pytest.mark.parametrize("answer", ["joined", "unavailable", "forbidden"])
+async def test_a_room_left_while_it_is_joined_again_leaves_its_answer_behind(
+    browser: Browser, server: Scripted, answer: str
+) -> None:
+    async with alice(browser, server) as (page, peer):
+        await in_room(page, peer)
+        server.cut_all()
+        peer = await server.welcomed()
+        await peer.receive("join")
+        await begin(page, "leaving", "client.leave(room)")
+        await peer.receive("leave")
+        await begin(page, "joining", "client.join('r', { onMessage, since: { epoch: '7', seq: 5 } })")
+        await peer.receive("join")
+        if answer == "joined":
+            await peer.joined(seq=8)
+        else:
+            await peer.send("error", code=answer, message="no", room="r")
+        await peer.send("left", room="r")
+        await peer.joined(seq=5, recovered=True)
+        assert await ended(page, "leaving") == {}
+        await peer.message(6)
+        await page.until("heard.length")
+        await peer.nothing(within_s=0.6)
+        assert await page("heard") == [6]
+        assert await page.told("gap", "reset", "removed") == []
+
+
 async def test_a_reset_begins_the_count_anew(browser: Browser, server: Scripted) -> None:
     async with alice(browser, server) as (page, peer):
         await in_room(page, peer, seq=5)

@@ -188,10 +188,16 @@ class Hub:
         """Subscribe first, read the head then: a message published in between arrives on the feed."""
         try:
             await self._broker.subscribe(room.name)
-            room.position = await self._broker.head(room.name)
-        except BrokerUnavailable:
-            del self._rooms[room.name]  # whoever waits for it finds it gone
-            return
+            try:
+                room.position = await self._broker.head(room.name)
+            except Exception:
+                await self._broker.unsubscribe(room.name)
+                raise
+        except Exception as exc:
+            del self._rooms[room.name]  # the next join begins anew
+            if isinstance(exc, BrokerUnavailable):
+                return  # whoever waits for the room finds it gone
+            raise
         room.opening = None
         self._deliver_early(room)
         if room.early:

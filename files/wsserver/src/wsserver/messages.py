@@ -6,6 +6,8 @@ Session and hub know these types and a `Codec`; a second wire protocol is a seco
 
 from __future__ import annotations
 
+import re
+from itertools import accumulate
 from typing import Annotated, Literal, NamedTuple, Protocol
 
 import msgspec
@@ -19,8 +21,12 @@ Seq = Annotated[int, Meta(ge=0, lt=2**53)]
 # Milliseconds since 1970, as a string on the wire: clients compare epochs, and never calculate with them.
 Epoch = Annotated[str, Meta(pattern=r"^[0-9]{1,15}\Z")]
 
-
 PAGE_MAX = 100
+# Every reader of a message has a bound of its own, most of them that of their stack.
+NESTING_MAX = 128
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"')
+_NO_BRACKET = bytes(set(range(256)) - set(b"[]{}"))
+_STEP = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 
 
 class Position(NamedTuple):
@@ -248,6 +254,18 @@ Event = (
 )
 
 
+def nested_too_deeply(json: bytes) -> bool:
+    """Whether arrays and objects are more than NESTING_MAX deep in `json`, which must be valid."""
+    if not _has_many_brackets(json):
+        return False
+    brackets = _STRING.sub(b"", json).translate(None, _NO_BRACKET)
+    return max(accumulate(map(_STEP.__getitem__, brackets)), default=0) > NESTING_MAX
+
+
+def _has_many_brackets(json: bytes) -> bool:
+    return json.count(b"[") + json.count(b"{") > NESTING_MAX
+
+
 class BadMessage(Exception):
     """What the client sent is not a command; the text says why, and `id` names the publish if it is known."""
 
@@ -293,6 +311,9 @@ class JsonCodec:
             raise BadMessage("nested too deeply") from None
         except msgspec.MsgspecError as exc:
             raise BadMessage(_why(exc), self._id_of(payload)) from None
+        # All of the frame is counted first: that spares nearly every publish the copy of its data.
+        if _has_many_brackets(payload) and isinstance(command, Publish) and nested_too_deeply(bytes(command.data)):
+            raise BadMessage(f"data is nested more than {NESTING_MAX} deep", command.id)
         return command
 
     def _id_of(self, payload: bytes) -> str | None:

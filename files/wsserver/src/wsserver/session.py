@@ -69,6 +69,7 @@ class Session:
         "_busy",
         "_bytes_paid",
         "_bytes_under_way",
+        "_entering",
         "_frames_paid",
         "_outlet",
         "_services",
@@ -107,6 +108,7 @@ class Session:
         self._bytes_paid = 0.0
         self._throttled = False
         self._busy: asyncio.Task[None] | None = None
+        self._entering: str | None = None  # the room, of `rooms`, that presence is still to hear of
         # Frames that came while a command was under way: commands take effect in the order they were sent.
         self._backlog: deque[bytes] | None = None
 
@@ -199,6 +201,7 @@ class Session:
         room = command.room
         again = room in self.rooms
         self.rooms.add(room)
+        self._entering = None if again else room
         try:
             await self._services.hub.join(self, room, command.since, command.members)
         except BaseException:
@@ -206,6 +209,8 @@ class Session:
                 self._leave(room)
             self.rooms.discard(room)
             raise
+        finally:
+            self._entering = None
         if self.open and not again:
             self._services.presence.entered(room, self.identity.user)
 
@@ -258,7 +263,12 @@ class Session:
             self.send(Ack(id, room, future.result().position.seq))
         except BrokerError as exc:
             self.refuse(Error(exc.code, str(exc), id))
-        self._hold()
+        except (Exception, asyncio.CancelledError):
+            # Without an answer the client would wait for good; with this one it repeats the publish.
+            log.exception("publish_failed")
+            self.refuse(Error("outcome_unknown", "a fault of the server; it is in its log", id))
+        finally:
+            self._hold()
 
     # Reading only as fast as commands are carried out, answers are read, and limits allow.
 
@@ -338,7 +348,8 @@ class Session:
             self._busy.cancel()
         for room in self.rooms:
             self._services.hub.leave(self, room)
-            self._services.presence.dropped(room, self.identity.user)
+            if room != self._entering:
+                self._services.presence.dropped(room, self.identity.user)
         self.rooms = set()
 
 

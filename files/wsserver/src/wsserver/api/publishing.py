@@ -14,6 +14,7 @@ from wsserver.api import Operations, bodies
 from wsserver.api.bodies import BATCH_MAX, BatchBody, BatchMessage, PublishBody
 from wsserver.api.problem import ErrorBody, bad_request, broker_text, from_broker, too_large
 from wsserver.broker import BrokerError, Published
+from wsserver.messages import NESTING_MAX, nested_too_deeply
 
 # Publishes of one batch that wait for the broker together: others' must not wait behind all of it.
 _UNDER_WAY = 100
@@ -111,7 +112,10 @@ class Publishing:
     def _data(self, data: Raw, where: str) -> bytes:
         if len(data) > self._max_data_bytes:
             raise too_large(f"{where}: at most {self._max_data_bytes} bytes, as in a client's message")
-        return bytes(data)
+        checked = bytes(data)
+        if nested_too_deeply(checked):
+            raise bad_request(f"{where}: nested more than {NESTING_MAX} deep")
+        return checked
 
 
 async def _settled(futures: list[asyncio.Future[Published]]) -> list[Published | BrokerError]:

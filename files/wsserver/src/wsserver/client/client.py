@@ -24,7 +24,7 @@ from wsserver.client.errors import Closed, JoinError, ServerError, passes, pause
 from wsserver.client.link import Link
 from wsserver.client.publishes import Publishes
 from wsserver.client.requests import Question, Request, Requests
-from wsserver.client.room import Arrival, Message, Position, Room
+from wsserver.client.room import Arrival, Message, Position, Room, Unreadable, read
 from wsserver.messages import (
     PAGE_MAX,
     Ack,
@@ -242,7 +242,7 @@ class Client:
         joined = self.rooms[room] = Room(room, members, since, on_message)
         joined.on_taken(partial(self._taken, joined))
         try:
-            await self._ask(_join(joined))
+            await self._ask(_join(joined), joined)
         except BaseException:
             self._forget(joined)
             raise
@@ -269,14 +269,23 @@ class Client:
     async def history(
         self, room: str, *, before: Position | None = None, since: Position | None = None, limit: int = PAGE_MAX
     ) -> Page:
-        """A room's last messages, or the last before a position, or the first since one. Raises ServerError, Closed."""
+        """A room's last messages, or the last before a position, or the first since one.
+
+        A message that cannot be read is left out of the page, and told to `on_event` as a gap.
+        Raises ServerError, Closed.
+        """
         page: HistoryPage = await self._ask(
             History(room, before and before.on_the_wire(), since and since.on_the_wire(), limit)
         )
-        messages = [
-            Message(room, entry.epoch, entry.seq, entry.user, entry.ts, msgspec.json.decode(entry.data))
-            for entry in page.messages
-        ]
+        messages: list[Message] = []
+        for entry in page.messages:
+            try:
+                data = read(entry.data)
+            except Unreadable as exc:
+                log.warning("message %d of %s cannot be read: %s", entry.seq, room, exc)
+                _tell(self._on_event, Gap(room, entry.seq, entry.seq))
+            else:
+                messages.append(Message(room, entry.epoch, entry.seq, entry.user, entry.ts, data))
         return Page(messages, page.more)
 
     async def ping(self) -> float:
@@ -294,9 +303,9 @@ class Client:
             del self._pings[number]
         return loop.time() - started
 
-    async def _ask(self, question: Question) -> Any:
+    async def _ask(self, question: Question, joining: Room | None = None) -> Any:
         self._check_open()
-        request = Request(question)
+        request = Request(question, joining)
         self._send_request(request)
         return await request.answered
 
@@ -358,10 +367,10 @@ class Client:
         self.connects += 1
         self._credentials.accepted()
         asked = self._requests.take_all()
-        joining = {request.question.room: request for request in asked if isinstance(request.question, Join)}
+        joining = {request.joining: request for request in asked}
         for room in self.rooms.values():
             room.joined = False
-            request = joining.get(room.name) or Request(_join(room))
+            request = joining.get(room) or Request(_join(room), room)
             request.question = _join(room)
             self._send_request(request)
         for request in asked:
@@ -375,10 +384,13 @@ class Client:
         self._change(State.CONNECTED, "")
 
     def _joined(self, event: Joined) -> None:
+        request = self._requests.answer(event)
         room = self.rooms.get(event.room)
-        if room is not None and (missed := room.start(event)) is not None:
-            _tell(self._on_event, missed)
-        self._requests.answer(event)
+        # The answer to a join that was given up since says nothing of a later one's place.
+        if room is not None and request is not None and request.joining is room:
+            missed = room.start(event)
+            if missed is not None:
+                _tell(self._on_event, missed)
         self._update_reading()
 
     def _request_refused(self, link: Link, error: Error) -> None:
@@ -389,12 +401,12 @@ class Client:
                 self._forget(room, JoinError(error))
         elif not isinstance(request.question, Join):
             self._requests.drop(request, ServerError(error))
-        elif room is not None and passes(error):
+        elif room is not None and request.joining is room and passes(error):
             asyncio.get_running_loop().call_later(pause_s(error), self._join_again, link, room, request)
         else:
             failure = JoinError(error)
             self._requests.drop(request, failure)
-            if room is not None:
+            if room is not None and request.joining is room:
                 self._forget(room, failure)
         self._update_reading()
 
@@ -416,7 +428,12 @@ class Client:
             return
         if arrival is Arrival.AFTER_A_HOLE and not self._passed_hole(link, room, delivery.seq):
             return
-        message = room.take(delivery)
+        try:
+            message = room.take(delivery)
+        except Unreadable as exc:
+            log.warning("message %d of %s cannot be read: %s", delivery.seq, room.name, exc)
+            _tell(self._on_event, room.skip(delivery.seq))
+            return
         _tell(room.hand_out, message)
         if room.unread >= _MAX_UNREAD:
             self._full.add(room)

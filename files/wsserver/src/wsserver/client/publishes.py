@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -35,8 +36,9 @@ class _Publish:
 
 
 class Publishes:
-    """They go out in the order of the calls, and so do repeats, before anything newer.
+    """They go out in the order of the calls, and so do repeats, before anything that is not yet on the wire.
 
+    After a refusal that passes, what was on the wire behind the publish may be accepted before its repeat.
     `window`: how many may be unacknowledged. `changed` is told when one begins or ends to be.
     """
 
@@ -113,7 +115,7 @@ class Publishes:
     def _send_waiting(self) -> None:
         if self._send is None or self._held is not None:
             return
-        now = asyncio.get_running_loop().time()
+        now = _now()
         for key, publish in self._under_way.items():
             if publish.sent or publish.acknowledged.done():
                 continue
@@ -129,3 +131,8 @@ class Publishes:
             self._send(publish.frame)
             publish.sent = True
             publish.before, publish.in_doubt_since = publish.in_doubt_since, min(publish.in_doubt_since, now)
+
+
+def _now() -> float:
+    """Seconds, by a clock that goes on while the computer sleeps: the server's does, and the loop's may not."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.time()

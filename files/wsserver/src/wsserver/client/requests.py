@@ -7,6 +7,7 @@ import asyncio
 from typing import Any
 
 from wsserver.client.errors import Closed
+from wsserver.client.room import Room
 from wsserver.messages import Error, History, HistoryPage, Join, Joined, Leave, Left, Presence, PresencePage
 
 Question = Join | Leave | Presence | History
@@ -20,12 +21,13 @@ _ANSWERS: dict[type[Question], type[Answer]] = {
 
 
 class Request:
-    """`sent`: whether the server has it, and is to answer."""
+    """`joining`: the room that a join is for; `sent`: whether the server has it, and is to answer."""
 
-    __slots__ = ("answered", "question", "sent")
+    __slots__ = ("answered", "joining", "question", "sent")
 
-    def __init__(self, question: Question) -> None:
+    def __init__(self, question: Question, joining: Room | None = None) -> None:
         self.question = question
+        self.joining = joining
         self.answered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self.sent = False
 
@@ -46,7 +48,8 @@ class Requests:
             self._waiting.remove(request)
         self._waiting.append(request)
 
-    def answer(self, event: Answer) -> None:
+    def answer(self, event: Answer) -> Request | None:
+        """The one that an event answers."""
         for request in self._waiting:
             if (
                 request.sent
@@ -56,7 +59,8 @@ class Requests:
                 self._waiting.remove(request)
                 if not request.answered.done():
                     request.answered.set_result(event)
-                return
+                return request
+        return None
 
     def refused(self, error: Error) -> Request | None:
         """The one that an error is about. It waits to be sent again, or for `drop`."""

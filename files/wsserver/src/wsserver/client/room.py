@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,6 +36,28 @@ class Message:
     user: str
     ts: float
     data: Any
+
+
+class Unreadable(Exception):
+    """A message's data is JSON that Python cannot hold."""
+
+
+def read(data: msgspec.Raw) -> Any:
+    """Raises Unreadable."""
+    try:
+        try:
+            return msgspec.json.decode(data)
+        except msgspec.ValidationError:  # a number out of msgspec's range
+            return json.loads(bytes(data), parse_int=_integer)
+    except (ValueError, RecursionError, msgspec.MsgspecError) as exc:
+        raise Unreadable(str(exc)) from exc
+
+
+def _integer(digits: str) -> float:
+    try:
+        return int(digits)
+    except ValueError:  # more digits than Python converts
+        return float(digits)
 
 
 class Arrival(Enum):
@@ -129,10 +152,10 @@ class Room:
         return gap
 
     def take(self, delivery: Delivery) -> Message:
-        """Move on to the next message."""
+        """Move on to the next message. Raises Unreadable, and has not moved then."""
         assert self.position is not None, "a room has a position once it is joined"
+        data = read(delivery.data)
         self.position = Position(self.position.epoch, delivery.seq)
-        data = msgspec.json.decode(delivery.data)
         return Message(self.name, *self.position, delivery.user, delivery.ts, data)
 
     def hand_out(self, message: Message) -> None:

@@ -244,7 +244,8 @@ class Link {
 
 /**
  * Publishes from the call to the acknowledgement, over as many connections as that takes. They go out in the order of
- * the calls, and so do repeats, before anything newer. `window`: how many may be unacknowledged.
+ * the calls, and so do repeats, before anything that is not yet on the wire: after a refusal that passes, what was on
+ * the wire behind the publish may be accepted before its repeat. `window`: how many may be unacknowledged.
  *
  * Of each, `inDoubtSince`: when the first try was sent that may have landed; `before`: the same without the last try.
  * By the calendar: the clock of a page may stand still while its computer sleeps.
@@ -372,6 +373,7 @@ class Requests {
     this.#waiting.push(request);
   }
 
+  /** The one that an event answers. */
   answer(event) {
     const request = this.#waiting.find(
       ({ sent, question }) => sent && question.room === event.room && Requests.#ANSWERS[question.type] === event.type,
@@ -380,6 +382,7 @@ class Requests {
       this.#remove(request);
       request.resolve(event);
     }
+    return request;
   }
 
   /** The one that an error is about. It waits to be sent again, or for `drop`. */
@@ -408,9 +411,9 @@ class Requests {
   }
 }
 
-/** Whoever asked is told; a join that comes with a new connection has nobody to tell. */
-function makeRequest(question, resolve = () => {}, reject = () => {}) {
-  return { question, resolve, reject, sent: false };
+/** Whoever asked is told; a join that comes with a new connection has nobody to tell. `joining`: the room of a join. */
+function makeRequest(question, joining, resolve = () => {}, reject = () => {}) {
+  return { question, joining, resolve, reject, sent: false };
 }
 
 /**
@@ -616,7 +619,7 @@ export class Client extends EventTarget {
     if (this.rooms.has(room)) throw new TypeError(`already in the room ${room}`);
     const joined = new Room(room, options);
     this.rooms.set(room, joined);
-    await this.#ask(joined._question());
+    await this.#ask(joined._question(), joined);
     return joined;
   }
 
@@ -661,8 +664,8 @@ export class Client extends EventTarget {
     return performance.now() - startedAt;
   }
 
-  #ask(question) {
-    return new Promise((resolve, reject) => this.#sendRequest(makeRequest(question, resolve, reject)));
+  #ask(question, joining) {
+    return new Promise((resolve, reject) => this.#sendRequest(makeRequest(question, joining, resolve, reject)));
   }
 
   #sendRequest(request) {
@@ -733,8 +736,7 @@ export class Client extends EventTarget {
     const asked = this.#requests.takeAll();
     for (const room of this.rooms.values()) {
       room._joined = false;
-      const joining = asked.find(({ question }) => question.type === "join" && question.room === room.name);
-      const request = joining ?? makeRequest();
+      const request = asked.find(({ joining }) => joining === room) ?? makeRequest(null, room);
       request.question = room._question();
       this.#sendRequest(request);
     }
@@ -748,10 +750,12 @@ export class Client extends EventTarget {
   }
 
   #joined(event) {
+    const request = this.#requests.answer(event);
     const room = this.rooms.get(event.room);
-    const missed = room?._start(event);
+    // The answer to a join that was given up since says nothing of a later one's place.
+    if (!room || request?.joining !== room) return;
+    const missed = room._start(event);
     if (missed) this.#lost(missed);
-    this.#requests.answer(event);
   }
 
   #lost({ type, ...detail }) {
@@ -765,13 +769,13 @@ export class Client extends EventTarget {
       if (room) this.#expelled(room, error); // a fresh token may be for fewer rooms
     } else if (request.question.type !== "join") {
       this.#requests.drop(request, new ServerError(error));
-    } else if (room && passes(error)) {
+    } else if (room && request.joining === room && passes(error)) {
       setTimeout(() => {
         if (this.#link === link && this.rooms.get(room.name) === room) this.#sendRequest(request);
       }, pauseMs(error));
     } else {
       this.#requests.drop(request, new JoinError(error));
-      if (room) this.#expelled(room, error);
+      if (room && request.joining === room) this.#expelled(room, error);
     }
   }
 
