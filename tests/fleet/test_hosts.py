@@ -13,7 +13,7 @@ import pytest
 import yaml
 from cable import unplugged
 from clients import connection, finish, new_clients, progress, watching, witness
-from fleet import Fleet, eventually
+from fleet import Fleet, changed, eventually
 from rollouts import assert_settled, install, links, observed
 
 pytestmark = pytest.mark.hosts
@@ -47,9 +47,26 @@ async def out_and_in(fleet: Fleet, host: str, state: bool, within: float) -> flo
     return waited
 
 
-async def maintain(fleet: Fleet, host: str, action: str, fails: bool = False) -> str:
+async def maintain(fleet: Fleet, host: str, action: str, *options: str) -> str:
     variables = ["--extra-vars", f"ws_host={host} ws_action={action}"]
-    return await asyncio.to_thread(fleet.play, *variables, playbook="host_maintenance.yml", fails=fails)
+    return await asyncio.to_thread(fleet.play, *options, *variables, playbook="host_maintenance.yml")
+
+
+async def test_check_mode_of_maintenance_changes_nothing(fleet: Fleet, other: str) -> None:
+    state = "ws-server ctl status --json | grep -o '\"drained_by\": *[^]]*'; cut -d' ' -f22 /proc/1/stat"
+    configuration = "cat /etc/nginx/nginx.conf; ls /var/lib/ws-fleet"
+
+    def look() -> list[str]:
+        return [fleet.ssh(other, state), *(fleet.ssh(edge, configuration) for edge in fleet.edges)]
+
+    before = look()
+    for action in ("out", "reboot", "in"):
+        said = await maintain(fleet, other, action, "--check")
+        if action != "in":
+            assert {"Have the edges send no new client here", "Send the clients of its workers elsewhere"} <= {
+                task.rpartition(": ")[2] for task in changed(said)
+            }
+        assert look() == before, action
 
 
 async def test_a_host_reboots_for_maintenance(fleet: Fleet, other: str) -> None:
