@@ -31,7 +31,7 @@ STAGES = {
     "debian12": [*MOLECULE, "debian12"],
     "lint": ["lab/lint.sh"],
 }
-STAGE_TIMEOUT = 2400
+STAGE_TIMEOUT = 3600
 # Whatever a stage starts inherits this variable, and is found by it when the stage, or this program, was killed.
 MARK = f"WS_TEST_CLONE={ROOT}"
 stopping = threading.Event()
