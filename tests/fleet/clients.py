@@ -92,8 +92,8 @@ async def progress(witness: Witness, count: int) -> None:
 
 
 @contextlib.asynccontextmanager
-async def new_clients(fleet: Fleet) -> AsyncIterator[list[float]]:
-    """Keep opening connections, several at a time; the list holds how long each waited for its welcome."""
+async def new_clients(fleet: Fleet, at_once: int = 6) -> AsyncIterator[list[float]]:
+    """Keep opening connections, so many at a time; the list holds how long each waited for its welcome."""
     waits: list[float] = []
     stop = asyncio.Event()
 
@@ -105,7 +105,7 @@ async def new_clients(fleet: Fleet) -> AsyncIterator[list[float]]:
             await asyncio.sleep(0.05)
 
     async with asyncio.TaskGroup() as group:
-        for _ in range(6):
+        for _ in range(at_once):
             group.create_task(arrive())
         yield waits
         stop.set()

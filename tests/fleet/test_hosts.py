@@ -73,7 +73,7 @@ async def test_a_host_reboots_for_maintenance(fleet: Fleet, other: str) -> None:
     """Nobody waits for it, and whoever was on it has gone before."""
     boots = "cut -d' ' -f22 /proc/1/stat"
     before = fleet.ssh(other, boots)
-    async with watching(fleet) as one, new_clients(fleet) as waits:
+    async with watching(fleet) as one, new_clients(fleet, at_once=1) as waits:
         await progress(one, 50)
         said = await maintain(fleet, other, "reboot")
         await progress(one, 50)
@@ -171,9 +171,9 @@ async def test_a_host_is_removed_and_added(fleet: Fleet, other: str, tmp_path: P
     without, other_first = hosts(fleet.worker_host), hosts(other, fleet.worker_host)
 
     async def site(**options: Any) -> None:
-        await asyncio.to_thread(fleet.play, **options)
+        await asyncio.to_thread(fleet.play, SHORT_WATCH, **options)
 
-    async with watching(fleet) as one, new_clients(fleet) as waits:
+    async with watching(fleet) as one, new_clients(fleet, at_once=1) as waits:
         await maintain(fleet, other, "out")
         await asyncio.to_thread(fleet.ssh, other, "systemctl disable --now ws-server@{80..83}")
         await site(inventory=without)
