@@ -54,10 +54,10 @@ async def maintain(fleet: Fleet, host: str, action: str, *options: str) -> str:
 
 async def test_check_mode_of_maintenance_changes_nothing(fleet: Fleet, other: str) -> None:
     state = "ws-server ctl status --json | grep -o '\"drained_by\": *[^]]*'; cut -d' ' -f22 /proc/1/stat"
-    configuration = "cat /etc/nginx/nginx.conf; ls /var/lib/ws-fleet 2>/dev/null || true"
 
     def look() -> list[str]:
-        return [fleet.ssh(other, state), *(fleet.ssh(edge, configuration) for edge in fleet.edges)]
+        edges = [fleet.ssh(edge, "cat /etc/nginx/nginx.conf") for edge in fleet.edges]
+        return [fleet.ssh(other, state), fleet.ssh(fleet.worker_host, "ls /var/lib/ws-fleet"), *edges]
 
     before = look()
     for action in ("out", "reboot", "in"):
@@ -67,6 +67,26 @@ async def test_check_mode_of_maintenance_changes_nothing(fleet: Fleet, other: st
                 task.rpartition(": ")[2] for task in changed(said)
             }
         assert look() == before, action
+
+
+async def test_no_rollout_waits_for_what_it_is_to_mend_nor_a_rollback_for_a_new_host(fleet: Fleet, other: str) -> None:
+    """What the first host would do: check mode asks the other hosts' workers, too."""
+    turn = f"Worker 80 of {fleet.worker_host}, "
+    fleet.ssh(other, "systemctl stop ws-server@83")
+    try:
+        said = fleet.play("--check", "--extra-vars=ws_server_heartbeat_s=24", playbook="rolling_update.yml")
+        assert turn in said, said[-6000:]
+    finally:
+        fleet.ssh(other, "systemctl start ws-server@83")
+    eventually(fleet.whole, 60, "every worker ready")
+    before = "/opt/ws-server/before"
+    fleet.ssh(other, f"mv {before} {before}.away")
+    try:
+        said = fleet.play("--check", playbook="rollback.yml")
+        assert turn in said, said[-6000:]
+        assert f"Worker 80 of {other}, " not in said
+    finally:
+        fleet.ssh(other, f"mv {before}.away {before}")
 
 
 async def test_a_host_reboots_for_maintenance(fleet: Fleet, other: str) -> None:

@@ -40,6 +40,7 @@ async def test_an_update_and_its_rollback(fleet: Fleet, tmp_path: Path) -> None:
     source = variant(tmp_path, {"__init__.py": "\n# Another release.\n"})
     newer = [f"--extra-vars=ws_server_source={source}", "--extra-vars=ws_server_heartbeat_s=24"]
     before = links(fleet)
+    fleet.ssh(fleet.worker_host, f"touch {HOME}/restart-asked")  # of a restart that was cut off, and is over then
     for playbook, arguments in (("rolling_update.yml", newer), ("rollback.yml", [])):
         async with witness(fleet, **CROWD) as one:
             with observed(fleet) as workers:
@@ -48,6 +49,7 @@ async def test_an_update_and_its_rollback(fleet: Fleet, tmp_path: Path) -> None:
         print(*re.findall(r"msg: '?(Worker .*?)'?\n\n", said, re.DOTALL), sep="\n")
         judge([report], [workers])
         assert_settled(fleet)
+        assert_settled(fleet, "restart-asked")
         now = links(fleet)
         if playbook == "rollback.yml":
             assert now == before

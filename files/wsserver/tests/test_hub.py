@@ -345,6 +345,13 @@ class Scene:
             self.broker.publish_now("r1")
             self.broker.deliver(fate)
 
+    async def join_and_hear(self, client: Client) -> None:
+        client.join("r1", None)
+        await asyncio.sleep(0.1)
+        self.traffic("deliver")
+        await asyncio.sleep(0.1)
+        assert self.at_head(client)
+
     def at_head(self, client: Client) -> bool:
         return client.at["r1"] == self.broker.head_now("r1")
 
@@ -546,11 +553,7 @@ async def test_a_room_that_nobody_uses_is_given_up_and_can_be_joined_again(scene
         await scene.hub.check()
     assert scene.broker.subscribed == set()
     scene.traffic("deliver")
-    client.join("r1", None)
-    await asyncio.sleep(0.1)
-    scene.traffic("deliver")
-    await asyncio.sleep(0.1)
-    assert scene.at_head(client)
+    await scene.join_and_hear(client)
 
 
 @scene_test
@@ -587,11 +590,7 @@ async def test_a_room_that_could_not_be_opened_can_be_joined_later(scene: Scene)
         client.waiting["r1"].clear()
         setattr(scene.broker, step, working)
     del client.on_event  # type: ignore[method-assign]
-    client.join("r1", None)
-    await asyncio.sleep(1)
-    scene.traffic("deliver")
-    await asyncio.sleep(1)
-    assert scene.at_head(client)
+    await scene.join_and_hear(client)
 
 
 @scene_test
