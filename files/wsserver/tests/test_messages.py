@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import tracemalloc
 from typing import Any
 
 import msgspec
@@ -32,6 +33,7 @@ from wsserver.messages import (
     Reset,
     Since,
     Welcome,
+    nested_too_deeply,
 )
 
 CODEC = JsonCodec()
@@ -199,6 +201,45 @@ def test_what_is_nested_deeper_than_every_reader_can_follow_is_refused() -> None
             with pytest.raises(BadMessage, match="nested more than 128 deep") as refused:
                 CODEC.decode(payload)
             assert refused.value.id == "1"
+
+
+_MARKS = st.text(alphabet='[]{}"\\,:n ', max_size=8)
+_MARKED = st.recursive(
+    _MARKS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_MARKS, inner, max_size=3), max_leaves=20
+)
+
+
+def _depth(value: Any) -> int:
+    if isinstance(value, dict):
+        value = list(value.values())
+    return 1 + max(map(_depth, value), default=0) if isinstance(value, list) else 0
+
+
+@given(_MARKED)
+def test_brackets_in_strings_do_not_nest(value: Any) -> None:
+    """Whatever stands in them: just as deep as allowed, with as many brackets more as make the server count."""
+    data = msgspec.json.encode(value)
+    filler = msgspec.json.encode("[" * NESTING_MAX)
+    for depth, fits in ((NESTING_MAX, True), (NESTING_MAX + 1, False)):
+        around = depth - 1 - _depth(value)
+        nested = b"[%b,%b%b%b]" % (filler, b"[" * around, data, b"]" * around)
+        assert nested_too_deeply(nested) != fits
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["[" * 60_000, "n[" * 30_000, '["' * 20_000, "[\\" * 20_000, ["["] * 15_000, [["["], ""] * 7_000, [[]] * 20_000],
+    ids=["long", "mixed", "quotes", "backslashes", "strings", "lists of strings", "lists"],
+)
+def test_counting_the_depth_takes_the_memory_of_the_message_a_few_times(value: Any) -> None:
+    data = msgspec.json.encode(value)
+    tracemalloc.start()
+    try:
+        assert not nested_too_deeply(data)
+        _now, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 24 * len(data)
 
 
 def test_of_keys_that_come_twice_the_last_counts() -> None:
