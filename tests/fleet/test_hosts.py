@@ -70,12 +70,13 @@ async def test_check_mode_of_maintenance_changes_nothing(fleet: Fleet, other: st
 
 
 async def test_no_rollout_waits_for_what_it_is_to_mend_nor_a_rollback_for_a_new_host(fleet: Fleet, other: str) -> None:
-    """What the first host would do: check mode asks the other hosts' workers, too."""
+    """What the hosts would do: check mode asks the other hosts' workers, too."""
     turn = f"Worker 80 of {fleet.worker_host}, "
+    later = f"Worker 80 of {other}, "
     fleet.ssh(other, "systemctl stop ws-server@83")
     try:
-        said = fleet.play("--check", "--extra-vars=ws_server_heartbeat_s=24", playbook="rolling_update.yml")
-        assert turn in said, said[-6000:]
+        said = fleet.play("--check", "--extra-vars=ws_server_heartbeat_s=23", playbook="rolling_update.yml")
+        assert turn in said and later in said, said[-6000:]
     finally:
         fleet.ssh(other, "systemctl start ws-server@83")
     eventually(fleet.whole, 60, "every worker ready")
@@ -84,7 +85,7 @@ async def test_no_rollout_waits_for_what_it_is_to_mend_nor_a_rollback_for_a_new_
     try:
         said = fleet.play("--check", playbook="rollback.yml")
         assert turn in said, said[-6000:]
-        assert f"Worker 80 of {other}, " not in said
+        assert later not in said
     finally:
         fleet.ssh(other, f"mv {before}.away {before}")
 
@@ -106,8 +107,9 @@ async def test_a_host_reboots_for_maintenance(fleet: Fleet, other: str) -> None:
 
 
 async def test_a_host_that_loses_its_network(fleet: Fleet, other: str) -> None:
-    async with watching(fleet) as one:
-        await progress(one, 50)
+    # So few messages a second that the room's log reaches back to before the cut when that host is back.
+    async with watching(fleet, rate=10.0) as one:
+        await progress(one, 10)
         with unplugged(fleet.address(other)):
             await out_and_in(fleet, other, False, OUT_S)
             async with new_clients(fleet) as waits:
@@ -116,7 +118,7 @@ async def test_a_host_that_loses_its_network(fleet: Fleet, other: str) -> None:
             assert max(waits) < WAIT_S
         await out_and_in(fleet, other, True, 60)
         await asyncio.to_thread(eventually, fleet.whole, 60, "all workers are ready by themselves")
-        await progress(one, 50)
+        await progress(one, 10)
 
 
 async def test_a_host_that_loses_its_network_while_its_worker_is_replaced(fleet: Fleet, other: str) -> None:
