@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LOGS = ROOT / ".lab/test"
 # Short, since there will be sockets in it. In memory, since on a disk that the other stages keep busy, a Redis or Postgres that a stage starts
 # answers some writes after seconds; what is left of it after kill -9 is the same.
-SCRATCH = Path("/dev/shm", f"ws-test-{hashlib.sha256(bytes(ROOT)).hexdigest()[:8]}")
+SCRATCH = Path("/dev/shm", f"ws-test-{hashlib.sha256(bytes(ROOT)).hexdigest()[:8]}")  # noqa: S108 - this run clears what is there
 MOLECULE = ["molecule", "test", "--destroy", "never", "--scenario-name"]
 # In this order, so that two that take long do not come last.
 STAGES = {

@@ -5,7 +5,7 @@
 # The tests that need no host: the service's own, those of the plugins, inventories that site.yml refuses, and the benchmark's.
 . "$(dirname "$0")/common.sh"
 
-env --chdir=files/wsserver pytest
+env --chdir=files/wsserver pytest --durations=20
 PYTHONPATH=lab/collections:plugins/module_utils:roles/nginx/files:files/wsserver/src:files/wsserver/tests pytest tests/unit
 pytest tests/preflight
 # The benchmark in small: that it works and counts right, not how fast anything is.

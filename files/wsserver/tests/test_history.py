@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from unittest.mock import patch
 from uuid import uuid4
 
 import asyncpg
@@ -16,7 +17,7 @@ from support.postgres import Cluster
 from support.redis_server import RedisServer
 from support.wait import until
 
-from wsserver.broker import BrokerUnavailable
+from wsserver.broker import READ_BYTES, BrokerUnavailable
 from wsserver.broker.memory import MemoryBroker
 from wsserver.broker.redis.broker import RedisBroker
 from wsserver.broker.redis.keys import RoomKeys
@@ -32,7 +33,9 @@ async def broker(redis: RedisServer) -> AsyncIterator[RedisBroker]:
 
 
 def message(room: str, position: Position) -> Message:
-    return Message(room, position, "ünï", position.epoch + position.seq / 1000, b'{"at": "%d-%d"}' % position)
+    """Of different lengths."""
+    data = b'{"at": %s"%d-%d"}' % (b" " * (position.seq * 7 % 50), *position)
+    return Message(room, position, "ünï", position.epoch + position.seq / 1000, data)
 
 
 def write_log(redis: RedisServer, room: str, messages: list[Message], head: Position | None) -> None:
@@ -60,7 +63,6 @@ async def backwards(history: History, room: str, before: Position | None, limit:
     more = True
     while more:
         page, more = await history.page(room, before, None, limit)
-        assert len(page) == limit or not more
         assert page or not found
         found = page + found
         before = found[0].position if found else before
@@ -73,11 +75,20 @@ async def forwards(history: History, room: str, since: Position, limit: int) -> 
     more = True
     while more:
         page, more = await history.page(room, None, since, limit)
-        assert len(page) == limit or not more
         assert page or not found
         found += page
         since = found[-1].position if found else since
     return found
+
+
+def first(messages: list[Message], limit: int, most_bytes: int) -> tuple[list[Message], bool]:
+    """The page that these begin with, and whether others follow it."""
+    page: list[Message] = []
+    for each in messages:
+        if len(page) == limit or sum(len(paged.data) for paged in page) >= most_bytes:
+            return page, True
+        page.append(each)
+    return page, False
 
 
 # Lives of a room: how many messages each had, and how many of its last ones Redis lost.
@@ -85,7 +96,14 @@ _LIVES = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 2)), min_size=0, m
 
 
 @settings(max_examples=120)
-@given(lives=_LIVES, cut=st.integers(0, 40), moved=st.integers(0, 40), limit=st.integers(1, 6), expired=st.booleans())
+@given(
+    lives=_LIVES,
+    cut=st.integers(0, 40),
+    moved=st.integers(0, 40),
+    limit=st.integers(1, 6),
+    most_bytes=st.sampled_from([1, 60, 120, READ_BYTES]),
+    expired=st.booleans(),
+)
 async def test_pages_show_all_of_it_in_both_directions(
     redis: RedisServer,
     broker: RedisBroker,
@@ -94,6 +112,7 @@ async def test_pages_show_all_of_it_in_both_directions(
     cut: int,
     moved: int,
     limit: int,
+    most_bytes: int,
     expired: bool,
 ) -> None:
     room = uuid4().hex
@@ -114,16 +133,30 @@ async def test_pages_show_all_of_it_in_both_directions(
 
     postgres = Postgres(dsn)
     history = History(broker, postgres)
-    assert await backwards(history, room, None, limit) == every
-    assert await forwards(history, room, Position(0, 0), limit) == every
-    for n, each in enumerate(every):
-        for page_limit in (1, limit):
-            page = every[max(0, n - page_limit) : n]
-            assert await history.page(room, each.position, None, page_limit) == (page, n > page_limit)
-            page = every[n + 1 : n + 1 + page_limit]
-            more = n + 1 + page_limit < len(every)
-            assert await history.page(room, None, each.position, page_limit) == (page, more)
+    with patch("wsserver.history.READ_BYTES", most_bytes), patch("wsserver.broker.redis.broker.READ_BYTES", most_bytes):
+        assert await backwards(history, room, None, limit) == every
+        assert await forwards(history, room, Position(0, 0), limit) == every
+        for n, each in enumerate(every):
+            for page_limit in (1, limit):
+                page, more = first(every[:n][::-1], page_limit, most_bytes)
+                assert await history.page(room, each.position, None, page_limit) == (page[::-1], more)
+                found = await history.page(room, None, each.position, page_limit)
+                assert found == first(every[n + 1 :], page_limit, most_bytes)
     await postgres.close()
+
+
+async def test_a_page_takes_little_memory_however_large_the_messages_are(broker: RedisBroker) -> None:
+    memory = MemoryBroker(100)
+    async with running(memory):
+        for each in (broker, memory):
+            publishes = [each.publish("r", "u", str(n), b'"%s"' % (b"x" * 60_000)) for n in range(100)]
+            landed = [published.position for published in await asyncio.gather(*publishes)]
+            history = History(each, None)
+            page, more = await history.page("r", None, None, 100)
+            assert more
+            assert READ_BYTES <= sum(len(message.data) for message in page) < READ_BYTES + 64 * 1024
+            assert [message.position for message in await backwards(history, "r", None, 100)] == landed
+            assert [message.position for message in await forwards(history, "r", Position(0, 0), 100)] == landed
 
 
 @pytest.mark.parametrize("length", [0, 1, 5, 6, 10, 11])

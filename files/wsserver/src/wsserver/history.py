@@ -10,20 +10,24 @@ from __future__ import annotations
 
 from typing import Any
 
-from wsserver.broker import Broker
+from wsserver.broker import READ_BYTES, Broker
 from wsserver.messages import Message, Position
 from wsserver.postgres import Postgres, PostgresUnavailable
 
 _END = Position(2**62, 0)
 
-_BEFORE = """
-    SELECT epoch, seq, sender, extract(epoch FROM ts)::float8, data FROM messages
-    WHERE room = $1 AND (epoch, seq) < ($2, $3) ORDER BY epoch DESC, seq DESC LIMIT $4
+# As many as a broker reads of its log.
+_BOUNDED = """
+    SELECT epoch, seq, sender, extract(epoch FROM ts)::float8, data FROM (
+        SELECT *, sum(octet_length(data::text)) OVER (
+            ORDER BY {order} ROWS BETWEEN UNBOUNDED PRECEDING AND 2 PRECEDING
+        ) AS before_last FROM (
+            SELECT * FROM messages WHERE room = $1 AND (epoch, seq) {side} ($2, $3) ORDER BY {order} LIMIT $4
+        ) AS found
+    ) AS measured WHERE coalesce(before_last, 0) < $5
 """
-_SINCE = """
-    SELECT epoch, seq, sender, extract(epoch FROM ts)::float8, data FROM messages
-    WHERE room = $1 AND (epoch, seq) > ($2, $3) ORDER BY epoch, seq LIMIT $4
-"""
+_BEFORE = _BOUNDED.format(side="<", order="epoch DESC, seq DESC")
+_SINCE = _BOUNDED.format(side=">", order="epoch, seq")
 
 Page = tuple[list[Message], bool]
 
@@ -38,8 +42,8 @@ class History:
     async def page(self, room: str, before: Position | None, since: Position | None, limit: int) -> Page:
         """Up to `limit` messages, oldest first, and whether others follow in the direction of the question.
 
-        since: the first ones after it; else the last ones before `before`, or of all. A page may be shorter than
-        `limit` though others follow, while Postgres is away. Raises BrokerUnavailable.
+        since: the first ones after it; else the last ones before `before`, or of all. A page ends early when it has
+        READ_BYTES of data, and may be shorter than that while Postgres is away. Raises BrokerUnavailable.
         """
         if since is not None:
             return await self._since(room, since, limit)
@@ -49,31 +53,29 @@ class History:
         # One more than asked for tells whether there are others.
         logged = await self._broker.read_before(room, before, limit + 1)
         unbroken = _unbroken_end(logged, before)
-        if self._postgres is None or len(unbroken) > limit:
-            return logged[-limit:], len(logged) > limit
+        if self._postgres is None or _last(unbroken, limit)[1]:
+            return _last(logged, limit)
         try:
             archived = await _fetch(self._postgres, _BEFORE, room, before or _END, limit + 1)
         except PostgresUnavailable:
             if not unbroken:
                 raise
             return unbroken, True
-        merged = _merge(archived, logged)
-        return merged[-limit:], len(merged) > limit
+        return _last(_merge(archived, logged), limit)
 
     async def _since(self, room: str, since: Position, limit: int) -> Page:
         logged = await self._broker.read(room, since, limit + 1)
         unbroken = _unbroken_start(logged, since)
         complete = len(unbroken) == len(logged) if logged else await self._broker.heads([room]) == [since]
-        if self._postgres is None or complete or len(unbroken) > limit:
-            return logged[:limit], len(logged) > limit
+        if self._postgres is None or complete or _first(unbroken, limit)[1]:
+            return _first(logged, limit)
         try:
             archived = await _fetch(self._postgres, _SINCE, room, since, limit + 1)
         except PostgresUnavailable:
             if not unbroken:
                 raise
             return unbroken, True
-        merged = _merge(archived, logged)
-        return merged[:limit], len(merged) > limit
+        return _first(_merge(archived, logged), limit)
 
 
 def _unbroken_start(messages: list[Message], since: Position) -> list[Message]:
@@ -93,6 +95,20 @@ def _unbroken_end(messages: list[Message], before: Position | None) -> list[Mess
     return messages
 
 
+def _first(messages: list[Message], limit: int) -> Page:
+    """The page that these begin with: one of them is left where the limit or the bytes of a read have ended it."""
+    size = count = 0
+    while count < min(limit, len(messages)) and size < READ_BYTES:
+        size += len(messages[count].data)
+        count += 1
+    return messages[:count], count < len(messages)
+
+
+def _last(messages: list[Message], limit: int) -> Page:
+    page, more = _first(messages[::-1], limit)
+    return page[::-1], more
+
+
 def _merge(archived: list[Message], logged: list[Message]) -> list[Message]:
     by_position = {message.position: message for message in (*archived, *logged)}
     return [by_position[position] for position in sorted(by_position)]
@@ -100,7 +116,7 @@ def _merge(archived: list[Message], logged: list[Message]) -> list[Message]:
 
 async def _fetch(postgres: Postgres, query: str, room: str, position: Position, limit: int) -> list[Message]:
     async with postgres.connection() as connection:
-        rows: list[Any] = await connection.fetch(query, room, *position, limit)
+        rows: list[Any] = await connection.fetch(query, room, *position, limit, READ_BYTES)
     return [
         Message(room=room, position=Position(epoch, seq), user=sender, ts=ts, data=data.encode())
         for epoch, seq, sender, ts, data in rows

@@ -13,6 +13,9 @@ from typing import NamedTuple, Protocol
 
 from wsserver.messages import Message, Position
 
+# Bounds what one client's question takes of a worker's memory, and of the loop's time.
+READ_BYTES = 256 * 1024
+
 
 class BrokerError(Exception):
     """A publish or a read failed; `code` and the text go to the client."""
@@ -95,7 +98,10 @@ class Broker(Protocol):
         """Begin a new epoch if the room's log ends before `seen`, which was delivered once; the head after that."""
 
     async def read(self, room: str, after: Position, limit: int) -> list[Message]:
-        """Up to `limit` messages that follow `after`, in order, epoch by epoch; the oldest may have been trimmed."""
+        """Up to `limit` messages that follow `after`, in order, epoch by epoch; the oldest may have been trimmed.
+
+        There are fewer where READ_BYTES end it: as soon as those before the last one have so many bytes of data.
+        """
 
     async def read_before(self, room: str, before: Position | None, limit: int) -> list[Message]:
-        """The last `limit` messages before `before` (None: of all), in order."""
+        """The last `limit` messages before `before` (None: of all), in order; fewer likewise, counted backwards."""

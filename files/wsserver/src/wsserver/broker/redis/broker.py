@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import hiredis
@@ -18,6 +18,7 @@ from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import NoScriptError, OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
 
 from wsserver.broker import (
+    READ_BYTES,
     BrokerError,
     BrokerFull,
     BrokerUnavailable,
@@ -67,6 +68,7 @@ class RedisBroker:
         self._publish_sha = ""
         self._head = self._redis.register_script(script("room.lua", "head.lua"))
         self._renew = self._redis.register_script(script("room.lua", "renew.lua"))
+        self._read = self._redis.register_script(script("read.lua", flags="no-writes"))
         self._life = ""
         self._queue: list[tuple[tuple[Any, ...], asyncio.Future[Published]]] = []
         self._queued = asyncio.Event()
@@ -309,20 +311,16 @@ class RedisBroker:
         return Position(int(epoch), seq)
 
     async def read(self, room: str, after: Position, limit: int) -> list[Message]:
-        async with reading():
-            entries: Any = await self._redis.xrange(
-                RoomKeys(room).stream, min=f"({after.epoch}-{after.seq}", count=limit
-            )
-        return self._decode_all(room, entries)
+        return await self._read_log(room, "XRANGE", f"({after.epoch}-{after.seq}", "+", limit)
 
     async def read_before(self, room: str, before: Position | None, limit: int) -> list[Message]:
         last = "+" if before is None else f"({before.epoch}-{before.seq}"
-        async with reading():
-            entries: Any = await self._redis.xrevrange(RoomKeys(room).stream, max=last, count=limit)
-        return self._decode_all(room, reversed(entries))
+        return (await self._read_log(room, "XREVRANGE", last, "-", limit))[::-1]
 
-    def _decode_all(self, room: str, entries: Iterable[Any]) -> list[Message]:
-        messages = (self._decode(room, fields[b"m"]) for _id, fields in entries)
+    async def _read_log(self, room: str, command: str, start: str, end: str, limit: int) -> list[Message]:
+        async with reading():
+            envelopes = await self._read(keys=[RoomKeys(room).stream], args=[command, start, end, limit, READ_BYTES])
+        messages = (self._decode(room, envelope) for envelope in envelopes)
         return [message for message in messages if message is not None]
 
 
