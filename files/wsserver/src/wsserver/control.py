@@ -22,7 +22,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from wsserver.drainage import NotYours
-from wsserver.status import Status
+from wsserver.status import Counters, Status
 from wsserver.telemetry.logs import log
 
 _MODE = 0o660
@@ -65,6 +65,8 @@ class Controlled(Protocol):
     """The worker, as the control socket sees it."""
 
     def status(self) -> Status: ...
+
+    def counters(self) -> Counters: ...
 
     def drain(self, by: str, window_s: float | None) -> asyncio.Task[None]:
         """Begin to send clients away, or join those who already did; the process goes on. See `Drainage.drain`."""
@@ -166,7 +168,7 @@ class ControlSocket:
     async def _carry_out(self, command: _Command, say: _Say) -> object:
         match command:
             case _Status():
-                return self._controlled.status()
+                return msgspec.structs.replace(self._controlled.status(), counters=self._controlled.counters())
             case _Drain(by, window_s):
                 return await self._drain(by, window_s, say)
             case _Undrain(by, force):
