@@ -12,7 +12,7 @@ import pytest
 
 from wsserver import ctl
 from wsserver.drainage import Drainage
-from wsserver.status import ArchiveStatus, BrokerStatus, Counters, Status
+from wsserver.status import ArchiveStatus, BrokerStatus, Counters, State, Status
 from wsserver.telemetry import counters
 
 
@@ -25,6 +25,11 @@ class Worker:
         self.windows: list[float | None] = []
         self.kicks: list[tuple[str, str]] = []
         self.broken = False
+        self.state: State = "ready"
+        self.started_at = 1.7e9
+        self.broker = BrokerStatus(True)
+        # What it has counted by each look; the real counters without any.
+        self.counted: list[Counters] = []
         self.archive: ArchiveStatus | None = ArchiveStatus(True, 12, 0.25)
         self.leave = asyncio.Event()
         self.drainage = Drainage(self._send_away)
@@ -41,20 +46,20 @@ class Worker:
             version="1.2.3",
             pid=os.getpid(),
             instance=self.instance,
-            started_at=1.7e9,
+            started_at=self.started_at,
             uptime_s=93784.5,
-            state=self.drainage.state or "ready",
+            state=self.drainage.state or self.state,
             drained_by=self.drainage.by,
             connections=len(self.users),
             handshaking=1,
             closing=0,
             rooms=2,
-            broker=BrokerStatus(True),
+            broker=self.broker,
             archive=self.archive,
         )
 
     def counters(self) -> Counters:
-        return counters.read()
+        return self.counted.pop(0) if self.counted else counters.read()
 
     def drain(self, by: str, window_s: float | None) -> asyncio.Task[None]:
         return self.drainage.drain(by, window_s)

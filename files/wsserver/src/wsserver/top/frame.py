@@ -169,7 +169,7 @@ def _seconds(seconds: float | None) -> str:
         return "-"
     if seconds < 0.9995:
         return f"{seconds * 1000:.1f}ms" if seconds < 0.00995 else f"{seconds * 1000:.0f}ms"
-    return f"{seconds:.1f}s" if seconds < 99.95 else _age(seconds)
+    return f"{seconds:.1f}s" if seconds < 59.95 else _age(seconds)
 
 
 def _age(seconds: float) -> str:
