@@ -225,7 +225,7 @@ async def test_a_worker_that_was_started_anew_has_no_rates_yet(serve: Serve, onc
             return super().counters()
 
     worker = Restarted("80")
-    worker.counted = [counted(1000, 500, drops=9), counted(2, 100, drops=1)]
+    worker.counted = [counted(1000, 500, drops=9), counted(1002, 100, drops=1)]
     await serve(worker)
     _, shown = await once()
     row = shown.rows["80"]
@@ -287,6 +287,7 @@ async def test_a_wedged_worker_is_not_flooded_and_comes_back(
         for _ in range(50):
             await one.look(0.02)
         assert one.row.state == "no answer"
+        await asyncio.wait_for(one.look(60), 20)  # it is not waited for any more
         listener.setblocking(False)
         connection, _ = listener.accept()
         with pytest.raises(BlockingIOError):
@@ -544,12 +545,24 @@ async def test_it_is_live(serve: Serve, terminal: Open) -> None:
     assert termios.tcgetattr(one.inner)[3] & (termios.ECHO | termios.ICANON) == 0
     worker.state = "starting"
     await one.until_shown("80      \x1b[33mstarting")
-    one.resize(160, 24)
-    await until(lambda: re.search("WORKER.*VERSION", one.frames[-1]))
     one.type(b"xq")
     assert await one.ended() == 0
     assert one.shown.endswith(BACK)
     assert termios.tcgetattr(one.inner) == one.modes
+
+
+async def test_it_follows_the_size_of_the_terminal_at_once(serve: Serve, terminal: Open) -> None:
+    await serve(Worker("80"))
+    one = terminal("top", "--interval", "60")
+    await one.until_shown("ready")
+    assert not re.search("WORKER.*STATE.*VERSION", one.shown)
+    one.resize(160, 24)
+    await until(lambda: re.search("WORKER.*STATE.*VERSION", one.frames[-1]))
+    one.resize(20, 3)
+    await until(lambda: len(one.frames[-1].splitlines()) == 3)
+    assert max(len(re.sub(r"\x1b\[\w+", "", line)) for line in one.frames[-1].splitlines()) <= 20
+    one.type(b"q")
+    assert await one.ended() == 0
 
 
 @pytest.mark.parametrize("how", [b"Q", b"\x03", signal.SIGTERM, signal.SIGHUP])

@@ -45,7 +45,7 @@ class Screen:
         return size if all(size) else _SIZE
 
     def show(self, lines: Sequence[str]) -> None:
-        self._write(_HOME + f"{_END_LINE}\r\n".join(lines) + _END_LINE + _END_SCREEN)
+        self._write(_HOME + f"{_END_LINE}\n".join(lines) + _END_LINE + _END_SCREEN)
 
     def _write(self, text: str) -> None:
         left = text.encode(errors="replace")
