@@ -283,6 +283,8 @@ async def test_a_wedged_worker_is_not_flooded_and_comes_back(
     monkeypatch.setattr(watched, "ANSWER_S", 0.1)
     path = socket_of(run_directory, "80")
     one = Watched("80", path)
+    await one.look(10)
+    assert one.row.state == "down"
     with wedged(path) as listener:
         for _ in range(50):
             await one.look(0.02)
@@ -390,6 +392,12 @@ async def test_no_answer_takes_it_down(
     async with await answering(socket_of(run_directory, "81"), answer):
         status, shown = await once()
     assert (status, shown.column("STATE"), shown.notes) == (1, ["ready", state, "1/2 ready"], [f"81 {note}"])
+
+
+async def test_without_a_terminal_it_is_one_frame(serve: Serve, typed: Typed) -> None:
+    await serve(Worker("80"))
+    status, output, errors = await typed("top", "--interval", "0.5")
+    assert (status, errors, output.count("WORKER"), "\x1b" in output) == (0, "", 2, False)
 
 
 async def test_without_a_worker(run_directory: Path, typed: Typed) -> None:

@@ -2,7 +2,8 @@
 """The control socket: a Unix socket on which this host's operator and its programs speak to one worker.
 
 One JSON object a line in. Out come any number of lines with `progress`, then one with `result` or `error`.
-Whoever may open the socket may do all of it.
+Whoever may open the socket may do all of it. What a status has is in `status`; `counters` come only with the command
+`status`. Releases add commands and fields, and take none away, since those at both ends may be one release apart.
 """
 
 from __future__ import annotations

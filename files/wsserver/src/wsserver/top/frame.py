@@ -15,7 +15,11 @@ _GAP = "  "
 _NAME = 16
 _RESET = "\x1b[0m"
 _BOLD, _RED, _GREEN, _YELLOW = "\x1b[1m", "\x1b[31m", "\x1b[32m", "\x1b[33m"
-_COLOURS = {"ready": _GREEN, "starting": _YELLOW, "draining": _YELLOW, "drained": _YELLOW, "asked": ""}
+_COLOURS = {
+    "ready": _GREEN,
+    **dict.fromkeys(("starting", "draining", "drained"), _YELLOW),
+    **dict.fromkeys(("broker_unavailable", "no answer", "down", "no access", "fault"), _RED),
+}
 _WORDS = {"broker_unavailable": "no broker"}
 
 
@@ -99,7 +103,7 @@ def _paint(line: _Line, width: int, colours: bool) -> str:
 
 
 def _state(row: Row) -> _Cell:
-    return _Cell(_WORDS.get(row.state, row.state), _COLOURS.get(row.state, _RED))
+    return _Cell(_WORDS.get(row.state, row.state), _COLOURS.get(row.state, ""))
 
 
 def _all_states(rows: Sequence[Row]) -> _Cell:

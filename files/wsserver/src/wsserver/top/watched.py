@@ -98,10 +98,10 @@ class Watched:
     @property
     def row(self) -> Row:
         answer = None
-        if self._trouble is not None:
-            state, note = self._trouble.state, str(self._trouble)
-        elif self._silent_since is not None and self._silent:
+        if self._silent_since is not None and self._silent:
             state, note = "no answer", f"has not answered for {time.monotonic() - self._silent_since:.0f} s"
+        elif self._trouble is not None:
+            state, note = self._trouble.state, str(self._trouble)
         elif self._answer is None:
             state, note = "asked", ""
         else:
