@@ -32,7 +32,7 @@ def test_the_workers_live(fleet: Fleet) -> None:
         *([name, "ready"] for name in ("80", "81", "82", "83")),
         ["all", "4/4"],
     ]
-    assert all(re.search(r"\d+ms .*\d+% +\d+M ", row) for row in rows), "lag, CPU and memory"
+    assert all(re.search(r"\d+ms .*\d+% +\d+M\b", row) for row in rows), "lag, CPU and memory"
 
 
 async def test_a_user_is_kicked(fleet: Fleet) -> None:

@@ -235,7 +235,8 @@ async def test_a_worker_that_was_started_anew_has_no_rates_yet(serve: Serve, onc
 
 
 async def test_states_and_who_drains(fleet: dict[str, Worker], once: Once) -> None:
-    fleet["9"].state = "starting"
+    fleet["9"].state, fleet["9"].archive = "starting", ArchiveStatus(True, 0, 0)
+    fleet["80"].archive = ArchiveStatus(False, 0, 0)
     fleet["80"].state, fleet["80"].broker = "broker_unavailable", BrokerStatus(False)
     fleet["100"].leave.set()
     await fleet["100"].drainage.drain("olga\x1b[2J")
@@ -243,6 +244,7 @@ async def test_states_and_who_drains(fleet: dict[str, Worker], once: Once) -> No
     assert status == 0
     assert shown.column("STATE") == ["starting", "no broker", "drained", "0/3 ready"]
     assert shown.column("REDIS")[1::2] == ["away", "away"]
+    assert shown.column("ARCHIVE") == ["ok", "away", "250ms", "away 250ms"]
     assert shown.notes == ["100 is drained by olga?[2J"]
     assert "\x1b" not in shown.text
 

@@ -144,8 +144,10 @@ def _archive(rows: Sequence[Row]) -> _Cell:
     archives = [row.answer.archive for row in rows if row.answer and row.answer.archive]
     if not archives:
         return _Cell("-")
-    lag_s = _seconds(max(archive.lag_s for archive in archives))
-    return _Cell(lag_s) if all(archive.available for archive in archives) else _Cell(f"away {lag_s}", _RED)
+    lag_s = max(archive.lag_s for archive in archives)
+    if all(archive.available for archive in archives):
+        return _Cell(_seconds(lag_s) if lag_s else "ok")
+    return _Cell(f"away {_seconds(lag_s)}" if lag_s else "away", _RED)
 
 
 def _sum(of: Callable[[Row], float | None], show: Callable[[float], str]) -> Callable[[Sequence[Row]], _Cell]:
