@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
 _ANSWER_S = 5.0
-# A status has a few hundred bytes.
+# A status has about a thousand bytes.
 _LINE_BYTES = 65536
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import uuid
 
 from clients import closed, connection, join
@@ -21,6 +22,17 @@ async def test_the_first_look_at_a_host(fleet: Fleet) -> None:
         workers = json.loads(await asyncio.to_thread(fleet.ssh, fleet.worker_host, "ws-server ctl status --json"))
         assert sum(worker["connections"] for worker in workers) >= 1
         assert all(worker["broker"]["available"] and worker["archive"]["available"] for worker in workers)
+
+
+def test_the_workers_live(fleet: Fleet) -> None:
+    """Without a terminal, as here, it is one frame."""
+    _head, _, heads, *rows = fleet.ssh(fleet.worker_host, "COLUMNS=200 ws-server ctl top").splitlines()
+    assert heads.split()[:3] == ["WORKER", "STATE", "CONNS"]
+    assert [row.split()[:2] for row in rows] == [
+        *([name, "ready"] for name in ("80", "81", "82", "83")),
+        ["all", "4/4"],
+    ]
+    assert all(re.search(r"\d+ms .*\d+% +\d+M\b", row) for row in rows), "lag, CPU and memory"
 
 
 async def test_a_user_is_kicked(fleet: Fleet) -> None:

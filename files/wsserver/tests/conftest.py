@@ -2,17 +2,22 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
 from hypothesis import HealthCheck, settings
 from playwright.async_api import Browser
 from support.browser import chromium
+from support.controlled import Typed
 from support.postgres import Cluster
 from support.redis_server import RedisServer
 from support.worker import Worker
 
+from wsserver import ctl
 from wsserver.migrate import migrate
 
 # The same examples in every run; `HYPOTHESIS_PROFILE=search` looks for new ones, for as long as one likes.
@@ -20,6 +25,21 @@ _COMMON = {"deadline": None, "database": None, "suppress_health_check": list(Hea
 settings.register_profile("suite", derandomize=True, max_examples=250, stateful_step_count=50, **_COMMON)
 settings.register_profile("search", max_examples=5000, stateful_step_count=80, **_COMMON)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
+
+
+@pytest.fixture
+def run_directory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    # Not pytest's directory: its name may be too long for a socket.
+    directory = Path(tempfile.mkdtemp(prefix="ws-run-"))
+    monkeypatch.setattr(ctl, "RUN", directory)
+    monkeypatch.setattr(ctl, "INSTANCES", directory / "instances")
+    yield directory
+    shutil.rmtree(directory)
+
+
+@pytest.fixture
+def typed(capsys: pytest.CaptureFixture[str]) -> Typed:
+    return Typed(capsys)
 
 
 @pytest.fixture

@@ -3,84 +3,30 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import stat
 import subprocess
 import sys
-import tempfile
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
+from support.controlled import Typed, Worker, socket_of
 from support.wait import until
 from support.worker import environment
 
 from wsserver import control, ctl
 from wsserver.control import ControlSocket
 from wsserver.drainage import Drainage, NotYours
-from wsserver.status import ArchiveStatus, BrokerStatus, Status
-
-
-class Worker:
-    """A worker whose clients leave when the test says so."""
-
-    def __init__(self, instance: str = "80") -> None:
-        self.instance = instance
-        self.users = {f"c{n}": "alice" if n < 2 else "bob" for n in range(5)}
-        self.windows: list[float | None] = []
-        self.kicks: list[tuple[str, str]] = []
-        self.broken = False
-        self.archive: ArchiveStatus | None = ArchiveStatus(True, 12, 0.25)
-        self.leave = asyncio.Event()
-        self.drainage = Drainage(self._send_away)
-
-    async def _send_away(self, window_s: float | None) -> None:
-        self.windows.append(window_s)
-        await self.leave.wait()
-        self.users.clear()
-
-    def status(self) -> Status:
-        if self.broken:
-            raise ZeroDivisionError
-        return Status(
-            version="1.2.3",
-            pid=os.getpid(),
-            instance=self.instance,
-            started_at=1.7e9,
-            uptime_s=93784.5,
-            state=self.drainage.state or "ready",
-            drained_by=self.drainage.by,
-            connections=len(self.users),
-            handshaking=1,
-            closing=0,
-            rooms=2,
-            broker=BrokerStatus(True),
-            archive=self.archive,
-        )
-
-    def drain(self, by: str, window_s: float | None) -> asyncio.Task[None]:
-        return self.drainage.drain(by, window_s)
-
-    def undrain(self, by: str, force: bool) -> None:
-        self.drainage.undrain(by, force)
-
-    def kick(self, user: str | None, connection: str | None, reason: str) -> int:
-        closed = [id for id, name in self.users.items() if name == user or id == connection]
-        for id in closed:
-            del self.users[id]
-            self.kicks.append((id, reason))
-        return len(closed)
 
 
 class Operator:
@@ -113,22 +59,8 @@ class Operator:
 
 
 @pytest.fixture
-def run_directory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    # Not pytest's directory: its name may be too long for a socket.
-    directory = Path(tempfile.mkdtemp(prefix="ws-run-"))
-    monkeypatch.setattr(ctl, "RUN", directory)
-    yield directory
-    shutil.rmtree(directory)
-
-
-@pytest.fixture
 def path(run_directory: Path) -> Path:
     return socket_of(run_directory, "80")
-
-
-def socket_of(run_directory: Path, instance: str) -> Path:
-    (run_directory / instance).mkdir(exist_ok=True)
-    return run_directory / instance / "control.sock"
 
 
 @pytest.fixture
@@ -501,30 +433,6 @@ async def test_a_stop_leaves_a_successors_socket(path: Path, dial: Dial) -> None
 
 
 # ws-server ctl.
-
-
-class Typed:
-    """What somebody typed, and what they got."""
-
-    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
-        self._capsys = capsys
-
-    async def __call__(self, *arguments: str) -> tuple[int, str, str]:
-        parser = argparse.ArgumentParser(prog="ws-server ctl")
-        ctl.add_arguments(parser)
-        self._capsys.readouterr()
-        status = await asyncio.to_thread(lambda: ctl.run(parser.parse_args(arguments)))
-        return status, *self.shown()
-
-    def shown(self) -> tuple[str, str]:
-        """Output and errors since the last look."""
-        said = self._capsys.readouterr()
-        return "".join(line for line in said.out.splitlines(True) if "[info" not in line), said.err
-
-
-@pytest.fixture
-def typed(capsys: pytest.CaptureFixture[str]) -> Typed:
-    return Typed(capsys)
 
 
 @pytest.fixture

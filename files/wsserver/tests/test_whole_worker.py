@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -183,3 +184,35 @@ async def test_the_operator_drains_a_worker_that_goes_on_and_takes_it_back(
     code, _ = await first.ctl("kick", "--user", "alice", "--reason", "enough")
     assert code == 0
     assert await again.closed() == (1008, "enough")
+
+
+async def test_the_operator_sees_what_a_worker_does(two: tuple[WholeWorker, WholeWorker]) -> None:
+    first, _ = two
+    client = await first.worker.client("alice")
+    await client.join("r")
+    command = ("ctl", "top", "--once", "--interval", "1", "--socket", str(first.socket))
+    looking = asyncio.create_task(asyncio.to_thread(ws_server, *command, COLUMNS="200"))
+    sent = 0
+    while not looking.done():
+        sent += 1
+        await client.publish(sent, str(sent))
+        await asyncio.sleep(0.02)
+    shown = looking.result()
+    assert (shown.returncode, shown.stderr) == (0, "")
+    _, _, head, row = shown.stdout.splitlines()
+    cells = dict(zip(head.split(), row.split(), strict=True))
+    assert (cells["STATE"], cells["CONNS"], cells["ROOMS"], cells["DROPS"]) == ("ready", "1", "1", "0")
+    assert 1 < float(cells["IN/S"]) <= 60
+    assert 1 < float(cells["OUT/S"]) <= 60
+    assert all(re.fullmatch(r">?[0-9.]+m?s", cells[name]) for name in ("P50", "P99", "REDIS"))
+    assert re.fullmatch("ok|[0-9.]+m?s", cells["ARCHIVE"])
+    assert cells["PID"] == str(first.worker.process.pid)
+    assert await client.messages(sent) == list(range(1, sent + 1))
+    _, [status] = await first.ctl("status")
+    samples = await first.worker.metrics()
+    assert status["counters"]["messages_in"] == samples["ws_messages_in_total"] == sent + 1
+    assert status["counters"]["messages_out"] == samples["ws_messages_out_total"] == sent
+    delivered = status["counters"]["publish_to_deliver"]
+    assert delivered["counts"][-1] == samples["ws_publish_to_deliver_seconds_count"] == sent
+    assert delivered["sum"] == pytest.approx(samples["ws_publish_to_deliver_seconds_sum"])
+    assert "counters" not in (await first.call("GET", "/v1/stats"))[1], "they are for who is on the host"

@@ -67,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     for claim, what in (("join", "join"), ("publish", "publish to")):
         text = f"a pattern of rooms that USER may {what}; may be repeated (default: as the settings say)"
         token.add_argument(f"--{claim}", action="append", metavar="PATTERN", help=text)
-    ctl.add_arguments(command("ctl", ctl.run, "the workers of this host: status, drain, undrain, kick"))
+    ctl.add_arguments(command("ctl", ctl.run, "the workers of this host: status, top, drain, undrain, kick"))
     help = "check the promise against any deployment: publishers, and subscribers that miss nothing"
     witness.add_arguments(command("witness", witness.run, help))
     return parser

@@ -2,7 +2,8 @@
 """The control socket: a Unix socket on which this host's operator and its programs speak to one worker.
 
 One JSON object a line in. Out come any number of lines with `progress`, then one with `result` or `error`.
-Whoever may open the socket may do all of it.
+Whoever may open the socket may do all of it. What a status has is in `status`; `counters` come only with the command
+`status`. Releases add commands and fields, and take none away, since those at both ends may be one release apart.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from wsserver.drainage import NotYours
-from wsserver.status import Status
+from wsserver.status import Counters, Status
 from wsserver.telemetry.logs import log
 
 _MODE = 0o660
@@ -65,6 +66,8 @@ class Controlled(Protocol):
     """The worker, as the control socket sees it."""
 
     def status(self) -> Status: ...
+
+    def counters(self) -> Counters: ...
 
     def drain(self, by: str, window_s: float | None) -> asyncio.Task[None]:
         """Begin to send clients away, or join those who already did; the process goes on. See `Drainage.drain`."""
@@ -166,7 +169,7 @@ class ControlSocket:
     async def _carry_out(self, command: _Command, say: _Say) -> object:
         match command:
             case _Status():
-                return self._controlled.status()
+                return msgspec.structs.replace(self._controlled.status(), counters=self._controlled.counters())
             case _Drain(by, window_s):
                 return await self._drain(by, window_s, say)
             case _Undrain(by, force):

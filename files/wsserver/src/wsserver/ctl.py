@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import pwd
 import re
@@ -17,9 +18,13 @@ from pathlib import Path
 from typing import Any
 
 RUN = Path("/run/ws-server")
+# Of each worker that is to run on this host a link, whether or not it does; the role makes them.
+INSTANCES = Path("/opt/ws-server/instances")
 
 _ANSWER_S = 5.0
 _DRAIN_TIMEOUT_S = 60.0
+_INTERVAL_S = 2.0
+_INTERVALS_S = (0.5, 60.0)
 
 
 class CannotAsk(Exception):
@@ -31,18 +36,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(ask=_status, instance=None, socket=None, json=False)
     verbs = parser.add_subparsers(metavar="VERB", dest="verb")
 
-    def verb(name: str, help: str, ask: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
+    def verb(
+        name: str, help: str, ask: Callable[[argparse.Namespace], int], json: bool = True
+    ) -> argparse.ArgumentParser:
         subparser = verbs.add_parser(name, help=help, description=help)
         subparser.set_defaults(ask=ask)
         subparser.add_argument("--instance", help="the worker, for example 80", metavar="NAME")
         subparser.add_argument("--socket", type=Path, help="its control socket, if that is elsewhere", metavar="PATH")
-        subparser.add_argument("--json", action="store_true", help="print JSON")
+        if json:
+            subparser.add_argument("--json", action="store_true", help="print JSON")
         return subparser
 
     def by(subparser: argparse.ArgumentParser) -> None:
         subparser.add_argument("--by", default=_operator(), help="in whose name (default: %(default)s)")
 
     verb("status", "how the workers of this host are (without a VERB, too)", _status)
+    top = verb("top", "how they are, live, with rates and latencies; q or Ctrl-C ends it", _top, json=False)
+    help = "seconds from one look to the next (default: %(default)g)"
+    top.add_argument("--interval", type=_interval, default=_INTERVAL_S, help=help, metavar="S")
+    help = "print what comes of two looks, and end; without a terminal, too"
+    top.add_argument("--once", action="store_true", help=help)
     drain = verb("drain", "send a worker's clients away and let no new ones in; it goes on running", _drain)
     by(drain)
     drain.add_argument("--window", type=float, help="seconds over which to spread them", metavar="S")
@@ -77,6 +90,15 @@ def _status(arguments: argparse.Namespace) -> int:
     else:
         _print_table(answers)
     return 1 if any("error" in answer for answer in answers.values()) else 0
+
+
+def _top(arguments: argparse.Namespace) -> int:
+    # Here, since the workers are this program as well, and have no use for it.
+    from wsserver.top import command
+
+    return command.run(
+        lambda: {_name(path): path for path in _expected_sockets(arguments)}, arguments.interval, arguments.once
+    )
 
 
 def _drain(arguments: argparse.Namespace) -> int:
@@ -141,6 +163,16 @@ def _sockets(arguments: argparse.Namespace) -> list[Path]:
     return found
 
 
+def _expected_sockets(arguments: argparse.Namespace) -> list[Path]:
+    """As `_sockets`, and also those that are not there and should be."""
+    if arguments.socket is not None or arguments.instance is not None:
+        return [_one_socket(arguments)]
+    expected = {*RUN.glob("*/control.sock"), *(RUN / link.name / "control.sock" for link in INSTANCES.glob("*"))}
+    if not expected:
+        raise CannotAsk(f"no worker runs on this host: there is no {RUN}/*/control.sock")
+    return sorted(expected, key=_natural)
+
+
 def _one_socket(arguments: argparse.Namespace) -> Path:
     if arguments.socket is not None:
         return Path(arguments.socket)
@@ -156,6 +188,17 @@ def _natural(path: Path) -> list[tuple[int, str]]:
 
 def _name(path: Path) -> str:
     return path.parent.name if path.parent.parent == RUN else str(path)
+
+
+def _interval(text: str) -> float:
+    least, most = _INTERVALS_S
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not least <= seconds <= most:  # not a number is neither
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds from {least:g} to {most:g}")
+    return seconds
 
 
 def _operator() -> str:

@@ -26,9 +26,9 @@ from wsserver.outbox import Outbox
 from wsserver.publisher import Publisher
 from wsserver.services import Services
 from wsserver.settings import Settings
-from wsserver.status import BrokerStatus, State, Status
+from wsserver.status import BrokerStatus, Counters, State, Status
 from wsserver.sweep import Sweep
-from wsserver.telemetry import metrics, tracing
+from wsserver.telemetry import counters, metrics, tracing
 from wsserver.telemetry.logs import log
 
 _SWEEP_INTERVAL_S = 1.0
@@ -105,6 +105,9 @@ class Server:
             broker=BrokerStatus(self._backend.broker.available),
             archive=self._backend.archive_status,
         )
+
+    def counters(self) -> Counters:
+        return counters.read()
 
     # Life.
 

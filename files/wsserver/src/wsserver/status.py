@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 # drained: nobody is connected and nobody is let in, but the process goes on.
 State = Literal["starting", "ready", "draining", "drained", "broker_unavailable"]
@@ -26,10 +26,34 @@ class ArchiveStatus(Struct, frozen=True):
     lag_s: float
 
 
+class Histogram(Struct, frozen=True):
+    """As in Prometheus: `counts` says how many were at most each of the `bounds`, and last how many there were."""
+
+    bounds: list[float]
+    counts: list[int]
+    sum: float
+
+
+class Counters(Struct, frozen=True):
+    """What the process has counted since its start: who looks twice knows what came between. See `telemetry.metrics`.
+
+    `clock_s` is a clock that nobody sets. The histograms are in seconds.
+    """
+
+    clock_s: float
+    messages_in: int
+    messages_out: int
+    drops: int
+    publish_to_deliver: Histogram
+    event_loop_lag: Histogram
+    broker_publish: Histogram
+
+
 class Status(Struct, frozen=True):
     """`started_at`: Unix time in seconds. `drained_by`: who wants this worker empty. `archive`: None without Postgres.
 
-    `connections` are those of users; `handshaking` and `closing` are on their way in and out.
+    `connections` are those of users; `handshaking` and `closing` are on their way in and out. `counters`: only for who
+    asks for the status over the control socket, and not in releases before `ws-server ctl top`.
     """
 
     version: str
@@ -45,3 +69,4 @@ class Status(Struct, frozen=True):
     rooms: int
     broker: BrokerStatus
     archive: ArchiveStatus | None = None
+    counters: Counters | UnsetType = UNSET

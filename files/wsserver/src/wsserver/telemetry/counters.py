@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: MIT
+"""What the metrics have counted, for the control socket. Read when somebody asks; counting costs no more for it."""
+
+from __future__ import annotations
+
+import time
+
+from prometheus_client.metrics import MetricWrapperBase
+
+from wsserver.status import Counters, Histogram
+from wsserver.telemetry import metrics
+
+
+def read() -> Counters:
+    return Counters(
+        clock_s=time.monotonic(),
+        messages_in=_count(metrics.MESSAGES_IN),
+        messages_out=_count(metrics.MESSAGES_OUT),
+        drops=_count(metrics.DROPS),
+        publish_to_deliver=_histogram(metrics.PUBLISH_TO_DELIVER),
+        event_loop_lag=_histogram(metrics.EVENT_LOOP_LAG),
+        broker_publish=_histogram(metrics.BROKER_PUBLISH),
+    )
+
+
+def _count(metric: MetricWrapperBase) -> int:
+    return int(_samples(metric)["_total"])
+
+
+def _histogram(metric: MetricWrapperBase) -> Histogram:
+    """Without its last bound, which is infinite."""
+    samples = _samples(metric)
+    buckets = {float(bound): int(samples[bound]) for bound in samples if not bound.startswith("_")}
+    return Histogram(list(buckets)[:-1], list(buckets.values()), samples["_sum"])
+
+
+def _samples(metric: MetricWrapperBase) -> dict[str, float]:
+    """Of a metric without labels: by the bound of a bucket, or by what follows the metric's name."""
+    [family] = metric.collect()
+    return {sample.labels.get("le", sample.name.removeprefix(family.name)): sample.value for sample in family.samples}
