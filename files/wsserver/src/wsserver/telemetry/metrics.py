@@ -11,7 +11,9 @@ disable_created_metrics()  # type: ignore[no-untyped-call]
 # Connections and what they say.
 ACTIVE_CONNECTIONS = Gauge("ws_active_connections", "Authenticated WebSocket connections now open.")
 EVENT_STREAMS = Gauge("ws_event_streams", "Authenticated event streams (SSE) now open.")
+MAX_CONNECTIONS = Gauge("ws_max_connections", "Connections and event streams that this worker may have.")
 READY = Gauge("ws_ready", "1 while new connections are welcome.")
+DRAINING = Gauge("ws_draining", "1 from the begin of a drain until it is taken back: somebody wants this worker empty.")
 AUTH = Counter("ws_auth", "Requests to connect, by what came of their token or ticket.", ["outcome"])
 HANDSHAKES_REFUSED = Counter(
     "ws_handshakes_refused", "Requests to connect that were refused, by HTTP status.", ["status"]
@@ -72,6 +74,11 @@ TALLY_GIVEN_UP = Counter(
     "ws_tally_given_up", "Times that others gave this worker up in a shard: it was paused or cut off.", ["tally"]
 )
 TALLY_REAPED = Counter("ws_tally_reaped", "Counts of lost workers that this worker took out of the totals.", ["tally"])
+
+# rate() does not see what a series is born with, so those that alerts ask for are there from the start.
+LIMITED.labels("slow_client")
+for code in ("unavailable", "outcome_unknown", "not_archived", "broker_full", "broker_error", "internal"):
+    ERRORS.labels(code)
 
 
 def exposition() -> bytes:
