@@ -6,7 +6,7 @@
 . "$(dirname "$0")/common.sh"
 
 env --chdir=files/wsserver pytest
-PYTHONPATH=lab/collections:plugins/module_utils:roles/nginx/files:files/wsserver/src:files/wsserver/tests pytest tests/unit
+PYTHONPATH=lab:lab/collections:plugins/module_utils:roles/nginx/files:files/wsserver/src:files/wsserver/tests pytest tests/unit
 pytest tests/preflight
 pytest tests/alerts
 # The benchmark in small: that it works and counts right, not how fast anything is.

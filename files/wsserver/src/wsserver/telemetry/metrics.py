@@ -5,8 +5,13 @@ from __future__ import annotations
 
 from prometheus_client import REGISTRY, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 
+from wsserver import __version__
+
 # A second series for each counter and histogram, which nothing here reads.
 disable_created_metrics()  # type: ignore[no-untyped-call]
+
+BUILD_INFO = Gauge("ws_build_info", "1, with the release that runs.", ["version"])
+BUILD_INFO.labels(__version__).set(1)
 
 # Connections and what they say.
 ACTIVE_CONNECTIONS = Gauge("ws_active_connections", "Authenticated WebSocket connections now open.")
