@@ -24,6 +24,7 @@ PREFLIGHT = ["Check what is asked for", "Check the inventory", "Check the hosts"
 # A tag that nothing has leaves what is always run.
 PREFLIGHT_ALONE = ["--tags", "preflight"]
 GROUPS = ["ws_edge", "ws_workers", "ws_redis", "ws_postgres"]
+OBSERVERS = "ws_observability"
 
 LOCAL = {"ansible_connection": "local", "ansible_become": False, "ansible_python_interpreter": sys.executable}
 
@@ -42,7 +43,7 @@ Site = Callable[..., Result]
 def inventory(hosts: dict[str, dict[str, Any]] | None = None, **groups: list[str]) -> dict[str, Any]:
     """One host in every group, unless told otherwise."""
     hosts = hosts or {"one": LOCAL}
-    children = {name: {"hosts": {host: {} for host in groups.get(name, ["one"])}} for name in GROUPS}
+    children = {name: {"hosts": {host: {} for host in groups.get(name, ["one"])}} for name in [*GROUPS, OBSERVERS]}
     return {"all": {"vars": {"nginx_domain": "ws.example.org"}, "hosts": hosts, "children": children}}
 
 
@@ -148,6 +149,13 @@ def test_a_missing_domain(site: Site) -> None:
             {"ws_server_api_clients": ["backend.example.org"], "ws_server_private_address": "10.0.0.5"},
             ["ws_server_api_clients", "'backend.example.org'", "10.1.0.0/24"],
         ),
+        ({"prometheus_scrape_interval_s": 90}, ["prometheus_scrape_interval_s is 90", "1 to 60"]),
+        ({"prometheus_retention_size": "2G"}, ["prometheus_retention_size is '2G'", "like 2GB"]),
+        ({"prometheus_listen_address": "203.0.113.9"}, ["prometheus_listen_address is '203.0.113.9'", "127.0.0.1"]),
+        ({"prometheus_webhooks": ["ops"]}, ["prometheus_webhooks", "like http://127.0.0.1:8000/alerts"]),
+        ({"prometheus_mail_to": ["ops@example.org"]}, ["prometheus_mail_smarthost ''", "like mail.example.org:587"]),
+        ({"exporters_enabled": ["nodes"]}, ["exporters_enabled", "node, redis, postgres, nginx", "nodes"]),
+        ({"redis_port": 9121}, ["On one two services would have the port 9121", "redis_port"]),
         ({"redis_port": 8081}, ["On one two services would have the port 8081", "redis_port"]),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
@@ -254,6 +262,17 @@ def test_a_group_without_hosts(site: Site, group: str) -> None:
     assert_answered(site(inventory(**{group: []})), f"no host in {group}:", f"{group}_group")
 
 
+def test_a_fleet_that_nobody_observes(site: Site) -> None:
+    """As all fleets were before there was the group."""
+    contents = inventory(ws_observability=[])
+    result = site(contents, *PREFLIGHT_ALONE)
+    assert (result.returncode, result.messages, result.changed) == (0, set(), 0)
+    del contents["all"]["children"][OBSERVERS]
+    contents["all"]["vars"]["redis_port"] = 9121
+    result = site(contents, *PREFLIGHT_ALONE)
+    assert (result.returncode, result.messages, result.changed) == (0, set(), 0)
+
+
 def test_an_inventory_without_hosts(site: Site) -> None:
     assert_answered(site({}), "no host in ws_edge, ws_workers, ws_redis, ws_postgres:")
 
@@ -261,6 +280,11 @@ def test_an_inventory_without_hosts(site: Site) -> None:
 def test_several_redis_hosts(site: Site) -> None:
     contents = inventory({"one": LOCAL, "two": LOCAL}, ws_redis=["one", "two"])
     assert_answered(site(contents), "several hosts in ws_redis:")
+
+
+def test_several_observers(site: Site) -> None:
+    contents = inventory({"one": LOCAL, "two": LOCAL}, ws_observability=["one", "two"])
+    assert_answered(site(contents), "several hosts in ws_observability:")
 
 
 def test_a_limit_that_leaves_hosts_out(site: Site) -> None:
