@@ -8,6 +8,7 @@
 run=molecule-$clone
 case $1 in
 create)
+    lab/standins.sh
     lab/lab up --run "$run" --suite bookworm debian12
     lab/lab up --run "$run" --suite trixie debian13
     for host in debian12 debian13; do

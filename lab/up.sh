@@ -8,6 +8,7 @@
 
 run=up-$clone
 lab/lab up --run "$run" ${SUITE:+--suite "$SUITE"} fleet
+lab/standins.sh
 lab/inventory --run "$run" --directory .lab/up fleet=ws_edge,ws_workers,ws_redis,ws_postgres,ws_observability
 ansible-playbook -i .lab/up/inventory playbooks/site.yml
 lab/lab ssh --run "$run" fleet cat /etc/ssl/ws/ca.pem >.lab/up/ca.pem.new
