@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from prometheus_client import REGISTRY, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram, disable_created_metrics
+from prometheus_client.exposition import choose_encoder
 
 from wsserver import __version__
 
@@ -86,6 +87,7 @@ for code in ("unavailable", "outcome_unknown", "not_archived", "broker_full", "b
     ERRORS.labels(code)
 
 
-def exposition() -> bytes:
-    """The Prometheus text format, process metrics included."""
-    return generate_latest(REGISTRY)
+def exposition(accept: str) -> tuple[bytes, str]:
+    """All metrics, process metrics included, and their content type. Exemplars are in OpenMetrics alone."""
+    generate, content_type = choose_encoder(accept)
+    return generate(REGISTRY), content_type
