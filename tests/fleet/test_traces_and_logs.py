@@ -16,6 +16,7 @@ import uuid
 import pytest
 from clients import connection, join, progress, receive, watching
 from fleet import ROOT, Fleet, changed, eventually
+from observer import Observer
 from receiver import Receiver
 
 
@@ -63,6 +64,25 @@ async def test_a_message_through_two_processes_is_one_trace(fleet: Fleet, receiv
     assert processes > {publish.resource["service.instance.id"]}, "others than the one that took it delivered it, too"
     assert {span.parent_id for span in delivers} == {publish.id}
     assert {span.attributes["messaging.destination.name"] for span in [publish, *delivers]} == {room}
+
+
+async def test_a_traced_delivery_is_found_from_its_measurement(fleet: Fleet, receiver: Receiver) -> None:
+    observer = Observer(fleet, fleet.observability)
+    async with connection(fleet, "alice") as client:
+        await join(client, room := uuid.uuid4().hex)
+        trace = await publish_traced(fleet, room)
+        await receive(client, "message")
+        query = {
+            "query": "ws_publish_to_deliver_seconds_bucket",
+            "start": str(time.time() - 60),
+            "end": str(time.time() + 60),
+        }
+
+        def found() -> bool:
+            series = observer.prometheus("query_exemplars", **query)
+            return trace in {one["labels"].get("trace_id") for each in series for one in each["exemplars"]}
+
+        await asyncio.to_thread(eventually, found, 60, "the exemplar")
 
 
 async def test_lines_have_few_labels(fleet: Fleet, receiver: Receiver) -> None:

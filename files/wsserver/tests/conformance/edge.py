@@ -43,6 +43,7 @@ class Edge:
             ansible_managed="",
             nginx_api_workers=[],
             nginx_status=False,
+            nginx_grafana=False,
             nginx_balance="least_conn",
             nginx_domain="localhost",
             nginx_worker_shutdown_timeout="1h",
