@@ -7,7 +7,7 @@ from __future__ import annotations
 from .panels import Dashboard, Panel, Query, Variable
 
 _OF = 'host=~"$host"'
-_DISK = f'{{{_OF}, fstype!~"tmpfs|ramfs|overlay|squashfs|nsfs", mountpoint!~"/(run|proc|sys|dev|boot).*"}}'
+_DISK = f'{{{_OF}, fstype!~"ramfs|squashfs|nsfs", mountpoint!~"/(run/|proc|sys|dev).*"}}'
 _LINK = f'{{{_OF}, device!~"lo|veth.*|docker.*|br-.*"}}'
 
 DASHBOARD = Dashboard(
@@ -76,7 +76,7 @@ DASHBOARD = Dashboard(
             (
                 Panel(
                     "Space used",
-                    "By file system.",
+                    "By file system. What is of tmpfs is memory.",
                     "percentunit",
                     (
                         Query(

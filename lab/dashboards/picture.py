@@ -35,7 +35,8 @@ def ask(status: dict[str, Any], query: Query, minutes: float) -> list[Series]:
     expr = re.sub(r"\$(host|worker)", ".+", query.expr.replace("$__rate_interval", f"{max(60, 4 * step)}s"))
     parameters = urlencode({"query": expr, "start": now - minutes * 60, "end": now, "step": step})
     host = status["observability"]["host"]
-    command = f"curl -fsS {shlex.quote(status['observability']['prometheus'] + '/api/v1/query_range')} --data {shlex.quote(parameters)}"
+    url = f"{status['observability']['prometheus']}/api/v1/query_range?{parameters}"
+    command = f"python3 -c 'import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1]).read().decode())' {shlex.quote(url)}"
     options = [
         "-F",
         "none",

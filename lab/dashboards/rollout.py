@@ -93,10 +93,11 @@ DASHBOARD = Dashboard(
             (
                 Panel(
                     "Sent on",
-                    "Connections closed with 1001, and requests to connect: a drain spreads both over its window.",
+                    "Connections ended, by close code, and requests to connect. A drain spreads both over its window: who follows its hint ends"
+                    " with 1000, who does not with 1001.",
                     "ops",
                     (
-                        Query('sum(rate(ws_closes_total{code="1001"}[$__rate_interval]))', "closed with 1001"),
+                        Query("sum by (code) (rate(ws_closes_total[$__rate_interval]))", "ended with {{code}}"),
                         Query("fleet:ws_handshakes:rate5m", "let in"),
                     ),
                 ),
