@@ -82,7 +82,7 @@ def chart(panel: Panel, series: list[Series], x: int, y: int) -> list[str]:
     if not points:
         return [*drawn, '<text x="10" y="90" fill="#718096">no data</text>', "</g>"]
     begin, end = min(at for at, _ in points), max(at for at, _ in points)
-    top = max(*(value for _, value in points), 1e-9) * 1.1
+    top = max(value for _, value in points) * 1.1 or 1
     left, right, upper, lower = 58, WIDTH - 12, 30, HEIGHT - 42
 
     def place(at: float, value: float) -> str:
@@ -95,13 +95,16 @@ def chart(panel: Panel, series: list[Series], x: int, y: int) -> list[str]:
             f'<line x1="{left}" x2="{right}" y1="{height:.0f}" y2="{height:.0f}" stroke="#e2e8f0"/>',
             f'<text x="{left - 5}" y="{height + 4:.0f}" text-anchor="end" fill="#4a5568">{text(share * top, panel.unit)}</text>',
         ]
-    legend = []
+    legend: list[str] = []
+    room = 58
     for (name, line), colour in zip(sorted(series), itertools.cycle(COLOURS)):
         drawn.append(
             f'<polyline fill="none" stroke="{colour}" stroke-width="1.5" points="{" ".join(place(*point) for point in line)}"/>'
         )
-        legend.append(f'<tspan fill="{colour}">&#9632; {escape(name)}</tspan>')
-    drawn.append(f'<text x="10" y="{HEIGHT - 12}">{"  ".join(legend[:6])}{" …" if len(legend) > 6 else ""}</text>')
+        room -= len(name) + 3
+        if room >= 0:
+            legend.append(f'<tspan fill="{colour}">&#9632; {escape(name)}</tspan>')
+    drawn.append(f'<text x="10" y="{HEIGHT - 12}">{"  ".join(legend)}{" …" if room < 0 else ""}</text>')
     return [*drawn, "</g>"]
 
 
