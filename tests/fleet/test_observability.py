@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import AsyncExitStack
 
 import pytest
-from clients import connection, join, progress, send, watching
+from clients import connection, progress, watching
 from fleet import Fleet, changed, eventually
 from observer import HURRY, REST, Observer
 from websockets.exceptions import InvalidStatus
@@ -58,7 +58,7 @@ def wanted_targets(fleet: Fleet) -> set[tuple[str, str, str]]:
 def seen_targets(observer: Observer) -> set[tuple[str, str, str]]:
     """Those that answer; none while Prometheus itself is not back yet."""
     try:
-        labels = [one["metric"] for one in observer.query("up == 1 unless probe_success == 0")]
+        labels = [one["metric"] for one in observer.query('up{host!=""} == 1 unless probe_success == 0')]
     except AssertionError:
         return set()
     return {(one["job"], one["host"], one.get("worker", "")) for one in labels}
@@ -77,10 +77,8 @@ def test_one_that_is_no_longer_wanted_is_no_target(fleet: Fleet, observer: Obser
     unwanted = {target for target in wanted if target[0] in ("redis", "postgres", "nginx")}
     fleet.play("--tags=observability", "--extra-vars", json.dumps({"exporters_enabled": ["node"]}))
     eventually(lambda: seen_targets(observer) == wanted - unwanted, 90, "only the others are asked")
-    output = fleet.play("--tags=observability")
-    assert changed(output)
+    assert changed(fleet.play("--tags=observability"))
     eventually(lambda: seen_targets(observer) == wanted, 90, "all are asked again")
-    assert changed(fleet.play("--tags=observability")) == []
 
 
 async def test_every_recording_rule_has_data(fleet: Fleet, hurried: Observer) -> None:
@@ -189,7 +187,7 @@ async def test_old_processes_of_nginx_linger(fleet: Fleet, calm: Observer) -> No
 
 @pytest.mark.long
 async def test_the_archive_lags(fleet: Fleet, calm: Observer) -> None:
-    """Without Postgres for more than a minute. About two minutes."""
+    """Without Postgres for more than a minute: a minute and a half."""
     async with watching(fleet, rate=20.0) as witness:
         try:
             await asyncio.to_thread(fleet.ssh, fleet.postgres_host, "systemctl stop 'postgresql@*'")
@@ -198,21 +196,6 @@ async def test_the_archive_lags(fleet: Fleet, calm: Observer) -> None:
             await asyncio.to_thread(fleet.ssh, fleet.postgres_host, "systemctl start postgresql")
         await asyncio.to_thread(calm.cleared, "WsArchiveLag")
         await progress(witness, 50)
-
-
-@pytest.mark.long
-async def test_the_error_budget_burns(fleet: Fleet, calm: Observer) -> None:
-    """Publishes that fail without Redis. The alert stays until they are out of the shortest window: about seven minutes."""
-    async with connection(fleet, "alice") as client:
-        await join(client, "burning")
-        try:
-            await asyncio.to_thread(fleet.ssh, fleet.redis_host, "systemctl stop redis-server")
-            for number in range(200):
-                await send(client, type="publish", room="burning", data=number, id=f"burning-{number}")
-            await asyncio.to_thread(calm.raised, "WsErrorBudgetBurnFast")
-        finally:
-            await asyncio.to_thread(fleet.ssh, fleet.redis_host, "systemctl start redis-server")
-    await asyncio.to_thread(calm.cleared, "WsErrorBudgetBurnFast", within=600)
 
 
 async def test_what_watches_is_in_nobodys_way(fleet: Fleet, observer: Observer) -> None:

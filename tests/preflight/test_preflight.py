@@ -149,7 +149,7 @@ def test_a_missing_domain(site: Site) -> None:
             {"ws_server_api_clients": ["backend.example.org"], "ws_server_private_address": "10.0.0.5"},
             ["ws_server_api_clients", "'backend.example.org'", "10.1.0.0/24"],
         ),
-        ({"prometheus_scrape_interval_s": 90}, ["prometheus_scrape_interval_s is 90", "1 to 60"]),
+        ({"prometheus_scrape_interval_s": 90}, ["prometheus_scrape_interval_s is 90", "5 to 60"]),
         ({"prometheus_retention_size": "2G"}, ["prometheus_retention_size is '2G'", "like 2GB"]),
         ({"prometheus_listen_address": "203.0.113.9"}, ["prometheus_listen_address is '203.0.113.9'", "127.0.0.1"]),
         ({"prometheus_webhooks": ["ops"]}, ["prometheus_webhooks", "like http://127.0.0.1:8000/alerts"]),
