@@ -72,7 +72,13 @@ def site(tmp_path: Path) -> Site:
         return Result(
             returncode=process.returncode,
             plays=[play["play"]["name"] for play in report["plays"] if play["tasks"]],
-            messages={result["msg"].strip() for result in results if result.get("failed")},
+            messages={
+                item["msg"].strip()
+                for result in results
+                if result.get("failed")
+                for item in result.get("results", [result])
+                if item.get("failed")
+            },
             changed=sum(host["changed"] for host in report["stats"].values()),
         )
 
