@@ -104,7 +104,8 @@ def test_the_counters_are_those_of_the_metrics() -> None:
     then, now = before.publish_to_deliver, after.publish_to_deliver
     assert (now.bounds[0], now.bounds[-1], len(now.counts)) == (0.001, 2.048, len(now.bounds) + 1)
     assert [b - a for a, b in zip(then.counts, now.counts, strict=True)] == [1, 1, *[2] * 10, 3]
-    assert now.sum - then.sum == pytest.approx(99.0035)
+    # What other tests have observed may be so much that the sum is coarse.
+    assert now.sum - then.sum == pytest.approx(99.0035, abs=4 * math.ulp(now.sum))
     assert after.event_loop_lag.counts[-1] - before.event_loop_lag.counts[-1] == 1
     assert after.broker_publish.counts[-1] - before.broker_publish.counts[-1] == 1
 
