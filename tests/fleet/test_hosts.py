@@ -108,9 +108,9 @@ async def test_a_host_reboots_for_maintenance(fleet: Fleet, other: str) -> None:
 
 
 async def test_a_host_that_loses_its_network(fleet: Fleet, other: str) -> None:
-    # So few messages a second that the room's log reaches back to before the cut when that host is back.
-    async with watching(fleet, rate=10.0) as one:
-        await progress(one, 10)
+    # In so many rooms that the log of each reaches back to before the cut when that host is back.
+    async with watching(fleet, connections=20, rooms=10) as one:
+        await progress(one, 50)
         with unplugged(fleet.address(other)):
             await out_and_in(fleet, other, False, OUT_S)
             async with new_clients(fleet) as waits:
@@ -119,7 +119,7 @@ async def test_a_host_that_loses_its_network(fleet: Fleet, other: str) -> None:
             assert max(waits) < WAIT_S
         await out_and_in(fleet, other, True, 60)
         await asyncio.to_thread(eventually, fleet.whole, 60, "all workers are ready by themselves")
-        await progress(one, 10)
+        await progress(one, 50)
 
 
 async def test_a_host_that_loses_its_network_while_its_worker_is_replaced(fleet: Fleet, other: str) -> None:

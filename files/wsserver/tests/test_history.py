@@ -17,6 +17,7 @@ from support.postgres import Cluster
 from support.redis_server import RedisServer
 from support.wait import until
 
+import wsserver.history
 from wsserver.broker import READ_BYTES, BrokerUnavailable
 from wsserver.broker.memory import MemoryBroker
 from wsserver.broker.redis.broker import RedisBroker
@@ -57,12 +58,17 @@ async def write_archive(connection: asyncpg.Connection, messages: list[Message])
     )
 
 
+def full(page: list[Message], limit: int) -> bool:
+    return len(page) == limit or sum(len(each.data) for each in page) >= wsserver.history.READ_BYTES
+
+
 async def backwards(history: History, room: str, before: Position | None, limit: int) -> list[Message]:
     """All pages from `before` to the beginning."""
     found: list[Message] = []
     more = True
     while more:
         page, more = await history.page(room, before, None, limit)
+        assert full(page, limit) or not more
         assert page or not found
         found = page + found
         before = found[0].position if found else before
@@ -75,6 +81,7 @@ async def forwards(history: History, room: str, since: Position, limit: int) -> 
     more = True
     while more:
         page, more = await history.page(room, None, since, limit)
+        assert full(page, limit) or not more
         assert page or not found
         found += page
         since = found[-1].position if found else since

@@ -266,7 +266,7 @@ async def test_whatever_happens_the_totals_come_out_right(redis: RedisServer, wo
     async def clients(number: int) -> None:
         place, mine = workers[number], held[number]
         while going_on:
-            if mine and chance.random() < 0.4:
+            if mine and chance.random() < 0.45:
                 place.released(*mine.pop(chance.randrange(len(mine))))
             else:
                 who = (f"u{chance.randrange(4)}", f"10.0.0.{chance.randrange(3)}")

@@ -100,8 +100,8 @@ class Broker(Protocol):
     async def read(self, room: str, after: Position, limit: int) -> list[Message]:
         """Up to `limit` messages that follow `after`, in order, epoch by epoch; the oldest may have been trimmed.
 
-        There are fewer where READ_BYTES end it: as soon as those before the last one have so many bytes of data.
+        There may be fewer: a read may end as soon as those before its last one have READ_BYTES of data.
         """
 
     async def read_before(self, room: str, before: Position | None, limit: int) -> list[Message]:
-        """The last `limit` messages before `before` (None: of all), in order; fewer likewise, counted backwards."""
+        """The last `limit` messages before `before` (None: of all), in order; or fewer likewise, counted backwards."""

@@ -6,9 +6,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
-from wsserver.broker import READ_BYTES, Listener, Published
+from wsserver.broker import Listener, Published
 from wsserver.messages import Message, Position
 
 _REMEMBERED_PUBLISHES = 100_000
@@ -84,20 +84,8 @@ class MemoryBroker:
 
     async def read(self, room: str, after: Position, limit: int) -> list[Message]:
         log = self._logs.get(room, ())
-        return _bounded((message for message in log if message.position > after), limit)
+        return [message for message in log if message.position > after][:limit]
 
     async def read_before(self, room: str, before: Position | None, limit: int) -> list[Message]:
         log = self._logs.get(room, ())
-        earlier = (message for message in reversed(log) if before is None or message.position < before)
-        return _bounded(earlier, limit)[::-1]
-
-
-def _bounded(messages: Iterable[Message], limit: int) -> list[Message]:
-    found: list[Message] = []
-    before_last = 0
-    for message in messages:
-        if len(found) == limit or before_last >= READ_BYTES:
-            break
-        before_last += len(found[-1].data) if found else 0
-        found.append(message)
-    return found
+        return [message for message in log if before is None or message.position < before][-limit:]
