@@ -337,6 +337,14 @@ async def test_storing_waits_for_postgres(redis: RedisServer, dsn: str, monkeypa
             return False
 
         monkeypatch.setattr(worker.archive, "_move_some", never)
+        taken: list[int] = []
+        store = worker.archive._store
+
+        async def counted(batch: list[Any]) -> Any:
+            taken.append(len(batch))
+            return await store(batch)
+
+        monkeypatch.setattr(worker.archive, "_store", counted)
         await asyncio.sleep(1.2)
         landed = await publish(broker, "r", 500)
         connection = await asyncpg.connect(dsn)
@@ -344,6 +352,7 @@ async def test_storing_waits_for_postgres(redis: RedisServer, dsn: str, monkeypa
         await lock.start()
         await connection.execute("LOCK TABLE messages IN SHARE MODE")
         storing = [asyncio.create_task(worker.archive.store("r", position)) for position in landed]
+        await until(lambda: sum(taken) + len(worker.archive._waiting) == len(landed))
         done, _ = await asyncio.wait(storing, timeout=0.5)
         assert not done
         await lock.rollback()

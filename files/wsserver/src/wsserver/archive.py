@@ -165,10 +165,9 @@ class Archive:
         if not self._postgres.available:
             raise _not_archived()
         try:
-            found = await self._broker.read(room, Position(position.epoch, position.seq - 1), 1)
+            message = await self._broker.message(room, position)
         except BrokerUnavailable as exc:
             raise _not_archived() from exc
-        message = found[0] if found and found[0].position == position else None
         stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Waiting((room, position), message, stored))
         self._arrived.set()

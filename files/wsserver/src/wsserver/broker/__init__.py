@@ -97,6 +97,9 @@ class Broker(Protocol):
     async def renew(self, room: str, seen: Position) -> Position:
         """Begin a new epoch if the room's log ends before `seen`, which was delivered once; the head after that."""
 
+    async def message(self, room: str, position: Position) -> Message | None:
+        """The one at this position; None if the room's log does not have it any more."""
+
     async def read(self, room: str, after: Position, limit: int) -> list[Message]:
         """Up to `limit` messages that follow `after`, in order, epoch by epoch; the oldest may have been trimmed.
 

@@ -82,6 +82,9 @@ class MemoryBroker:
     async def renew(self, room: str, seen: Position) -> Position:
         return await self.head(room)  # memory does not forget its tail
 
+    async def message(self, room: str, position: Position) -> Message | None:
+        return next((message for message in self._logs.get(room, ()) if message.position == position), None)
+
     async def read(self, room: str, after: Position, limit: int) -> list[Message]:
         log = self._logs.get(room, ())
         return [message for message in log if message.position > after][:limit]

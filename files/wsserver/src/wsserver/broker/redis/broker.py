@@ -310,6 +310,12 @@ class RedisBroker:
             )
         return Position(int(epoch), seq)
 
+    async def message(self, room: str, position: Position) -> Message | None:
+        id = f"{position.epoch}-{position.seq}"
+        async with reading():
+            entries: Any = await self._redis.xrange(RoomKeys(room).stream, id, id)
+        return self._decode(room, entries[0][1][b"m"]) if entries else None
+
     async def read(self, room: str, after: Position, limit: int) -> list[Message]:
         return await self._read_log(room, "XRANGE", f"({after.epoch}-{after.seq}", "+", limit)
 
