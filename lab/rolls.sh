@@ -14,4 +14,4 @@ lab/lab up --run "$run" fleet
 lab/inventory --run "$run" --directory "$fleet" fleet=ws_edge,ws_workers,ws_redis,ws_postgres
 ansible-playbook -i "$fleet/inventory" playbooks/site.yml
 lab/lab ssh --run "$run" fleet cat /etc/ssl/ws/ca.pem >"$fleet/ca.pem"
-WS_FLEET_STATUS=$fleet/status.json pytest -m rolls tests/fleet
+WS_FLEET_STATUS=$fleet/status.json pytest -s -m rolls tests/fleet

@@ -232,13 +232,14 @@ def test_check_mode_says_what_would_be_and_changes_nothing(fleet: Fleet, tmp_pat
 
 
 @pytest.mark.rolls
+@pytest.mark.timeout(3600)
 async def test_twenty_in_a_row_leave_nothing_behind(fleet: Fleet, tmp_path: Path) -> None:
     """To another release each time. What the host holds after the fifth it holds after the last."""
     count = """
         echo processes $(ps -e --no-headers | wc -l)
         echo sockets $(ss --no-header --all --tcp --unix | wc -l)
         echo files $(find /opt/ws-server /run/ws-server /etc/ws-server /etc/nginx | wc -l)
-        echo memory_mib $(free --mebi | awk '/^Mem/ {print $3}')
+        echo memory_mib $(ps -e -o rss= | awk '{sum += $1} END {print int(sum / 1024)}')
     """
 
     def held() -> dict[str, int]:
@@ -252,6 +253,7 @@ async def test_twenty_in_a_row_leave_nothing_behind(fleet: Fleet, tmp_path: Path
             await roll(fleet, f"--extra-vars=ws_server_source={source}")
             await asyncio.to_thread(assert_settled, fleet)
             await progress(one, 50)
+            print(f"{number + 1} of 20: {await asyncio.to_thread(held)}", flush=True)
             if number == 4:
                 early = await asyncio.to_thread(held)
         late = await asyncio.to_thread(held)
