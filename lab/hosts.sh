@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
 #
-# The operator's path, on several hosts: two with an edge and workers, and Redis and Postgres on a third. The collection is built, and
-# installed from its tarball into an empty project; the release before it, which the fleet has first, likewise. (hosts.sh clear takes away
-# what a killed run has left.)
+# The operator's path, on several hosts: two with an edge and workers, and Redis and Postgres on a third; two of them are Debian 12, so that
+# both Debians serve the same rooms. The collection is built, and installed from its tarball into an empty project; the release before it,
+# which the fleet has first, likewise. (hosts.sh clear takes away what a killed run has left.)
 . "$(dirname "$0")/common.sh"
 
 run=hosts-$clone
@@ -17,7 +17,8 @@ fleet=$PWD/.lab/hosts
 projects=$(mktemp -d)
 trap 'rm -rf "$projects"; lab/lab down --run "$run"' EXIT
 
-lab/lab up --run "$run" one two back
+lab/lab up --run "$run" --suite bookworm one back
+lab/lab up --run "$run" --suite trixie two
 lab/inventory --run "$run" --directory "$fleet" one=ws_edge,ws_workers two=ws_edge,ws_workers back=ws_redis,ws_postgres
 
 install() { # SOURCE PROJECT
@@ -34,6 +35,11 @@ install "$projects/source" "$projects/previous"
 install . "$projects/current"
 
 export ANSIBLE_PIPELINING=true # less work for this machine; the rest is an operator's defaults
+(
+    cd "$projects/current"
+    # On hosts that have none of the packages, users and files yet.
+    ANSIBLE_COLLECTIONS_PATH=$PWD/collections ansible-playbook -i "$fleet/inventory" --check selfhost.websocket.site
+)
 (
     cd "$projects/previous"
     ANSIBLE_COLLECTIONS_PATH=$PWD/collections ansible-playbook -i "$fleet/inventory" selfhost.websocket.site
