@@ -28,8 +28,16 @@ async def test_a_changed_nginx_variable_reloads_and_drops_nothing(fleet: Fleet) 
 
 
 async def test_fewer_workers(fleet: Fleet) -> None:
+    def play() -> list[str]:
+        """What lies where the fleet's lock does, while the edge is changed and afterwards."""
+        lock = "ls /var/lib/ws-fleet"
+        with fleet.playing("site.yml", "--tags=ws_server,nginx", "--extra-vars=ws_server_instances=2") as run:
+            held = [fleet.ssh(fleet.worker_host, lock) for line in run.stdout if " : Configure nginx]" in line]
+        assert run.returncode == 0
+        return [*held, fleet.ssh(fleet.worker_host, lock)]
+
     async with watching(fleet):
-        await asyncio.to_thread(fleet.play, "--tags=ws_server,nginx", "--extra-vars=ws_server_instances=2")
+        assert await asyncio.to_thread(play) == ["lock\n", ""]
     assert fleet.instances() == ["80", "81"]
     assert fleet.ssh(fleet.worker_host, "ls /opt/ws-server/instances").split() == ["80", "81"]
     left = "systemctl list-units --all --plain --no-legend 'ws-server@8[23]*'; ls /etc/systemd/system/*.wants"
