@@ -22,22 +22,31 @@ from ansible_collections.selfhost.websocket.plugins.module_utils._worker import 
 _NOTICED_S = 5.0
 # What a drain takes that is in a hurry: the clients' grace, their farewells, and room for a slow machine.
 _FORCE_S = 15.0
+# How long a person waits for a sign of a drain that goes on.
+_SLICE_S = 5.0
 
 
 class Draining:
-    """One use of it: `look()`, and then one of the others. `result()` says how far that came, also after a WorkerError."""
+    """One use of it: `look()`, and then one of the others. `result()` says how far that came, also after a WorkerError.
 
-    def __init__(self, worker: Worker, by: str, timeout_s: float, clock=time) -> None:
+    Or a drain in slices, between which somebody tells how far it is: `so_far` is {} for the first. A slice at whose end the drain is not
+    done has a new `so_far`, with which the next one has only to `go_on()`.
+    """
+
+    def __init__(self, worker: Worker, by: str, timeout_s: float, clock=time, so_far: dict | None = None) -> None:
         self._worker = worker
         self._by = by
         self._clock = clock
         self._timeout_s = timeout_s
-        self._wait = Wait(timeout_s, clock)
+        self._last_slice = so_far or {}
+        self._wait = Wait(timeout_s, clock, self._last_slice.get("began"))
+        self._slice = self._wait if so_far is None else Wait(_SLICE_S, clock)
         self._before: Status | None = None
         self._now: Status | None = None
         self._looked = False
         self._late = 0
         self._timeline: list = []
+        self.so_far: dict | None = None
         self.changed = False
         self.message = ""
 
@@ -54,18 +63,14 @@ class Draining:
         control = self._worker.control
         self.changed = True
         self._see(self._persist(lambda: control.drain(self._by, window_s), self._wait))
-        self._until_empty(self._wait)
-        if self._left and force:
-            self._late = self._left
-            hurry = Wait(_FORCE_S, self._clock)
-            self._see(self._persist(lambda: control.hurry(self._by), hurry))
-            self._until_empty(hurry)
-        elif self._left:
-            raise self._error(
-                f"has {self._left} of {self._before.connections} connections left after {self._timeout_s:g} s. "
-                f"It goes on draining in the name {self._by}: run this again to wait on, or take it back with state=undrained"
-            )
-        self.message = self._summary()
+        self._await_end(force)
+
+    def go_on(self, force: bool) -> None:
+        last = self._last_slice
+        self._before, self._now, self._timeline = Status(**last["before"]), Status(**last["now"]), last["timeline"]
+        self._looked = self.changed = True
+        self._look_again(self._wait)  # since there is no knowing how long ago the last look was
+        self._await_end(force)
 
     def undrain(self) -> None:
         if not self._is_undrain_wanted():
@@ -133,18 +138,46 @@ class Draining:
             return True
         return False
 
-    def _until_empty(self, wait: Wait) -> None:
-        """Until nobody is left, the process is gone, or it takes too long. Raises WorkerError if someone undoes the drain."""
-        while self._now is not None and not _is_empty(self._now) and not wait.over:
+    def _await_end(self, force: bool) -> None:
+        self._until_empty(self._wait, self._slice)
+        if not self._is_done and not self._wait.over:
+            seen = {"before": dataclasses.asdict(self._before), "now": dataclasses.asdict(self._now)}
+            self.so_far = {"began": self._wait.began, "timeline": self._timeline, **seen}
+            self.message = f"has {self._left} of {self._before.connections} connections left so far"
+            return
+        if self._left and force:
+            self._late = self._left
+            hurry = Wait(_FORCE_S, self._clock)
+            self._see(self._persist(lambda: self._worker.control.hurry(self._by), hurry))
+            self._until_empty(hurry, hurry)
+        elif self._left:
+            raise self._error(
+                f"has {self._left} of {self._before.connections} connections left after {self._timeout_s:g} s. "
+                f"It goes on draining in the name {self._by}: run this again to wait on, or take it back with state=undrained"
+            )
+        self.message = self._summary()
+
+    @property
+    def _is_done(self) -> bool:
+        """Nobody is left, or the process is gone."""
+        return self._now is None or _is_empty(self._now)
+
+    def _until_empty(self, wait: Wait, slice_: Wait) -> None:
+        """Until it is done, or one of these is over. Raises WorkerError if someone undoes the drain."""
+        # The last farewells take no longer than another slice's start.
+        while not (self._is_done or wait.over or (slice_.over and self._left)):
             wait.pause()
-            self._see(self._persist(self._worker.control.status, wait))
-            if self._now is None or self._by in self._now.drained_by:
-                continue
-            if self._now.pid != self._before.pid:
-                raise self._error(
-                    f"was replaced while it drained: process {self._before.pid} is gone, and {self._now.pid} lets clients in"
-                )
-            raise self._error(f"is no longer drained by {self._by}: somebody undid it meanwhile")
+            self._look_again(wait)
+
+    def _look_again(self, wait: Wait) -> None:
+        self._see(self._persist(self._worker.control.status, wait))
+        if self._now is None or self._by in self._now.drained_by:
+            return
+        if self._now.pid != self._before.pid:
+            raise self._error(
+                f"was replaced while it drained: process {self._before.pid} is gone, and {self._now.pid} lets clients in"
+            )
+        raise self._error(f"is no longer drained by {self._by}: somebody undid it meanwhile")
 
     def _see(self, status: Status | None) -> None:
         self._now = status

@@ -15,18 +15,19 @@ class Wait:
     """A deadline that no change of the host's clock moves, and sleeps that grow from a tenth of a second to a second.
 
     `clock`: anything with `monotonic()` and `sleep(seconds)`, as the module `time` has them.
+    `began`: of a wait that another process of this host goes on with; Linux counts since the boot, for all of them.
     """
 
-    def __init__(self, timeout_s: float, clock=time) -> None:
+    def __init__(self, timeout_s: float, clock=time, began: float | None = None) -> None:
         self._clock = clock
-        self._start = clock.monotonic()
+        self.began = clock.monotonic() if began is None else began
         self._timeout_s = timeout_s
         self._sleep_s = _FIRST_S
 
     @property
     def seconds(self) -> float:
         """Since it began."""
-        return self._clock.monotonic() - self._start
+        return self._clock.monotonic() - self.began
 
     @property
     def left(self) -> float:

@@ -31,6 +31,14 @@ attributes:
     support: full
   idempotent:
     support: full
+  action:
+    description: Indicates this has a corresponding action plugin so some parts of the options can be executed on the controller.
+    support: full
+    details:
+      - While a drain takes longer, it displays every few seconds how many connections are left, and about how many seconds to go.
+  async:
+    description: Supports being used with the C(async) keyword.
+    support: none
 options:
   instance:
     description:
@@ -73,6 +81,10 @@ options:
     description:
       - The worker's control socket. By default C(/run/ws-server/INSTANCE/control.sock).
     type: path
+  so_far:
+    description:
+      - How far the drain is, which is then waited for only some seconds more. Set by the action plugin.
+    type: dict
 notes:
   - A worker that does not run has nobody to send away. That is no error, so that it can be replaced, and RV(state) tells.
     A misspelt O(instance) is V(absent), too.
@@ -189,6 +201,7 @@ def main():
             "timeout_s": {"type": "float", "default": 60},
             "on_timeout": {"type": "str", "choices": ["fail", "force"], "default": "fail"},
             "socket": {"type": "path"},
+            "so_far": {"type": "dict"},
         },
         supports_check_mode=True,
     )
@@ -201,17 +214,21 @@ def main():
         module.fail_json(msg=f"window_s is {given['window_s']:g}: set it to a number of seconds from 0 to 600.")
 
     worker = Worker(module.run_command, given["instance"], given["socket"])
-    draining = Draining(worker, given["by"], given["timeout_s"])
+    draining = Draining(worker, given["by"], given["timeout_s"], so_far=given["so_far"])
+    force = given["on_timeout"] == "force"
     try:
-        draining.look()
-        if given["state"] == "drained" and module.check_mode:
-            draining.foresee_drain()
-        elif given["state"] == "drained":
-            draining.drain(given["window_s"], force=given["on_timeout"] == "force")
-        elif module.check_mode:
-            draining.foresee_undrain()
+        if given["so_far"]:
+            draining.go_on(force)
         else:
-            draining.undrain()
+            draining.look()
+            if given["state"] == "drained" and module.check_mode:
+                draining.foresee_drain()
+            elif given["state"] == "drained":
+                draining.drain(given["window_s"], force)
+            elif module.check_mode:
+                draining.foresee_undrain()
+            else:
+                draining.undrain()
     except WorkerError as error:
         module.fail_json(msg=str(error), changed=draining.changed, **draining.result())
     module.exit_json(
@@ -219,6 +236,7 @@ def main():
         changed=draining.changed,
         diff=draining.difference(),
         **draining.result(),
+        **({"so_far": draining.so_far} if draining.so_far else {}),
     )
 
 

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import signal
 
 import pytest
@@ -58,10 +59,10 @@ class Control:
 def draining(host, clock):
     """A drain of worker 80, that runs for systemd, and whose control socket answers like this."""
 
-    def make(*answers, timeout_s=60):
+    def make(*answers, timeout_s=60, so_far=None):
         worker = Worker(command, "80")
         worker.control = Control(*answers)
-        return Draining(worker, "ansible", timeout_s, clock)
+        return Draining(worker, "ansible", timeout_s, clock, so_far)
 
     host.link()
     host.tell_of(1)
@@ -180,6 +181,114 @@ def test_a_worker_that_ends_before_it_is_undrained(draining, host):
     host.tell_of(None)
     one.undrain()
     assert (one.message, one.result()["state"]) == ("ended before it could be undrained", "down")
+
+
+# Slice by slice: of a first one come ten answers, and in the end its result.
+
+
+@pytest.fixture
+def in_slices(draining, clock):
+    """A drain, and the seconds at which its slices ended. A second passes between two of them."""
+
+    def run(*answers, force=False, meanwhile=lambda: None, **options):
+        start, ends = clock.now, []
+        one = draining(*answers, so_far={}, **options)
+        one.look()
+        one.drain(None, force)
+        while one.so_far:
+            ends.append(clock.now - start)
+            clock.now += 1
+            meanwhile()
+            so_far = json.loads(json.dumps(one.so_far))
+            one = draining(*one._worker.control.answers, so_far=so_far, **options)
+            one.go_on(force)
+        return one, ends
+
+    return run
+
+
+def test_slices_have_the_result_of_a_drain_in_one(in_slices, draining):
+    answers = [READY, left(10), *[left(8)] * 12, *[left(3)] * 12, DRAINED]
+    one, ends = in_slices(*answers)
+    result = one.result()
+    assert ends == [pytest.approx(5, abs=1), pytest.approx(11, abs=2)]
+    whole = draining(*answers)
+    whole.look()
+    whole.drain(None, force=False)
+    assert one.changed
+    assert one.difference() == whole.difference()
+    expected = whole.result()
+    for key in ("instance", "state", "drained_by", "connections_before", "connections_after", "closed", "forced"):
+        assert result[key] == expected[key]
+    told, wanted = result["timeline"], expected["timeline"]
+    assert [entry | {"seconds": 0} for entry in told] == [entry | {"seconds": 0} for entry in wanted]
+    assert [entry["seconds"] for entry in told] == sorted(entry["seconds"] for entry in told)
+    assert told[-1]["seconds"] == result["seconds"] > ends[-1] + 1
+    assert one.message == f"is drained of 10 connections after {result['seconds']:.1f} s"
+
+
+def test_what_is_done_within_the_first_slice_has_no_other(in_slices):
+    for answers, state in (([READY, left(10), DRAINED], "drained"), ([DRAINED], "drained")):
+        one, ends = in_slices(*answers)
+        assert (ends, one.result()["state"]) == ([], state)
+    assert not one.changed
+
+
+def test_no_slice_ends_between_the_last_client_and_its_farewell(in_slices):
+    one, ends = in_slices(READY, *[left(4)] * 9, *[left(0)] * 3, DRAINED)
+    assert (ends, one.result()["state"]) == ([], "drained")
+
+
+@pytest.mark.parametrize("timeout_s", [4, 5, 5.5, 13])
+def test_the_deadline_is_that_of_the_whole(in_slices, clock, timeout_s):
+    start = clock.now
+    with pytest.raises(WorkerError, match=rf"^Worker 80 has 4 of 10 connections left after {timeout_s:g} s\."):
+        in_slices(READY, left(10), left(4), timeout_s=timeout_s)
+    assert timeout_s - 0.001 <= clock.now - start <= timeout_s + 1
+
+    one, _ends = in_slices(READY, left(10), left(4), timeout_s=timeout_s, force=True)
+    assert one.result()["seconds"] == pytest.approx(timeout_s + 15, abs=1)
+    assert (one.result()["connections_before"], one.result()["closed"]) == (10, 6)
+
+
+def test_who_left_between_the_last_slice_and_the_deadline_is_gone(in_slices, clock):
+    def late():
+        clock.now += 10
+
+    one, ends = in_slices(READY, *[left(4)] * 10, DRAINED, timeout_s=10, meanwhile=late)
+    assert (len(ends), one.result()["state"], one.result()["forced"]) == (1, "drained", 0)
+
+
+def test_a_worker_that_is_busy_at_the_end_of_a_slice_has_until_the_deadline(in_slices):
+    busy = UnansweredError("is busy")
+    one, ends = in_slices(READY, *[left(4)] * 9, *[busy] * 12, left(2), DRAINED)
+    assert one.result()["state"] == "drained"
+    assert ends[0] > 15
+
+
+@pytest.mark.parametrize(
+    ("found", "told"),
+    [
+        (
+            dataclasses.replace(READY, pid=43),
+            "was replaced while it drained: process 42 is gone, and 43 lets clients in",
+        ),
+        (READY, "is no longer drained by ansible: somebody undid it meanwhile"),
+    ],
+)
+def test_a_drain_that_is_undone_between_slices_is_not_begun_anew(in_slices, found, told):
+    with pytest.raises(WorkerError, match=told):
+        in_slices(READY, *[left(4)] * 10, found)
+
+
+def test_a_worker_that_ends_between_slices_has_nobody_left(in_slices, host):
+    def end():
+        host.tell_of(None)
+
+    one, ends = in_slices(READY, *[left(4)] * 10, NobodyThereError("is gone"), meanwhile=end)
+    result = one.result()
+    assert (len(ends), result["state"], result["connections_before"], result["closed"]) == (1, "down", 10, 10)
+    assert one.message.startswith("ended after 6.")
 
 
 # On a real worker.

@@ -28,3 +28,10 @@ def test_time_that_passes_elsewhere_counts(clock):
     assert clock.sleeps == [0.05]
     clock.now += 100
     assert (wait.left, wait.over) == (0, True)
+
+
+def test_another_process_goes_on_with_it(clock):
+    began = Wait(5, clock).began
+    clock.now += 3
+    wait = Wait(5, clock, began)
+    assert (wait.seconds, wait.left) == (3, 2)

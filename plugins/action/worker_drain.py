@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: the selfhost.websocket authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The control machine's part of the module: a drain that takes long is waited for slice by slice, and told of in between."""
+
+from __future__ import annotations
+
+from ansible.plugins.action import ActionBase
+
+
+class ActionModule(ActionBase):
+    TRANSFERS_FILES = False
+
+    def run(self, tmp=None, task_vars=None):
+        super().run(tmp, task_vars)
+        so_far = {}
+        while True:
+            given = self._task.args | {"so_far": so_far}
+            result = self._execute_module("selfhost.websocket.worker_drain", module_args=given, task_vars=task_vars)
+            so_far = result.pop("so_far", None)
+            if so_far is None:
+                return result
+            host = self._task.delegate_to or task_vars["inventory_hostname"]
+            self._display.display(f"Worker {result['instance']} of {host}: {_progress(result)}.")
+
+
+def _progress(result: dict) -> str:
+    before, left, seconds = (result[key] for key in ("connections_before", "connections_after", "seconds"))
+    progress = f"{left:,} of {before:,} connections left, after {seconds:.0f} s"
+    if left >= before:  # nobody has left yet
+        return progress
+    return f"{progress}, about {seconds * left / (before - left):.0f} s to go"
