@@ -8,7 +8,7 @@ ifneq ($(origin USER),command line)
 USER :=
 endif
 
-.PHONY: help up status token roll down test soak lint bench
+.PHONY: help up status look token roll down test soak lint bench
 .SILENT:
 
 help: ## this list
@@ -19,6 +19,9 @@ up: ## a test host with the whole fleet on it, and how to connect (SUITE=bookwor
 
 status: ## that fleet as one JSON object
 	lab/status.sh
+
+look: ## the state of that fleet in numbers, and its alerts
+	lab/look.sh
 
 token: ## a token for it: make token USER=alice
 	lab/token.sh "$(USER)"

@@ -52,6 +52,8 @@ class Fleet:
         self.worker_hosts = self._group("ws_workers")
         [self.redis_host] = self._group("ws_redis")
         [self.postgres_host] = self._group("ws_postgres")
+        # Where Prometheus and Alertmanager are, if there are any.
+        self.observability: dict[str, str] | None = status.get("observability")
         # Where one will do.
         self.edge, self.worker_host = self.edges[0], self.worker_hosts[0]
         self.url = self.url_of(self.edge)

@@ -285,6 +285,29 @@ async def test_two_workers_make_one_trace(collector: Collector, start: Callable[
         assert kept_back not in text
 
 
+async def test_a_traced_delivery_is_found_from_its_measurement(
+    collector: Collector, start: Callable[..., Worker]
+) -> None:
+    worker = await start(WS_OTLP_ENDPOINT=collector.endpoint, WS_TRACE_RATIO="1").ready()
+    client = await worker.client()
+    await client.join()
+    await client.publish(1, "1")
+    await client.messages(1)
+    await until(lambda: len(collector.spans) == 2)
+    [delivered] = collector.named("deliver")
+    page = f"http://127.0.0.1:{worker.port}/metrics"
+    async with aiohttp.ClientSession() as prometheus:
+        async with prometheus.get(page, headers={"Accept": "application/openmetrics-text;version=1.0.0"}) as answer:
+            assert answer.content_type == "application/openmetrics-text"
+            exemplars = re.findall(
+                r'^ws_publish_to_deliver_seconds_bucket.* # {trace_id="(.*?)"}', await answer.text(), re.M
+            )
+        assert exemplars == [delivered.trace_id]
+        async with prometheus.get(page) as answer:
+            assert answer.content_type == "text/plain"
+            assert "trace_id" not in await answer.text()
+
+
 async def test_a_publish_over_the_server_api_belongs_to_the_trace_of_who_asked(
     collector: Collector, start: Callable[..., Worker]
 ) -> None:

@@ -40,14 +40,15 @@ class OtlpTracer:
         attributes = {**_about(room), "messaging.operation.type": "send"}
         return _Publish(self._spans.start_span("publish", context, SpanKind.PRODUCER, attributes))
 
-    def deliver(self, trace: str, room: str, seq: int, members: int) -> None:
+    def deliver(self, trace: str, room: str, seq: int, members: int) -> str:
         context = _context(trace)
         if context is None or not _is_sampled(context):
-            return
+            return ""
         attributes = {**_about(room), "messaging.operation.type": "process", "ws.seq": seq, "ws.members": members}
         span = self._spans.start_span("deliver", context, SpanKind.CONSUMER, attributes)
         # The outbox has asked for its own call before: when this one comes, it has written.
         asyncio.get_running_loop().call_soon(span.end)
+        return f"{span.get_span_context().trace_id:032x}"
 
     async def stop(self) -> None:
         await self._export.stop()
