@@ -24,7 +24,11 @@ from support.wait import until
 from support.worker import SECRET, SRC, Worker, environment, free_port
 
 from wsserver import __version__
+from wsserver.auth import any_of
+from wsserver.broker import Published
+from wsserver.broker.memory import MemoryBroker
 from wsserver.outbox import Outbox
+from wsserver.publisher import Publisher
 from wsserver.settings import Settings
 from wsserver.telemetry import otlp, tracing
 from wsserver.telemetry.tracing import Tracer
@@ -108,12 +112,29 @@ async def test_a_delivery_ends_when_this_turn_has_written(collector: Collector, 
 async def test_a_failed_publish_says_with_which_code(collector: Collector, tracer: Tracer) -> None:
     publish = tracer.publish("r")
     assert publish is not None
-    publish.end("broker_full")
+    with structlog.testing.capture_logs() as lines:
+        publish.end("broker_full")
     await until(lambda: collector.spans)
     [sent] = collector.spans
+    [line] = lines
+    assert (line["event"], line["error"], line["trace_id"]) == ("traced_publish_failed", "broker_full", sent.trace_id)
     assert sent.span.status.code == Status.STATUS_CODE_ERROR
     assert sent.attributes["error.type"] == "broker_full"
     assert "ws.seq" not in sent.attributes
+
+
+async def test_a_fault_of_the_server_ends_the_span(collector: Collector, tracer: Tracer) -> None:
+    class Broken(MemoryBroker):
+        def publish(self, *_: Any) -> asyncio.Future[Published]:
+            future: asyncio.Future[Published] = asyncio.get_running_loop().create_future()
+            future.set_exception(RuntimeError("a fault"))
+            return future
+
+    with pytest.raises(RuntimeError):
+        await Publisher(Broken(1), None, any_of(()), tracer).publish("r", "alice", "1", b"1")
+    await until(lambda: collector.spans)
+    [sent] = collector.spans
+    assert sent.attributes["error.type"] == "internal"
 
 
 async def test_who_asks_for_a_publish_decides_whether_to_trace_it(collector: Collector) -> None:
