@@ -1,4 +1,3 @@
-#!/usr/bin/python3
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
 """The state of the fleet in numbers, and what Prometheus raises the alarm for: ws-fleet [PROMETHEUS_URL]."""
