@@ -15,7 +15,7 @@ draft=$(mktemp -d "$PWD/.lab/standins.XXXXXX")
 trap 'rm -rf "$draft"' EXIT
 chmod 755 "$draft"
 
-package() { # NAME PROGRAM UNIT ENVIRONMENT
+package() { # NAME PROGRAM UNIT [ENVIRONMENT [DEPENDENCY]]
     local root=$draft/build/$1
     install -D -m 755 lab/standins/standin.py "$root$2"
     install -d "$root/DEBIAN" "$root/lib/systemd/system" "$root/etc/$1"
@@ -24,7 +24,7 @@ Package: $1
 Version: $version
 Architecture: all
 Maintainer: the selfhost.websocket authors <nobody@localhost>
-Depends: python3, adduser
+Depends: python3, adduser${5:+, $5}
 Description: stand-in for $1, for the lab of selfhost.websocket
  This is not $1. It takes its place where $1 cannot be had.
 END
@@ -60,7 +60,7 @@ END
 package grafana /usr/sbin/grafana-server grafana-server /etc/default/grafana-server
 package loki /usr/bin/loki loki
 package tempo /usr/bin/tempo tempo
-package alloy /usr/bin/alloy alloy
+package alloy /usr/bin/alloy alloy "" python3-snappy
 
 repository=$draft/repository
 binary=dists/stable/main/binary-$(dpkg --print-architecture)

@@ -4,13 +4,14 @@
 """A stand-in for Grafana, Loki, Tempo or Alloy, whichever it is called as. It is none of them.
 
 Each listens where its settings say. Loki and Tempo keep what they are sent, byte for byte, for the tests to decode; Alloy passes traces on as
-they come, and the journal as JSON with the labels that its settings ask for. They check no settings: they read them.
+they come, and pushes the journal to Loki with the labels that its settings ask for. They check no settings: they read them.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import queue
 import re
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from collections.abc import Callable
 from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import NamedTuple
 
 # Answers the status of a body that came with headers.
 Take = Callable[[bytes, Message], int]
@@ -58,14 +60,17 @@ def serve(address: tuple[str, int], posted: dict[str, Take]) -> ThreadingHTTPSer
 
 
 def keep(directory: Path) -> Take:
-    """Write each body to a file of its own, with the type that it came with in its name."""
+    """Write each body to a file of its own, in the order of their names; 415 for what is no protobuf."""
     directory.mkdir(parents=True, exist_ok=True)
+    in_turn = threading.Lock()
 
     def take(body: bytes, headers: Message) -> int:
-        kind = "json" if "json" in headers["Content-Type"] else "pb"
-        draft = directory / f".{time.time_ns()}"
-        draft.write_bytes(body)
-        draft.rename(directory / f"{draft.name[1:]}.{kind}")
+        if headers["Content-Type"] != "application/x-protobuf":
+            return 415
+        with in_turn:
+            draft = directory / f".{time.time_ns()}"
+            draft.write_bytes(body)
+            draft.rename(directory / f"{draft.name[1:]}.pb")
         return 200 if NAME == "tempo" else 204
 
     return take
@@ -84,7 +89,14 @@ def passing(url: str) -> Take:
     return take
 
 
-def ship_journal(url: str, host: str) -> None:
+class Entry(NamedTuple):
+    labels: str
+    ns: int
+    line: str
+    metadata: dict[str, str]
+
+
+def read_journal(host: str, entries: queue.Queue[Entry]) -> None:
     reading = subprocess.Popen(
         ["journalctl", "--follow", "--output=json", "--since=-1m", "--all"], stdout=subprocess.PIPE, text=True
     )
@@ -93,19 +105,60 @@ def ship_journal(url: str, host: str) -> None:
         message, unit = entry.get("MESSAGE"), entry.get("_SYSTEMD_UNIT")
         if not isinstance(message, str) or not unit:
             continue
-        labels = {"host": host, "unit": unit, "level": "info"}
+        level = "info"
         metadata = {}
         if unit.startswith("ws-") and message.startswith("{"):
             said = json.loads(message)
-            labels["level"] = said.get("level", "info")
+            level = said.get("level", level)
             metadata = {"trace_id": said["trace_id"]} if "trace_id" in said else {}
-        value = [entry["__REALTIME_TIMESTAMP"] + "000", message, metadata]
+        labels = f'{{host="{host}", level="{level}", unit={json.dumps(unit)}}}'
+        entries.put(Entry(labels, int(entry["__REALTIME_TIMESTAMP"]) * 1000, message, metadata))
+
+
+def ship_journal(url: str, host: str) -> None:
+    """As Alloy does: what comes within a second is one request, in protobuf and compressed with Snappy."""
+    import snappy  # noqa: PLC0415 - the package alloy alone depends on it
+
+    entries: queue.Queue[Entry] = queue.Queue(1000)
+    threading.Thread(target=read_journal, args=(host, entries), daemon=True).start()
+    while True:
+        batch = [entries.get()]
+        time.sleep(1)
+        batch += [entries.get() for _ in range(entries.qsize())]
+        body = snappy.compress(push_request(batch))
         while True:
             try:
-                post(url, json.dumps({"streams": [{"stream": labels, "values": [value]}]}).encode(), "application/json")
+                post(url, body, "application/x-protobuf")
                 break
             except OSError:
                 time.sleep(1)
+
+
+def push_request(batch: list[Entry]) -> bytes:
+    """A logproto.PushRequest, with a stream for each set of labels."""
+    streams: dict[str, list[bytes]] = {}
+    for labels, ns, line, metadata in batch:
+        entry = field(1, field(1, ns // 10**9) + field(2, ns % 10**9)) + field(2, line)
+        for name, value in metadata.items():
+            entry += field(3, field(1, name) + field(2, value))
+        streams.setdefault(labels, []).append(field(2, entry))
+    return b"".join(field(1, field(1, labels) + b"".join(entries)) for labels, entries in streams.items())
+
+
+def field(number: int, value: int | str | bytes) -> bytes:
+    """A field of a protobuf message."""
+    if isinstance(value, int):
+        return varint(number << 3) + varint(value)
+    data = value.encode() if isinstance(value, str) else value
+    return varint(number << 3 | 2) + varint(len(data)) + data
+
+
+def varint(value: int) -> bytes:
+    groups = []
+    while value > 0x7F:
+        groups.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*groups, value])
 
 
 def address_of(text: str) -> tuple[str, int]:
