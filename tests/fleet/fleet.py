@@ -203,10 +203,10 @@ def changed(output: str) -> list[str]:
     return [task.split("]")[0] for task in tasks if re.search(r"^changed:", task, re.MULTILINE)]
 
 
-def eventually(condition: Callable[[], bool], within: float, what: str) -> float:
+def eventually(condition: Callable[[], bool], within: float, what: str, every: float = 0.1) -> float:
     """Seconds until `condition` held; fails after `within`, which bounds a wait and measures nothing."""
     start = time.monotonic()
     while not condition():
         assert time.monotonic() - start < within, f"not within {within} s: {what}"
-        time.sleep(0.1)
+        time.sleep(every)
     return time.monotonic() - start

@@ -64,8 +64,9 @@ async def test_every_query_has_data(fleet: Fleet, observer: Observer) -> None:
         await asyncio.to_thread(fleet.ssh, fleet.worker_host, drain)
 
         def empty() -> list[str]:
-            return [name for name, expr in wanted.items() if not observer.query(expr)]
+            found = observer.query(*wanted.values())
+            return [name for name, series in zip(wanted, found, strict=True) if not series]
 
         with contextlib.suppress(AssertionError):
-            await asyncio.to_thread(eventually, lambda: not empty(), 60, "data")
+            await asyncio.to_thread(eventually, lambda: not empty(), 60, "data", every=3)
         assert await asyncio.to_thread(empty) == []

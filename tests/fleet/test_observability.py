@@ -11,8 +11,10 @@ import shlex
 import time
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import pytest
+import yaml
 from clients import connection, progress, watching
 from fleet import Fleet, changed, eventually
 from observer import HURRY, REST, Observer
@@ -39,7 +41,7 @@ def hurried(observer: Observer) -> Iterator[Observer]:
 @pytest.fixture
 def calm(hurried: Observer) -> Observer:
     """Nothing is wrong at the beginning, whatever the tests before have done."""
-    eventually(lambda: not hurried.alerts(), 120, "no alert")
+    eventually(lambda: not hurried.alerts(), 120, "no alert", every=1)
     return hurried
 
 
@@ -58,27 +60,51 @@ def wanted_targets(fleet: Fleet) -> set[tuple[str, str, str]]:
 def seen_targets(observer: Observer) -> set[tuple[str, str, str]]:
     """Those that answer; none while Prometheus itself is not back yet."""
     try:
-        labels = [one["metric"] for one in observer.query('up{host!=""} == 1 unless probe_success == 0')]
+        [up] = observer.query('up{host!=""} == 1 unless probe_success == 0')
     except AssertionError:
         return set()
-    return {(one["job"], one["host"], one.get("worker", "")) for one in labels}
+    return {(one["metric"]["job"], one["metric"]["host"], one["metric"].get("worker", "")) for one in up}
+
+
+def await_targets(observer: Observer, wanted: set[tuple[str, str, str]]) -> None:
+    """These answer, and nobody else is asked."""
+    eventually(lambda: seen_targets(observer) == wanted, 120, f"{wanted} are seen", every=1)
+    assert len(observer.prometheus("targets")["activeTargets"]) == len(wanted)
 
 
 def test_every_target_is_up(fleet: Fleet, observer: Observer) -> None:
-    wanted = wanted_targets(fleet)
-    eventually(lambda: seen_targets(observer) == wanted, 60, f"{wanted} are seen")
-    active = observer.prometheus("targets")["activeTargets"]
-    assert len(active) == len(wanted)
+    await_targets(observer, wanted_targets(fleet))
 
 
+@pytest.mark.observability
 def test_one_that_is_no_longer_wanted_is_no_target(fleet: Fleet, observer: Observer) -> None:
     """Of all jobs only the hosts', and then all of them again."""
     wanted = wanted_targets(fleet)
     unwanted = {target for target in wanted if target[0] in ("redis", "postgres", "nginx")}
     fleet.play("--tags=observability", "--extra-vars", json.dumps({"exporters_enabled": ["node"]}))
-    eventually(lambda: seen_targets(observer) == wanted - unwanted, 90, "only the others are asked")
+    await_targets(observer, wanted - unwanted)
     assert changed(fleet.play("--tags=observability"))
-    eventually(lambda: seen_targets(observer) == wanted, 90, "all are asked again")
+    await_targets(observer, wanted)
+
+
+@pytest.mark.observability
+def test_a_worker_host_that_is_taken_out_is_no_target(fleet: Fleet, observer: Observer, tmp_path: Path) -> None:
+    """By editing the inventory; and it is one again when it is back."""
+    if len(fleet.worker_hosts) == 1:
+        pytest.skip("the fleet has one worker host")
+    host = fleet.worker_hosts[-1]
+    assert fleet.hosts[host]["groups"] == ["ws_workers"]
+    inventory = yaml.safe_load((fleet.inventory / "hosts.yml").read_text())
+    del inventory["all"]["hosts"][host]
+    del inventory["all"]["children"]["ws_workers"]["hosts"][host]
+    without = tmp_path / "hosts.yml"
+    without.write_text(yaml.safe_dump(inventory))
+    wanted = wanted_targets(fleet)
+    fleet.ssh(host, "systemctl disable --now ws-server@{80..83}")
+    fleet.play(inventory=without)
+    await_targets(observer, {target for target in wanted if target[1] != host})
+    fleet.play()
+    await_targets(observer, wanted)
 
 
 async def test_every_recording_rule_has_data(fleet: Fleet, hurried: Observer) -> None:
@@ -92,10 +118,11 @@ async def test_every_recording_rule_has_data(fleet: Fleet, hurried: Observer) ->
             groups = hurried.prometheus("rules", type="record")["groups"]
             names = {rule["name"] for group in groups for rule in group["rules"]}
             assert len(names) > 30
-            return [name for name in sorted(names) if not hurried.query(name)]
+            return [name for name, series in zip(names, hurried.query(*names), strict=True) if not series]
 
-        await asyncio.to_thread(eventually, lambda: not empty(), 60, "each rule has a result")
-        assert float((await asyncio.to_thread(hurried.query, "fleet:ws_messages_in:rate5m"))[0]["value"][1]) > 0
+        await asyncio.to_thread(eventually, lambda: not empty(), 60, "each rule has a result", every=1)
+        [[rate]] = await asyncio.to_thread(hurried.query, "fleet:ws_messages_in:rate5m")
+        assert float(rate["value"][1]) > 0
     print(await asyncio.to_thread(hurried.ssh, "ws-fleet"))
 
 
@@ -185,7 +212,41 @@ async def test_old_processes_of_nginx_linger(fleet: Fleet, calm: Observer) -> No
     await asyncio.to_thread(calm.cleared, "WsNginxLingering")
 
 
-@pytest.mark.long
+def test_limits_come_near(fleet: Fleet, calm: Observer) -> None:
+    """Redis' of its memory and a worker's of its files are lowered until little is left of them."""
+    login = 'REDISCLI_AUTH="$(cat /etc/redis/admin-password)" redis-cli -s /run/redis/redis-server.sock --user admin'
+    memory = fleet.ssh(fleet.redis_host, f"{login} CONFIG GET maxmemory").split()[1]
+    used = "$(" + login + " INFO memory | sed -n 's/^used_memory:\\([0-9]*\\).*/\\1/p')"
+    prlimit = f"prlimit --pid {fleet.pid('81')}"
+    files = fleet.ssh(fleet.worker_host, f"{prlimit} --nofile --output SOFT --noheadings").strip()
+    opened = f"$(ls /proc/{fleet.pid('81')}/fd | wc -l)"
+    alerts = ("WsRedisMemoryHigh", "WsDescriptorsNearLimit")
+    try:
+        fleet.ssh(fleet.redis_host, f"{login} CONFIG SET maxmemory $(({used} * 11 / 10))")
+        fleet.ssh(fleet.worker_host, f"{prlimit} --nofile=$(({opened} * 11 / 10)):")
+        calm.raised(*alerts)
+    finally:
+        fleet.ssh(fleet.redis_host, f"{login} CONFIG SET maxmemory {memory}")
+        fleet.ssh(fleet.worker_host, f"{prlimit} --nofile={files}:")
+    calm.cleared(*alerts)
+
+
+@pytest.mark.observability
+async def test_a_worker_stutters(fleet: Fleet, calm: Observer) -> None:
+    """For half of each second it is stopped: what the alerts look at is five minutes, so it takes longer until they end."""
+    alerts = ("WsEventLoopLag", "WsDeliverySlow")
+    stutter = (
+        f"for n in $(seq 40); do kill -STOP {fleet.pid('80')}; sleep 0.6; kill -CONT {fleet.pid('80')}; sleep 0.4; done"
+    )
+    async with watching(fleet) as witness:
+        stuttering = asyncio.create_task(asyncio.to_thread(fleet.ssh, fleet.worker_host, stutter))
+        await asyncio.to_thread(calm.raised, *alerts)
+        await stuttering
+        await progress(witness, 100)
+    await asyncio.to_thread(calm.cleared, *alerts, within=600)
+
+
+@pytest.mark.observability
 async def test_the_archive_lags(fleet: Fleet, calm: Observer) -> None:
     """Without Postgres for more than a minute: a minute and a half."""
     async with watching(fleet, rate=20.0) as witness:
@@ -198,7 +259,7 @@ async def test_the_archive_lags(fleet: Fleet, calm: Observer) -> None:
         await progress(witness, 50)
 
 
-async def test_what_watches_is_in_nobodys_way(fleet: Fleet, observer: Observer) -> None:
+async def test_what_watches_is_in_nobodys_way(fleet: Fleet, hurried: Observer) -> None:
     """Prometheus and the exporters hang, are killed, and come back; no client notices, and no worker is late for it."""
     units = "'prometheus.service' 'prometheus-*.service'"
 
@@ -210,10 +271,9 @@ async def test_what_watches_is_in_nobodys_way(fleet: Fleet, observer: Observer) 
         await progress(witness, 100)
         await everywhere(f"systemctl kill --signal=STOP {units}")
         begin = time.monotonic()
-        await progress(witness, 2000)  # twenty seconds, and more than one scrape
-        print(f"2000 messages in {time.monotonic() - begin:.1f} s while nobody watched")
+        await progress(witness, 600)  # six seconds, and more than one scrape
+        print(f"600 messages in {time.monotonic() - begin:.1f} s while nobody watched")
         await everywhere(f"systemctl kill --signal=KILL {units}")
-        await progress(witness, 500)
+        await progress(witness, 300)
         assert not any(client.disconnects for client in witness.clients), "a connection was dropped"
-    wanted = wanted_targets(fleet)
-    await asyncio.to_thread(eventually, lambda: seen_targets(observer) == wanted, 120, "all are back")
+    await asyncio.to_thread(await_targets, hurried, wanted_targets(fleet))

@@ -101,7 +101,24 @@ async def test_lines_have_few_labels(fleet: Fleet, receiver: Receiver) -> None:
     assert abs(line.ns / 1e9 - time.time()) < 60
 
 
-@pytest.mark.parametrize("what", ["stop", "kill --signal=STOP"], ids=["down", "hanging"])
+async def test_a_traces_lines_are_found_by_its_id(fleet: Fleet, receiver: Receiver) -> None:
+    trace = await publish_traced(fleet, uuid.uuid4().hex)
+
+    def lines() -> list:
+        return [line for line in receiver.lines() if line.metadata == {"trace_id": trace}]
+
+    await asyncio.to_thread(eventually, lines, 30, "the line of the request")
+    [line] = lines()
+    assert json.loads(line.text)["event"] == "api_request"
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        pytest.param("kill --signal=STOP", id="hanging"),
+        pytest.param("stop", id="down", marks=pytest.mark.observability),
+    ],
+)
 async def test_nobody_waits_for_what_observes(fleet: Fleet, receiver: Receiver, what: str) -> None:
     """Loki and Tempo, and then the Alloy of the workers' host, are gone, or take a request and say no more."""
     units = "loki tempo alloy grafana-server"
@@ -132,6 +149,7 @@ def test_the_administrators_password_is_roots(fleet: Fleet, receiver: Receiver) 
     assert fleet.ssh(receiver.host, "stat -c '%a %U' /etc/grafana/ws-admin-password").split() == ["600", "root"]
 
 
+@pytest.mark.observability
 def test_a_second_run_changes_nothing_and_a_change_restarts_what_it_is_about(fleet: Fleet, receiver: Receiver) -> None:
     tags = "--tags=loki,tempo,grafana,alloy"
     pids = "systemctl show --property=MainPID --value loki tempo alloy grafana-server"
@@ -144,6 +162,7 @@ def test_a_second_run_changes_nothing_and_a_change_restarts_what_it_is_about(fle
     assert changed(fleet.play(tags)) == []
 
 
+@pytest.mark.observability
 def test_packages_from_a_signed_repository(fleet: Fleet, receiver: Receiver) -> None:
     """The other way: the same package from a mirror. A key that is not allowed is not trusted."""
     files = ROOT / ".lab/standins"
