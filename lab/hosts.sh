@@ -18,7 +18,6 @@ projects=$(mktemp -d)
 trap 'rm -rf "$projects"; lab/lab down --run "$run"' EXIT
 
 lab/lab up --run "$run" one two back
-lab/standins.sh
 lab/inventory --run "$run" --directory "$fleet" one=ws_edge,ws_workers two=ws_edge,ws_workers back=ws_redis,ws_postgres
 
 install() { # SOURCE PROJECT
