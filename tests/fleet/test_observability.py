@@ -40,8 +40,8 @@ def hurried(observer: Observer) -> Iterator[Observer]:
 
 @pytest.fixture
 def calm(hurried: Observer) -> Observer:
-    """Nothing is wrong at the beginning, whatever the tests before have done."""
-    eventually(lambda: not hurried.alerts(), 120, "no alert", every=1)
+    """Nothing is wrong at the beginning, whatever the tests before have done, but for what a machine with other work raises by itself."""
+    eventually(lambda: hurried.alerts().keys() <= {"WsEventLoopLag", "WsDeliverySlow"}, 120, "no alert", every=1)
     return hurried
 
 
