@@ -57,19 +57,20 @@ def wanted_targets(fleet: Fleet) -> set[tuple[str, str, str]]:
     return targets | {(job, fleet.observability["host"], "") for job in ("prometheus", "alertmanager", "blackbox")}
 
 
-def seen_targets(observer: Observer) -> set[tuple[str, str, str]]:
-    """Those that answer; none while Prometheus itself is not back yet."""
-    try:
-        [up] = observer.query('up{host!=""} == 1 unless probe_success == 0')
-    except AssertionError:
-        return set()
-    return {(one["metric"]["job"], one["metric"]["host"], one["metric"].get("worker", "")) for one in up}
-
-
 def await_targets(observer: Observer, wanted: set[tuple[str, str, str]]) -> None:
-    """These answer, and nobody else is asked."""
-    eventually(lambda: seen_targets(observer) == wanted, 120, f"{wanted} are seen", every=1)
-    assert len(observer.prometheus("targets")["activeTargets"]) == len(wanted)
+    """These answer, and nobody else is asked. Prometheus itself may not be back yet."""
+
+    def settled() -> bool:
+        try:
+            active = observer.prometheus("targets")["activeTargets"]
+            [failing] = observer.query("probe_success == 0")
+        except AssertionError:
+            return False
+        labels = [one["labels"] for one in active if one["health"] == "up"]
+        answering = {(one["job"], one["host"], one.get("worker", "")) for one in labels}
+        return len(active) == len(wanted) and answering == wanted and not failing
+
+    eventually(settled, 120, f"{wanted} are seen", every=1)
 
 
 def test_every_target_is_up(fleet: Fleet, observer: Observer) -> None:
