@@ -97,12 +97,24 @@ def test_what_a_run_had_written_before_it_was_cut_off_is_put_into_effect(fleet: 
     def maxmemory() -> int:
         return int(fleet.ssh(fleet.redis_host, f"{login} CONFIG GET maxmemory").split()[1])
 
+    def connections() -> set[str]:
+        """Those of the workers."""
+        lines = fleet.ssh(fleet.redis_host, f"{login} CLIENT LIST").splitlines()
+        return {line.split()[0] for line in lines if " user=ws " in line and " age=0 " not in line}
+
     redis = fleet.ssh(fleet.redis_host, "systemctl show --property=MainPID --value redis-server")
     fleet.ssh(fleet.redis_host, "sed -i 's/^maxmemory .*/maxmemory 400mb/' /etc/redis/live.conf")
     assert maxmemory() == 512 * 2**20
+    # As an older release may have left the users: no connection is to end when they are put right.
+    fleet.ssh(fleet.redis_host, "sed -i '/^user exporter /d' /etc/redis/users.acl")
+    fleet.ssh(fleet.redis_host, f"{login} ACL DELUSER exporter")
+    before = connections()
+    assert before
     for value in ("400mb", "512mb"):
         fleet.play("--tags=redis", f"--extra-vars=redis_maxmemory={value}")
         assert maxmemory() == int(value.removesuffix("mb")) * 2**20
+    assert before <= connections()
+    assert "exporter" in fleet.ssh(fleet.redis_host, f"{login} ACL USERS").split()
     assert fleet.ssh(fleet.redis_host, "systemctl show --property=MainPID --value redis-server") == redis, "a restart"
 
 
