@@ -27,3 +27,15 @@ def test_what_does_not_know_its_settings_is_restarted(path, found, state):
     # It is registered under the name of its role, or one of a loop.
     results = dict.fromkeys(["item", "__exporters_newer", "__vendor_packages_newer"], SimpleNamespace(**found))
     assert jinja2.Template(start["ansible.builtin.systemd_service"]["state"]).render(results) == state
+
+
+def test_a_program_that_was_installed_since_is_started():
+    look = yaml.safe_load((ROOT / "roles/vendor_packages/tasks/start.yml").read_text())[0]
+    variables = {
+        "vendor_packages_name": "grafana",
+        "vendor_packages_unit": "grafana-server",
+        "vendor_packages_settings": [],
+    }
+    local = {name: jinja2.Template(value).render(variables) for name, value in look["vars"].items()}
+    asked = jinja2.Template(look["ansible.builtin.command"]["argv"]).render(variables | local)
+    assert "'/var/lib/dpkg/info/grafana.list'" in asked
