@@ -16,7 +16,7 @@ DASHBOARD = Dashboard(
             (
                 Number(
                     "Workers ready",
-                    "The share of the workers that let clients in. One that does not answer counts as not ready.",
+                    "The share of the workers that let clients in, of those that nobody has drained. One that does not answer counts as not ready.",
                     "percentunit",
                     (Query("fleet:ws_workers_ready:ratio", "ready"),),
                     runbook="WsFleetBelowQuorum",
