@@ -3,7 +3,15 @@
 
 from __future__ import annotations
 
-from prometheus_client import REGISTRY, Counter, Gauge, Histogram, disable_created_metrics
+from prometheus_client import (
+    CONTENT_TYPE_PLAIN_0_0_4,
+    REGISTRY,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
 from prometheus_client.exposition import choose_encoder
 
 from wsserver import __version__
@@ -89,5 +97,8 @@ for code in ("unavailable", "outcome_unknown", "not_archived", "broker_full", "b
 
 def exposition(accept: str) -> tuple[bytes, str]:
     """All metrics, process metrics included, and their content type. Exemplars are in OpenMetrics alone."""
-    generate, content_type = choose_encoder(accept)
+    try:
+        generate, content_type = choose_encoder(accept)
+    except (IndexError, TypeError, ValueError):  # It trusts what it parses, such as a version that is no number.
+        return generate_latest(REGISTRY), CONTENT_TYPE_PLAIN_0_0_4
     return generate(REGISTRY), content_type
