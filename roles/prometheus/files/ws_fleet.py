@@ -7,7 +7,6 @@ from __future__ import annotations
 import json
 import math
 import sys
-import urllib.error
 import urllib.parse
 import urllib.request
 
@@ -82,5 +81,5 @@ def main() -> None:
 if __name__ == "__main__":
     try:
         main()
-    except urllib.error.URLError as error:
-        sys.exit(f"ws-fleet: Prometheus does not answer: {error.reason}")
+    except OSError as error:  # A timeout or a reset while it reads is no URLError.
+        sys.exit(f"ws-fleet: Prometheus does not answer: {getattr(error, 'reason', error)}")
