@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PREFLIGHT = ["Check what is asked for", "Check the inventory", "Check the hosts"]
+PREFLIGHT = ["Check what is asked for", "Check the inventory", "Check the hosts", "Check what observes the fleet"]
 # A tag that nothing has leaves what is always run.
 PREFLIGHT_ALONE = ["--tags", "preflight"]
 GROUPS = ["ws_edge", "ws_workers", "ws_redis", "ws_postgres"]
