@@ -69,7 +69,7 @@ def main() -> None:
     for worker in sorted(prometheus.values('up{job="ws_server"}')):
         print(
             " ".join(worker).ljust(24)
-            + "".join(f"{written(form, values.get(worker)):>12}" for _, values, form in columns)
+            + "".join(f"{written(form, values.get(worker)):>12}" for _name, values, form in columns)
         )
 
     alerts = [alert for alert in prometheus.ask("alerts")["alerts"] if alert["state"] == "firing"]
