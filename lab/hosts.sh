@@ -35,15 +35,14 @@ install "$projects/source" "$projects/previous"
 install . "$projects/current"
 
 export ANSIBLE_PIPELINING=true # less work for this machine; the rest is an operator's defaults
-(
-    cd "$projects/current"
-    # On hosts that have none of the packages, users and files yet.
-    ANSIBLE_COLLECTIONS_PATH=$PWD/collections ansible-playbook -i "$fleet/inventory" --check selfhost.websocket.site
-)
-(
-    cd "$projects/previous"
-    ANSIBLE_COLLECTIONS_PATH=$PWD/collections ansible-playbook -i "$fleet/inventory" selfhost.websocket.site
-)
+site() { # PROJECT [OPTION…]
+    (
+        cd "$projects/$1"
+        ANSIBLE_COLLECTIONS_PATH=$PWD/collections ansible-playbook -i "$fleet/inventory" selfhost.websocket.site "${@:2}"
+    )
+}
+site current --check # on hosts that have none of the packages, users and files yet
+site previous
 
 for edge in one two; do
     lab/lab ssh --run "$run" "$edge" cat /etc/ssl/ws/ca.pem
