@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -64,21 +65,33 @@ def address(request: pytest.FixtureRequest, worker: Worker) -> Iterator[str]:
         edge.remove()
 
 
-async def results(address: str, exclude: list[str]) -> list[CaseResult]:
+async def results(address: str, cases: list[str] | None = None, exclude: list[str] | None = None) -> list[CaseResult]:
     try:
-        return await run_fuzzingclient(address, exclude_cases=exclude, concurrency=_PARALLEL)
+        return await run_fuzzingclient(address, cases=cases, exclude_cases=exclude, concurrency=_PARALLEL)
     except FailureError as failure:
         return failure.results
 
 
+def gave_up_early(result: CaseResult) -> bool:
+    """kosoku 0.1.0 now and then ends a case of 9.7 or 9.8 in seconds and says that minutes are over. No verdict."""
+    minutes = re.fullmatch(r"Case did not finish within (\d+) seconds\.", result.result)
+    return bool(minutes) and result.closed_by_me and result.duration < 1000 * int(minutes[1])
+
+
 def shown(result: CaseResult) -> str:
-    return f"{result.case_id}: {result.behavior.value}, {result.result_close} ({result.remote_close_code})"
+    return (
+        f"{result.case_id}: {result.behavior.value} after {result.duration} ms, {result.result} "
+        f"{result.result_close} ({result.remote_close_code})"
+    )
 
 
 @pytest.mark.parametrize("worker", ["echo"], ids=["echo"], indirect=True)
 async def test_the_cases_pass_against_an_echo(worker: Worker, address: str) -> None:
     await worker.ready()
-    ran = await results(address, exclude=[])
+    ran = await results(address)
+    for _ in range(3):
+        if again := [result.case_id for result in ran if gave_up_early(result)]:
+            ran = [result for result in ran if result.case_id not in again] + await results(address, cases=again)
     assert len(ran) == 517
     failed = []
     for result in ran:
