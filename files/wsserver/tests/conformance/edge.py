@@ -42,6 +42,8 @@ class Edge:
         configuration = template.render(
             ansible_managed="",
             nginx_api_workers=[],
+            nginx_status=False,
+            nginx_grafana=False,
             nginx_balance="least_conn",
             nginx_domain="localhost",
             nginx_worker_shutdown_timeout="1h",

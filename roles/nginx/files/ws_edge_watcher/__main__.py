@@ -27,12 +27,17 @@ async def main() -> None:
     parser = argparse.ArgumentParser(prog="ws_edge_watcher", description="Takes dead hosts out of nginx's upstream.")
     parser.add_argument("--configuration", type=Path, default=Path("/etc/nginx/nginx.conf"))
     parser.add_argument("--upstream", default="ws")
-    parser.add_argument("--metrics-port", type=int, default=9145, help="on 127.0.0.1")
+    parser.add_argument("--metrics-port", type=int, default=9145, help="on 127.0.0.1 ...")
+    parser.add_argument("--metrics-address", action="append", default=["127.0.0.1"], help="... and there")
     given = parser.parse_args()
 
     nginx = Nginx(given.configuration)
     watcher = Watcher(nginx, given.upstream, alive=lambda: notify("READY=1\nWATCHDOG=1"))
-    async with await serve(lambda: exposition(watcher.known, nginx.lingering()), "127.0.0.1", given.metrics_port):
+
+    def page() -> str:
+        return exposition(watcher.known, nginx.lingering())
+
+    async with await serve(page, given.metrics_address, given.metrics_port):
         await watcher.run()
 
 

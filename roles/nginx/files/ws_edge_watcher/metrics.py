@@ -82,7 +82,7 @@ def _escaped(text: str) -> str:
     return text.replace("\\", "\\\\").replace('"', '\\"')
 
 
-async def serve(page: Callable[[], str], host: str, port: int) -> asyncio.Server:
+async def serve(page: Callable[[], str], hosts: list[str], port: int) -> asyncio.Server:
     """Answer every GET with the page, and close. Raises OSError."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -100,4 +100,4 @@ async def serve(page: Callable[[], str], host: str, port: int) -> asyncio.Server
                 await writer.drain()
         writer.close()
 
-    return await asyncio.start_server(answer, host, port)
+    return await asyncio.start_server(answer, hosts, port)
