@@ -14,7 +14,7 @@ import time
 import uuid
 
 import pytest
-from clients import connection, join, progress, receive, watching
+from clients import connection, join, progress, receive, unhindered, watching
 from fleet import ROOT, Fleet, changed, eventually
 from observer import Observer
 from receiver import Receiver
@@ -122,6 +122,7 @@ async def test_a_traces_lines_are_found_by_its_id(fleet: Fleet, receiver: Receiv
 async def test_nobody_waits_for_what_observes(fleet: Fleet, receiver: Receiver, what: str) -> None:
     """Loki and Tempo, and then the Alloy of the workers' host, are gone, or take a request and say no more."""
     units = "loki tempo alloy grafana-server"
+    before = await unhindered(fleet)
     async with watching(fleet, rate=20.0) as witness:
         await progress(witness, 100)
         try:
@@ -129,12 +130,14 @@ async def test_nobody_waits_for_what_observes(fleet: Fleet, receiver: Receiver, 
                 for host in {receiver.host, *fleet.worker_hosts} if unit == "alloy" else {receiver.host}:
                     await asyncio.to_thread(fleet.ssh, host, f"systemctl {what} {unit}")
                 await publish_traced(fleet, uuid.uuid4().hex)
-                await progress(witness, 100)
+                await progress(witness, 20)
+            print(f"without any of them: {await unhindered(fleet)}; before: {before}")
         finally:
             for host in {receiver.host, *fleet.worker_hosts}:
                 here = units if host == receiver.host else "alloy"
                 await asyncio.to_thread(fleet.ssh, host, f"systemctl kill --signal=CONT {here}; systemctl start {here}")
         await progress(witness, 100)
+        assert not any(client.disconnects for client in witness.clients), "a connection was dropped"
 
 
 def test_ports_are_on_loopback_or_private(fleet: Fleet, receiver: Receiver) -> None:

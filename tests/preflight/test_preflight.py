@@ -179,6 +179,10 @@ def test_a_missing_domain(site: Site) -> None:
         ({"redis_port": 3100}, ["On one two services would have the port 3100", "redis_port"]),
         ({"exporters_enabled": ["nodes"]}, ["exporters_enabled", "node, redis, postgres, nginx", "nodes"]),
         ({"redis_port": 9121}, ["On one two services would have the port 9121", "redis_port"]),
+        (
+            {"ws_server_instances": 11},
+            ["On one two services would have the port 9090", "host without workers", "10 or"],
+        ),
         ({"redis_port": 8081}, ["On one two services would have the port 8081", "redis_port"]),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
