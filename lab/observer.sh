@@ -10,8 +10,8 @@ fleet=$PWD/.lab/observer
 trap 'lab/lab down --run "$run"' EXIT
 
 lab/lab down --run "$run"
-lab/lab up --run "$run" --suite bookworm two observer
-lab/lab up --run "$run" --suite trixie one
+lab/lab up --run "$run" --suite bookworm one observer
+lab/lab up --run "$run" --suite trixie two
 lab/standins.sh
 lab/inventory --run "$run" --directory "$fleet" one=ws_edge,ws_workers,ws_redis,ws_postgres two=ws_workers observer=ws_observability
 ansible-playbook -i "$fleet/inventory" playbooks/site.yml

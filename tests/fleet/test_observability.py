@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from clients import connection, progress, unhindered, watching
+from clients import assert_as_fast, connection, progress, unhindered, watching
 from fleet import Fleet, changed, eventually
 from observer import HURRY, REST, Observer
 from websockets.exceptions import InvalidStatus
@@ -111,6 +111,43 @@ def test_a_worker_host_that_is_taken_out_is_no_target(fleet: Fleet, observer: Ob
     await_targets(observer, {target for target in wanted if target[1] != host})
     fleet.play()
     await_targets(observer, wanted)
+
+
+# Keeps what it is told, one line each.
+LISTENER = """
+import http.server
+
+class Listener(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        with open("/run/heard", "ab") as file:
+            file.write(self.rfile.read(int(self.headers["Content-Length"])) + b"\\n")
+        self.send_response(200)
+        self.end_headers()
+
+http.server.HTTPServer(("127.0.0.1", 8099), Listener).serve_forever()
+"""
+
+
+@pytest.mark.observability
+def test_somebody_hears_of_an_alert(fleet: Fleet, observer: Observer) -> None:
+    observer.ssh(f"rm -f /run/heard; systemd-run --quiet --unit=listener python3 -c {shlex.quote(LISTENER)}")
+    fleet.play(
+        "--tags=prometheus", "--extra-vars", json.dumps({"prometheus_webhooks": ["http://127.0.0.1:8099/alerts"]})
+    )
+    observer.ssh(HURRY)
+
+    def heard() -> set[str]:
+        told = map(json.loads, observer.ssh("cat /run/heard 2>/dev/null; true").splitlines())
+        return {alert["labels"]["alertname"] + " " + alert["status"] for each in told for alert in each["alerts"]}
+
+    try:
+        fleet.ssh(fleet.redis_host, "systemctl stop prometheus-redis-exporter")
+        eventually(lambda: "WsTargetDown firing" in heard(), 180, "the webhook is told", every=2)
+    finally:
+        fleet.ssh(fleet.redis_host, "systemctl start prometheus-redis-exporter")
+        observer.ssh(REST)
+    fleet.play("--tags=prometheus")
+    observer.ssh("systemctl stop listener")
 
 
 async def test_every_recording_rule_has_data(fleet: Fleet, hurried: Observer) -> None:
@@ -277,7 +314,7 @@ async def test_what_watches_is_in_nobodys_way(fleet: Fleet, hurried: Observer) -
     async with watching(fleet) as witness:
         await progress(witness, 100)
         await everywhere(f"systemctl kill --signal=STOP {units}")
-        print(f"while all that watches hangs: {await unhindered(fleet)}; before: {before}")
+        assert_as_fast(before, await unhindered(fleet))
         await everywhere(f"systemctl kill --signal=KILL {units}")
         await progress(witness, 300)
         assert not any(client.disconnects for client in witness.clients), "a connection was dropped"

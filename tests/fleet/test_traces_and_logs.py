@@ -14,7 +14,7 @@ import time
 import uuid
 
 import pytest
-from clients import connection, join, progress, receive, unhindered, watching
+from clients import assert_as_fast, connection, join, progress, receive, unhindered, watching
 from fleet import ROOT, Fleet, changed, eventually
 from observer import Observer
 from receiver import Receiver
@@ -131,7 +131,7 @@ async def test_nobody_waits_for_what_observes(fleet: Fleet, receiver: Receiver, 
                     await asyncio.to_thread(fleet.ssh, host, f"systemctl {what} {unit}")
                 await publish_traced(fleet, uuid.uuid4().hex)
                 await progress(witness, 20)
-            print(f"without any of them: {await unhindered(fleet)}; before: {before}")
+            assert_as_fast(before, await unhindered(fleet))
         finally:
             for host in {receiver.host, *fleet.worker_hosts}:
                 here = units if host == receiver.host else "alloy"
@@ -160,6 +160,7 @@ def test_a_second_run_changes_nothing_and_a_change_restarts_what_it_is_about(fle
     before = fleet.ssh(receiver.host, pids).split()
     fleet.play(tags, "--extra-vars=tempo_retention_days=8")
     after = fleet.ssh(receiver.host, pids).split()
+    assert "block_retention: 192h" in fleet.ssh(receiver.host, "cat /etc/tempo/ws.yml")
     assert [old != new for old, new in zip(before, after, strict=True)] == [False, True, False, False]
     fleet.play(tags)
     assert changed(fleet.play(tags)) == []

@@ -309,6 +309,19 @@ def test_several_redis_hosts(site: Site) -> None:
     assert_answered(site(contents), "several hosts in ws_redis:")
 
 
+def test_an_unreachable_observer_is_told_by_site_and_keeps_nobody_from_a_rollback(site: Site) -> None:
+    network = """
+        ip link set lo up && ip link add eth0 up type veth peer name eth1 && ip link set eth1 up &&
+        ip address add 10.20.30.5/24 dev eth0 && ip route add default via 10.20.30.1"""
+    under = ["unshare", "--net", "sh", "-c", f'{network} && exec "$@"', "sh"]
+    away = {"ansible_host": "127.0.0.1", "ansible_port": 1}
+    contents = inventory({"one": LOCAL, "away": away}, ws_observability=["away"])
+    told = site(contents, under=under)
+    assert_answered(told, "away of ws_observability does not answer at 127.0.0.1", "ansible_host")
+    result = site(contents, *PREFLIGHT_ALONE, under=under, playbook="rollback.yml")
+    assert (result.returncode, result.messages, result.changed) == (0, set(), 0)
+
+
 def test_several_observers(site: Site) -> None:
     contents = inventory({"one": LOCAL, "two": LOCAL}, ws_observability=["one", "two"])
     assert_answered(site(contents), "several hosts in ws_observability:")

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""What is stopped where: whatever the inventory does not want there, and nothing else."""
+"""What site has observe which host; it stops what it noted in an earlier run and is not among these."""
 
 from __future__ import annotations
 
@@ -14,25 +14,41 @@ import pytest
 from program import ROOT
 
 PROMETHEUS = {"prometheus", "prometheus-alertmanager", "prometheus-blackbox-exporter"}
-EXPORTERS = {f"prometheus-{name}-exporter" for name in ("node", "redis", "postgres", "nginx")}
-PARTS = {"grafana-server", "loki", "tempo"}
+NODE = {"prometheus-node-exporter"}
+EXPORTERS = NODE | {f"prometheus-{name}-exporter" for name in ("redis", "postgres", "nginx")}
+LOCK = {"ws-fleet-lock-metrics.timer"}
+
+
+def services(*names):
+    return {f"{name}.service" for name in set().union(*names)}
 
 
 @pytest.mark.parametrize(
-    ("observers", "variables", "unwanted"),
+    ("observers", "variables", "observing"),
     [
-        (["one"], {}, {"one": set(), "two": PROMETHEUS | PARTS}),
-        (["two"], {"ws_observability_parts": ["loki"]}, {"one": PROMETHEUS | PARTS, "two": PARTS - {"loki"}}),
+        (
+            ["two"],
+            {},
+            {
+                "one": services(EXPORTERS, {"alloy"}) | LOCK,
+                "two": services(NODE, PROMETHEUS, {"alloy", "loki", "tempo", "grafana-server"}),
+            },
+        ),
         (
             ["one"],
-            {"ws_observability_parts": ["grafana"]},
-            {"one": PARTS - {"grafana-server"} | {"alloy"}, "two": PROMETHEUS | PARTS | {"alloy"}},
+            {"ws_observability_parts": ["grafana"], "exporters_enabled": ["node"]},
+            {"one": services(NODE, PROMETHEUS, {"grafana-server"}) | LOCK, "two": services(NODE)},
         ),
-        ([], {}, dict.fromkeys(["one", "two"], PROMETHEUS | PARTS | EXPORTERS | {"alloy"})),
+        (
+            ["one"],
+            {"ws_observability_parts": []},
+            {"one": services(EXPORTERS, PROMETHEUS) | LOCK, "two": services(NODE)},
+        ),
+        ([], {}, {"one": set(), "two": set()}),
     ],
-    ids=["everything", "logs", "charts", "nothing"],
+    ids=["everything", "charts", "Prometheus", "nothing"],
 )
-def test_what_is_stopped(tmp_path, observers, variables, unwanted):
+def test_what_observes(tmp_path, observers, variables, observing):
     local = {"ansible_connection": "local"}
     groups = {"ws_workers": ["one", "two"], "ws_edge": ["one"], "ws_redis": ["one"], "ws_postgres": ["one"]}
     children = {
@@ -40,7 +56,7 @@ def test_what_is_stopped(tmp_path, observers, variables, unwanted):
     }
     hosts = {"vars": local | variables, "hosts": {"one": {}, "two": {}}, "children": children}
     (tmp_path / "hosts.json").write_text(json.dumps({"all": hosts}))
-    task = {"name": "Tell", "ansible.builtin.debug": {"msg": "{{ _fleet_unwanted_units }}"}}
+    task = {"name": "Tell", "ansible.builtin.debug": {"msg": "{{ _fleet_observing_units }}"}}
     play = {
         "hosts": "all",
         "gather_facts": False,
@@ -59,4 +75,4 @@ def test_what_is_stopped(tmp_path, observers, variables, unwanted):
     assert run.returncode == 0, run.stdout + run.stderr
     [played] = json.loads(run.stdout[run.stdout.index("{\n") :])["plays"]
     told = played["tasks"][0]["hosts"]
-    assert {host: set(result["msg"]) for host, result in told.items()} == unwanted
+    assert {host: set(result["msg"]) for host, result in told.items()} == observing

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from _nginx import Nginx
 
-from .metrics import exposition, serve
+from .metrics import exposition, serve, serve_once_it_is_there
 from .watcher import Watcher
 
 
@@ -28,7 +28,7 @@ async def main() -> None:
     parser.add_argument("--configuration", type=Path, default=Path("/etc/nginx/nginx.conf"))
     parser.add_argument("--upstream", default="ws")
     parser.add_argument("--metrics-port", type=int, default=9145, help="on 127.0.0.1 ...")
-    parser.add_argument("--metrics-address", action="append", default=["127.0.0.1"], help="... and there")
+    parser.add_argument("--metrics-address", action="append", default=[], help="... and there")
     given = parser.parse_args()
 
     nginx = Nginx(given.configuration)
@@ -37,7 +37,9 @@ async def main() -> None:
     def page() -> str:
         return exposition(watcher.known, nginx.lingering())
 
-    async with await serve(page, given.metrics_address, given.metrics_port):
+    async with await serve(page, "127.0.0.1", given.metrics_port), asyncio.TaskGroup() as group:
+        for address in given.metrics_address:
+            group.create_task(serve_once_it_is_there(page, address, given.metrics_port))
         await watcher.run()
 
 
