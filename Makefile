@@ -39,7 +39,7 @@ test: ## everything that CI checks
 	lab/prerequisites.sh
 	.venv/bin/python lab/test.py
 
-soak: ## the long trials: hostile load, a search for counterexamples, rollouts that go wrong, an observer (about 95 minutes)
+soak: ## the long trials: hostile load, a search for counterexamples, rollouts that go wrong, an observer (about two hours)
 	lab/soak.sh
 
 bench: ## the benchmark against other servers, with its table (QUICK=1: in 3 minutes; ONLY=NAME,NAME; WRITE=1: into docs)
