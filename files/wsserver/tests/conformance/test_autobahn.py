@@ -3,10 +3,9 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -65,46 +64,58 @@ def address(request: pytest.FixtureRequest, worker: Worker) -> Iterator[str]:
         edge.remove()
 
 
-async def results(address: str, cases: list[str] | None = None, exclude: list[str] | None = None) -> list[CaseResult]:
+async def results(address: str, parallel: int, **choice: list[str]) -> list[CaseResult]:
     try:
-        return await run_fuzzingclient(address, cases=cases, exclude_cases=exclude, concurrency=_PARALLEL)
+        return await run_fuzzingclient(address, concurrency=parallel, **choice)
     except FailureError as failure:
         return failure.results
 
 
-def gave_up_early(result: CaseResult) -> bool:
-    """kosoku 0.1.0 now and then ends a case of 9.7 or 9.8 in seconds and says that minutes are over. No verdict."""
-    minutes = re.fullmatch(r"Case did not finish within (\d+) seconds\.", result.result)
-    return bool(minutes) and result.closed_by_me and result.duration < 1000 * int(minutes[1])
+async def failing(ran: list[CaseResult], passes: Callable[[CaseResult], bool], address: str) -> list[str]:
+    """Those that failed three times.
 
-
-def shown(result: CaseResult) -> str:
-    return (
+    Many cases give the server a second, which a machine with other work may need for itself; and kosoku 0.1.0 now and
+    then ends one of 9.7 at once and says that minutes are over. So one that failed is asked again by itself.
+    """
+    for _ in range(2):
+        if again := [result.case_id for result in ran if not passes(result)]:
+            ran = await results(address, 1, cases=again)
+    return [
         f"{result.case_id}: {result.behavior.value} after {result.duration} ms, {result.result} "
         f"{result.result_close} ({result.remote_close_code})"
-    )
+        for result in ran
+        if not passes(result)
+    ]
+
+
+def passes_against_an_echo(result: CaseResult) -> bool:
+    if result.case_id.startswith(_COMPRESSION):
+        # Not agreed to, and then done without.
+        return (result.behavior.value, result.behavior_close.value) == ("UNIMPLEMENTED", "OK")
+    if result.case_id in _OWN_READING:
+        return bool(result.remote_close_code == _OWN_READING[result.case_id])
+    return bool(result.passed)
+
+
+def ends_as_wanted(result: CaseResult) -> bool:
+    code = result.remote_close_code
+    survives, codes = result.expected_close["closedByMe"], result.expected_close["closeCode"]
+    if result.case_id in _OWN_READING:
+        return bool(code == _OWN_READING[result.case_id])
+    if Opcode.BINARY in result.tx_frame_stats and survives:
+        return bool(code == 1003)
+    if Opcode.BINARY in result.tx_frame_stats:
+        return code in {1003, *codes}  # whichever of its faults comes first
+    return code in codes or (survives and code is None)
 
 
 @pytest.mark.parametrize("worker", ["echo"], ids=["echo"], indirect=True)
 async def test_the_cases_pass_against_an_echo(worker: Worker, address: str) -> None:
     await worker.ready()
-    ran = await results(address)
-    for _ in range(3):
-        if again := [result.case_id for result in ran if gave_up_early(result)]:
-            ran = [result for result in ran if result.case_id not in again] + await results(address, cases=again)
+    # The large messages of 9 apart, as the others' seconds would go by meanwhile.
+    ran = await results(address, _PARALLEL, exclude_cases=["9.*"]) + await results(address, _PARALLEL, cases=["9.*"])
     assert len(ran) == 517
-    failed = []
-    for result in ran:
-        if result.case_id.startswith(_COMPRESSION):
-            # Not agreed to, and then done without.
-            passed = (result.behavior.value, result.behavior_close.value) == ("UNIMPLEMENTED", "OK")
-        elif result.case_id in _OWN_READING:
-            passed = result.remote_close_code == _OWN_READING[result.case_id]
-        else:
-            passed = result.passed
-        if not passed:
-            failed.append(shown(result))
-    assert failed == []
+    assert await failing(ran, passes_against_an_echo, address) == []
     assert worker.log() == []
 
 
@@ -112,20 +123,6 @@ async def test_the_cases_pass_against_an_echo(worker: Worker, address: str) -> N
 async def test_the_worker_itself_survives_or_closes_as_each_case_wants(worker: Worker, address: str) -> None:
     """It answers with errors instead of echoes, so only the ends of the connections are judged."""
     await worker.ready()
-    ran = await results(address, exclude=["9.*", "12.*", "13.*"])
-    failed = []
-    for result in ran:
-        code = result.remote_close_code
-        survives, codes = result.expected_close["closedByMe"], result.expected_close["closeCode"]
-        if result.case_id in _OWN_READING:
-            passed = code == _OWN_READING[result.case_id]
-        elif Opcode.BINARY in result.tx_frame_stats and survives:
-            passed = code == 1003
-        elif Opcode.BINARY in result.tx_frame_stats:
-            passed = code in {1003, *codes}  # whichever of its faults comes first
-        else:
-            passed = code in codes or (survives and code is None)
-        if not passed:
-            failed.append(shown(result))
-    assert failed == []
+    ran = await results(address, _PARALLEL, exclude_cases=["9.*", "12.*", "13.*"])
+    assert await failing(ran, ends_as_wanted, address) == []
     assert worker.log() == []
