@@ -6,12 +6,11 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import yaml
-from program import ROOT
+from program import ROOT, finished
 
 HOST = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
 
@@ -31,14 +30,12 @@ def test_the_first_host_goes_first_though_another_is_quicker(tmp_path):
     (tmp_path / "turn.yml").write_text(json.dumps([{"name": "Turn", "ansible.builtin.debug": {"msg": said}}]))
     (tmp_path / "play.yml").write_text(json.dumps([play]))
     (tmp_path / "hosts.json").write_text(json.dumps({"all": {"hosts": hosts}}))
-    run = subprocess.run(
+    run = finished(
         [Path(sys.executable).with_name("ansible-playbook"), "-i", "hosts.json", "play.yml"],
         cwd=tmp_path,
         env=os.environ | {"ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json", "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")},
-        check=True,
-        capture_output=True,
-        text=True,
     )
+    assert run.returncode == 0, run.stdout + run.stderr
     [played] = json.loads(run.stdout[run.stdout.index("{\n") :])["plays"]
     turned = [task for task in played["tasks"] if task["task"]["name"] == "Turn"]
     turns = [result["msg"] for task in turned for result in task["hosts"].values()]

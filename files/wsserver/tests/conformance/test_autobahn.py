@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -66,20 +67,21 @@ def address(request: pytest.FixtureRequest, worker: Worker) -> Iterator[str]:
 
 async def results(address: str, parallel: int, **choice: list[str]) -> list[CaseResult]:
     try:
-        return await run_fuzzingclient(address, concurrency=parallel, **choice)
+        ran = await run_fuzzingclient(address, concurrency=parallel, **choice)
     except FailureError as failure:
-        return failure.results
+        ran = failure.results
+    if again := [result.case_id for result in ran if gave_up_early(result)]:
+        ran = [result for result in ran if result.case_id not in again] + await results(address, parallel, cases=again)
+    return ran
 
 
-async def failing(ran: list[CaseResult], passes: Callable[[CaseResult], bool], address: str) -> list[str]:
-    """Those that failed three times.
+def gave_up_early(result: CaseResult) -> bool:
+    """kosoku 0.1.0 now and then ends a case of 9 in seconds, and says that it has waited for minutes. No verdict."""
+    waited = re.fullmatch(r".* within (\d+) seconds\.", result.result)
+    return bool(waited) and result.closed_by_me and result.duration < 1000 * int(waited[1])
 
-    Many cases give the server a second, which a machine with other work may need for itself; and kosoku 0.1.0 now and
-    then ends one of 9.7 at once and says that minutes are over. So one that failed is asked again by itself.
-    """
-    for _ in range(2):
-        if again := [result.case_id for result in ran if not passes(result)]:
-            ran = await results(address, 1, cases=again)
+
+def failing(ran: list[CaseResult], passes: Callable[[CaseResult], bool]) -> list[str]:
     return [
         f"{result.case_id}: {result.behavior.value} after {result.duration} ms, {result.result} "
         f"{result.result_close} ({result.remote_close_code})"
@@ -112,10 +114,10 @@ def ends_as_wanted(result: CaseResult) -> bool:
 @pytest.mark.parametrize("worker", ["echo"], ids=["echo"], indirect=True)
 async def test_the_cases_pass_against_an_echo(worker: Worker, address: str) -> None:
     await worker.ready()
-    # The large messages of 9 apart, as the others' seconds would go by meanwhile.
-    ran = await results(address, _PARALLEL, exclude_cases=["9.*"]) + await results(address, _PARALLEL, cases=["9.*"])
+    # Many cases give the server a second: they have it to themselves, without the large messages of 9.
+    ran = await results(address, 8, exclude_cases=["9.*"]) + await results(address, _PARALLEL, cases=["9.*"])
     assert len(ran) == 517
-    assert await failing(ran, passes_against_an_echo, address) == []
+    assert failing(ran, passes_against_an_echo) == []
     assert worker.log() == []
 
 
@@ -124,5 +126,5 @@ async def test_the_worker_itself_survives_or_closes_as_each_case_wants(worker: W
     """It answers with errors instead of echoes, so only the ends of the connections are judged."""
     await worker.ready()
     ran = await results(address, _PARALLEL, exclude_cases=["9.*", "12.*", "13.*"])
-    assert await failing(ran, ends_as_wanted, address) == []
+    assert failing(ran, ends_as_wanted) == []
     assert worker.log() == []
