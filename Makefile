@@ -8,7 +8,7 @@ ifneq ($(origin USER),command line)
 USER :=
 endif
 
-.PHONY: help up status token roll down test soak lint bench
+.PHONY: help up status look token roll down test soak lint bench
 .SILENT:
 
 help: ## this list
@@ -19,6 +19,9 @@ up: ## a test host with the whole fleet on it, and how to connect (SUITE=bookwor
 
 status: ## that fleet as one JSON object
 	lab/status.sh
+
+look: ## the state of that fleet in numbers, and its alerts
+	lab/look.sh
 
 token: ## a token for it: make token USER=alice
 	lab/token.sh "$(USER)"
@@ -36,7 +39,7 @@ test: ## everything that CI checks
 	lab/prerequisites.sh
 	.venv/bin/python lab/test.py
 
-soak: ## the long trials: hostile load, a search for counterexamples, rollouts that go wrong (about 85 minutes)
+soak: ## the long trials: hostile load, a search for counterexamples, rollouts that go wrong, an observer (about two hours)
 	lab/soak.sh
 
 bench: ## the benchmark against other servers, with its table (QUICK=1: in 3 minutes; ONLY=NAME,NAME; WRITE=1: into docs)

@@ -8,11 +8,11 @@
 run=molecule-$clone
 case $1 in
 create)
+    lab/standins.sh
     lab/lab up --run "$run" --suite bookworm debian12
     lab/lab up --run "$run" --suite trixie debian13
-    for host in debian12 debian13; do
-        lab/inventory --run "$run" --directory ".lab/molecule/$host" "$host=ws_edge,ws_workers,ws_redis,ws_postgres"
-    done
+    lab/inventory --run "$run" --directory .lab/molecule/debian12 debian12=ws_edge,ws_workers,ws_redis,ws_postgres
+    lab/inventory --run "$run" --directory .lab/molecule/debian13 debian13=ws_edge,ws_workers,ws_redis,ws_postgres,ws_observability
     ;;
 destroy)
     lab/lab down --run "$run"

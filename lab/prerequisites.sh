@@ -12,6 +12,8 @@ packages=(
     git make python3-venv openssh-client              # the verbs themselves
     iproute2 mmdebstrap nftables systemd-container    # the lab
     nginx postgresql redis-server                     # unit tests run a real one of each, on a socket of their own
+    prometheus prometheus-alertmanager                 # the alerts are put to promtool
+    gpg gpg-agent                                     # the repository of the stand-ins is signed
     nodejs php-cli                                    # the recipes of docs/auth.md are run
     chromium                                          # and so is the JavaScript client
     shellcheck                                        # lint

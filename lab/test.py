@@ -29,7 +29,7 @@ STAGES = {
     "unit": ["lab/unit.sh"],
     "lint": ["lab/lint.sh"],
 }
-STAGE_TIMEOUT = 3600
+STAGE_TIMEOUT = 4500
 # Whatever a stage starts inherits this variable, and is found by it when the stage, or this program, was killed.
 MARK = f"WS_TEST_CLONE={ROOT}"
 stopping = threading.Event()

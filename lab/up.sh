@@ -8,7 +8,8 @@
 
 run=up-$clone
 lab/lab up --run "$run" ${SUITE:+--suite "$SUITE"} fleet
-lab/inventory --run "$run" --directory .lab/up fleet=ws_edge,ws_workers,ws_redis,ws_postgres
+lab/standins.sh
+lab/inventory --run "$run" --directory .lab/up fleet=ws_edge,ws_workers,ws_redis,ws_postgres,ws_observability
 ansible-playbook -i .lab/up/inventory playbooks/site.yml
 lab/lab ssh --run "$run" fleet cat /etc/ssl/ws/ca.pem >.lab/up/ca.pem.new
 mv .lab/up/ca.pem.new .lab/up/ca.pem
@@ -25,6 +26,7 @@ With websocat        SSL_CERT_FILE=.lab/up/ca.pem websocat -H="Authorization: Be
                      then type  {"type":"join","room":"lobby"}
                      and        {"type":"publish","room":"lobby","data":"hello","id":"1"}
 Everything about it  make status
+Its state in numbers make look
 A shell on the host  lab/lab ssh --run $run fleet
 Take it away         make down
 END

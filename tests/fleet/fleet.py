@@ -52,6 +52,8 @@ class Fleet:
         self.worker_hosts = self._group("ws_workers")
         [self.redis_host] = self._group("ws_redis")
         [self.postgres_host] = self._group("ws_postgres")
+        # Where Prometheus and Alertmanager are, if there are any.
+        self.observability: dict[str, str] | None = status.get("observability")
         # Where one will do.
         self.edge, self.worker_host = self.edges[0], self.worker_hosts[0]
         self.url = self.url_of(self.edge)
@@ -201,10 +203,10 @@ def changed(output: str) -> list[str]:
     return [task.split("]")[0] for task in tasks if re.search(r"^changed:", task, re.MULTILINE)]
 
 
-def eventually(condition: Callable[[], bool], within: float, what: str) -> float:
+def eventually(condition: Callable[[], bool], within: float, what: str, every: float = 0.1) -> float:
     """Seconds until `condition` held; fails after `within`, which bounds a wait and measures nothing."""
     start = time.monotonic()
     while not condition():
         assert time.monotonic() - start < within, f"not within {within} s: {what}"
-        time.sleep(0.1)
+        time.sleep(every)
     return time.monotonic() - start

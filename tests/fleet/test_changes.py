@@ -111,6 +111,8 @@ def test_what_a_run_had_written_before_it_was_cut_off_is_put_into_effect(fleet: 
     # As an older release may have left the users: no connection is to end when they are put right.
     fleet.ssh(fleet.redis_host, "sed -i '/^user admin /s/ &[*] / /' /etc/redis/users.acl")
     fleet.ssh(fleet.redis_host, f"{login} ACL SETUSER admin resetchannels")
+    fleet.ssh(fleet.redis_host, "sed -i '/^user exporter /d' /etc/redis/users.acl")
+    fleet.ssh(fleet.redis_host, f"{login} ACL DELUSER exporter")
     before = connections(age_s=20)
     assert before
     for value in ("400mb", "512mb"):
@@ -118,6 +120,7 @@ def test_what_a_run_had_written_before_it_was_cut_off_is_put_into_effect(fleet: 
         assert maxmemory() == int(value.removesuffix("mb")) * 2**20
     assert before <= connections()
     assert re.search(r"^user admin on .* &\* ", fleet.ssh(fleet.redis_host, f"{login} ACL LIST"), re.MULTILINE)
+    assert "exporter" in fleet.ssh(fleet.redis_host, f"{login} ACL USERS").split()
     assert fleet.ssh(fleet.redis_host, "systemctl show --property=MainPID --value redis-server") == redis, "a restart"
 
 

@@ -61,10 +61,11 @@ def test_secrets_are_not_for_everybody(fleet: Fleet) -> None:
 
 
 def test_only_the_edge_is_open_to_everybody(fleet: Fleet) -> None:
-    """Redis, Postgres and the workers listen on loopback, or on the private address where another host needs them."""
+    """Redis, Postgres and the workers listen on loopback, or on the private address where another host needs them; and so does what observes."""
     for host, facts in fleet.hosts.items():
         listing = fleet.ssh(host, "ss --no-header --listening --tcp --numeric | awk '{print $4}'").split()
-        private = {f"{facts['address']}:{port}" for port in (5432, 6379, 8080, 8081, 8082, 8083)}
+        observed = (3100, 4328, 9100, 9113, 9121, 9145, 9187) if fleet.observability else ()
+        private = {f"{facts['address']}:{port}" for port in (5432, 6379, 8080, 8081, 8082, 8083, *observed)}
         loopback = ("127.", "[::1]")
         edge = (":22", *((":80", ":443") if "ws_edge" in facts["groups"] else ()))
         allowed = private if len(fleet.hosts) > 1 else set()

@@ -2,7 +2,8 @@
 # Copyright: the selfhost.websocket authors
 """site.yml answers a bad inventory with one sentence, before anything is touched.
 
-The inventory's hosts are this machine, and every run is a check run: should a preflight let something pass, nothing comes of it.
+Run are the parts that site.yml begins with, as to read all of it takes as long again. The inventory's hosts are this machine,
+and every run is a check run: should a preflight let something pass, nothing comes of it.
 """
 
 from __future__ import annotations
@@ -18,12 +19,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
-PREFLIGHT = ["Check what is asked for", "Check the inventory", "Check the hosts"]
+SITE_BEGINS_WITH = ["parts/checks.yml", "parts/observability_checks.yml"]
+PREFLIGHT = ["Check what is asked for", "Check the inventory", "Check the hosts", "Check what observes the fleet"]
 # A tag that nothing has leaves what is always run.
 PREFLIGHT_ALONE = ["--tags", "preflight"]
 GROUPS = ["ws_edge", "ws_workers", "ws_redis", "ws_postgres"]
+OBSERVERS = "ws_observability"
 
 LOCAL = {"ansible_connection": "local", "ansible_become": False, "ansible_python_interpreter": sys.executable}
 
@@ -42,7 +46,7 @@ Site = Callable[..., Result]
 def inventory(hosts: dict[str, dict[str, Any]] | None = None, **groups: list[str]) -> dict[str, Any]:
     """One host in every group, unless told otherwise."""
     hosts = hosts or {"one": LOCAL}
-    children = {name: {"hosts": {host: {} for host in groups.get(name, ["one"])}} for name in GROUPS}
+    children = {name: {"hosts": {host: {} for host in groups.get(name, ["one"])}} for name in [*GROUPS, OBSERVERS]}
     return {"all": {"vars": {"nginx_domain": "ws.example.org"}, "hosts": hosts, "children": children}}
 
 
@@ -53,13 +57,18 @@ def site(tmp_path: Path) -> Site:
     settings = {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json"}
 
     def run(
-        contents: dict[str, Any], *arguments: str, under: list[str] | None = None, playbook: str = "site.yml"
+        contents: dict[str, Any], *arguments: str, under: list[str] | None = None, playbook: str | None = None
     ) -> Result:
         path = tmp_path / "inventory.json"
         path.write_text(json.dumps(contents))
+        names = [playbook] if playbook else SITE_BEGINS_WITH
+        plays = tmp_path / "plays.json"
+        plays.write_text(
+            json.dumps([{"ansible.builtin.import_playbook": str(ROOT / "playbooks" / name)} for name in names])
+        )
         program = Path(sys.executable).with_name("ansible-playbook")
         process = subprocess.run(
-            [*(under or []), program, "--check", "-i", path, ROOT / "playbooks" / playbook, *arguments],
+            [*(under or []), program, "--check", "-i", path, plays, *arguments],
             cwd=ROOT,
             env=os.environ | settings,
             capture_output=True,
@@ -71,7 +80,13 @@ def site(tmp_path: Path) -> Site:
         return Result(
             returncode=process.returncode,
             plays=[play["play"]["name"] for play in report["plays"] if play["tasks"]],
-            messages={result["msg"].strip() for result in results if result.get("failed")},
+            messages={
+                item["msg"].strip()
+                for result in results
+                if result.get("failed")
+                for item in result.get("results", [result])
+                if item.get("failed")
+            },
             changed=sum(host["changed"] for host in report["stats"].values()),
         )
 
@@ -88,8 +103,13 @@ def assert_answered(result: Result, *words: str) -> None:
     assert not [word for word in words if word not in message], message
 
 
+def test_site_begins_with_the_checks() -> None:
+    plays = yaml.safe_load((ROOT / "playbooks/site.yml").read_text())
+    assert [play.get("ansible.builtin.import_playbook") for play in plays[:2]] == SITE_BEGINS_WITH
+
+
 def test_a_good_inventory_passes(site: Site) -> None:
-    result = site(inventory(), *PREFLIGHT_ALONE)
+    result = site(inventory(), *PREFLIGHT_ALONE, playbook="site.yml")
     assert (result.returncode, result.messages, result.changed) == (0, set(), 0)
 
 
@@ -147,6 +167,34 @@ def test_a_missing_domain(site: Site) -> None:
         (
             {"ws_server_api_clients": ["backend.example.org"], "ws_server_private_address": "10.0.0.5"},
             ["ws_server_api_clients", "'backend.example.org'", "10.1.0.0/24"],
+        ),
+        ({"prometheus_scrape_interval_s": 90}, ["prometheus_scrape_interval_s is 90", "5 to 60"]),
+        ({"prometheus_retention_size": "2G"}, ["prometheus_retention_size is '2G'", "like 2GB"]),
+        ({"prometheus_listen_address": "203.0.113.9"}, ["prometheus_listen_address is '203.0.113.9'", "127.0.0.1"]),
+        ({"prometheus_webhooks": ["ops"]}, ["prometheus_webhooks", "like http://127.0.0.1:8000/alerts"]),
+        ({"prometheus_mail_to": ["ops@example.org"]}, ["prometheus_mail_smarthost ''", "like mail.example.org:587"]),
+        ({"ws_observability_parts": ["jaeger"]}, ["ws_observability_parts is ['jaeger']", "grafana, loki and tempo"]),
+        ({"loki_retention_days": 0}, ["loki_retention_days is 0", "1 to 3650"]),
+        ({"tempo_memory_max": "big"}, ["tempo_memory_max is 'big'", "like 384M"]),
+        ({"grafana_admin_password": "short"}, ["grafana_admin_password is too short"]),
+        ({"grafana_prometheus_url": "here"}, ["grafana_prometheus_url is 'here'", "like http://127.0.0.1:3000"]),
+        ({"alloy_memory_max": "0"}, ["alloy_memory_max is '0'", "like 256M"]),
+        ({"vendor_packages_key_fingerprints": ["b53a"]}, ["vendor_packages_key_fingerprints is ['b53a']", "40 digits"]),
+        ({"vendor_packages_key": "/no/such/key"}, ["vendor_packages_key is '/no/such/key'", "a URL"]),
+        (
+            {"vendor_packages_repository": "mirror"},
+            ["vendor_packages_repository is 'mirror'", "https://apt.grafana.com"],
+        ),
+        (
+            {"vendor_packages_debs": {"loki": {"file": "/no/such.deb", "sha256": "0" * 64}}},
+            ["vendor_packages_debs.loki", "'/no/such.deb'", "no such file"],
+        ),
+        ({"redis_port": 3100}, ["On one two services would have the port 3100", "redis_port"]),
+        ({"exporters_enabled": ["nodes"]}, ["exporters_enabled", "node, redis, postgres, nginx", "nodes"]),
+        ({"redis_port": 9121}, ["On one two services would have the port 9121", "redis_port"]),
+        (
+            {"ws_server_instances": 11},
+            ["On one two services would have the port 9090", "host without workers", "10 or"],
         ),
         ({"redis_port": 8081}, ["On one two services would have the port 8081", "redis_port"]),
     ],
@@ -254,6 +302,17 @@ def test_a_group_without_hosts(site: Site, group: str) -> None:
     assert_answered(site(inventory(**{group: []})), f"no host in {group}:", f"{group}_group")
 
 
+def test_a_fleet_that_nobody_observes(site: Site) -> None:
+    """As all fleets were before there was the group."""
+    contents = inventory(ws_observability=[])
+    result = site(contents, *PREFLIGHT_ALONE)
+    assert (result.returncode, result.messages, result.changed) == (0, set(), 0)
+    del contents["all"]["children"][OBSERVERS]
+    contents["all"]["vars"]["redis_port"] = 9121
+    result = site(contents, *PREFLIGHT_ALONE)
+    assert (result.returncode, result.messages, result.changed) == (0, set(), 0)
+
+
 def test_an_inventory_without_hosts(site: Site) -> None:
     assert_answered(site({}), "no host in ws_edge, ws_workers, ws_redis, ws_postgres:")
 
@@ -261,6 +320,24 @@ def test_an_inventory_without_hosts(site: Site) -> None:
 def test_several_redis_hosts(site: Site) -> None:
     contents = inventory({"one": LOCAL, "two": LOCAL}, ws_redis=["one", "two"])
     assert_answered(site(contents), "several hosts in ws_redis:")
+
+
+def test_an_unreachable_observer_is_told_by_site_and_keeps_nobody_from_a_rollback(site: Site) -> None:
+    network = """
+        ip link set lo up && ip link add eth0 up type veth peer name eth1 && ip link set eth1 up &&
+        ip address add 10.20.30.5/24 dev eth0 && ip route add default via 10.20.30.1"""
+    under = ["unshare", "--net", "sh", "-c", f'{network} && exec "$@"', "sh"]
+    away = {"ansible_host": "127.0.0.1", "ansible_port": 1}
+    contents = inventory({"one": LOCAL, "away": away}, ws_observability=["away"])
+    told = site(contents, under=under)
+    assert_answered(told, "away of ws_observability does not answer at 127.0.0.1", "ansible_host")
+    result = site(contents, *PREFLIGHT_ALONE, under=under, playbook="rollback.yml")
+    assert (result.returncode, result.messages, result.changed) == (0, set(), 0)
+
+
+def test_several_observers(site: Site) -> None:
+    contents = inventory({"one": LOCAL, "two": LOCAL}, ws_observability=["one", "two"])
+    assert_answered(site(contents), "several hosts in ws_observability:")
 
 
 def test_a_limit_that_leaves_hosts_out(site: Site) -> None:

@@ -753,6 +753,16 @@ async def test_each_request_is_a_line_in_the_log_without_its_secrets(api: Caller
     }
 
 
+async def test_the_line_of_a_traced_request_names_its_trace(api: Caller) -> None:
+    trace, parent = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+    given = [f"00-{trace}-{parent}-01", f"00-{trace}-{parent}-00", "garbage", ""]
+    with capture_logs() as lines:
+        for traceparent in given:
+            await api.publish({"room": "r", "data": 1}, traceparent=traceparent)
+        await until(lambda: len(lines) == len(given))
+    assert [line.get("trace_id") for line in lines] == [trace, None, None, None]
+
+
 # Life.
 
 

@@ -35,6 +35,7 @@ async def test_connections_of_a_worker(start: Start) -> None:
     assert status == 429
     assert "as many connections as it may" in body
     assert await limited(worker, "connections") == 1
+    assert (await worker.metrics())["ws_max_connections"] == 3
     await clients[0].connection.close()
     await until_let_in(worker, "one-more")
 

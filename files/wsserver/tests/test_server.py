@@ -317,6 +317,8 @@ async def test_metrics(start: Start) -> None:
     assert [float(bound) for bound in buckets] == [0.001 * 2**n for n in range(12)] + [float("inf")]
     for name in ("process_resident_memory_bytes", "process_cpu_seconds_total", "process_open_fds"):
         assert samples[name] > 0
+    for name in ('ws_limited_total{limit="slow_client"}', 'ws_errors_total{code="unavailable"}'):
+        assert samples[name] == 0, "there before its first increase"
     await clients[0].connection.close()
     await until(lambda: worker.log("disconnect"))
     assert (await worker.metrics())["ws_active_connections"] == 2

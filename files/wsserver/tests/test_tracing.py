@@ -24,7 +24,11 @@ from support.wait import until
 from support.worker import SECRET, SRC, Worker, environment, free_port
 
 from wsserver import __version__
+from wsserver.auth import any_of
+from wsserver.broker import Published
+from wsserver.broker.memory import MemoryBroker
 from wsserver.outbox import Outbox
+from wsserver.publisher import Publisher
 from wsserver.settings import Settings
 from wsserver.telemetry import otlp, tracing
 from wsserver.telemetry.tracing import Tracer
@@ -108,12 +112,29 @@ async def test_a_delivery_ends_when_this_turn_has_written(collector: Collector, 
 async def test_a_failed_publish_says_with_which_code(collector: Collector, tracer: Tracer) -> None:
     publish = tracer.publish("r")
     assert publish is not None
-    publish.end("broker_full")
+    with structlog.testing.capture_logs() as lines:
+        publish.end("broker_full")
     await until(lambda: collector.spans)
     [sent] = collector.spans
+    [line] = lines
+    assert (line["event"], line["error"], line["trace_id"]) == ("traced_publish_failed", "broker_full", sent.trace_id)
     assert sent.span.status.code == Status.STATUS_CODE_ERROR
     assert sent.attributes["error.type"] == "broker_full"
     assert "ws.seq" not in sent.attributes
+
+
+async def test_a_fault_of_the_server_ends_the_span(collector: Collector, tracer: Tracer) -> None:
+    class Broken(MemoryBroker):
+        def publish(self, *_: Any) -> asyncio.Future[Published]:
+            future: asyncio.Future[Published] = asyncio.get_running_loop().create_future()
+            future.set_exception(RuntimeError("a fault"))
+            return future
+
+    with pytest.raises(RuntimeError):
+        await Publisher(Broken(1), None, any_of(()), tracer).publish("r", "alice", "1", b"1")
+    await until(lambda: collector.spans)
+    [sent] = collector.spans
+    assert sent.attributes["error.type"] == "internal"
 
 
 async def test_who_asks_for_a_publish_decides_whether_to_trace_it(collector: Collector) -> None:
@@ -283,6 +304,29 @@ async def test_two_workers_make_one_trace(collector: Collector, start: Callable[
     text = str(collector.spans)
     for kept_back in ("payload-of-alice", "id-of-alice", "alice", "bob", "carol", SECRET):
         assert kept_back not in text
+
+
+async def test_a_traced_delivery_is_found_from_its_measurement(
+    collector: Collector, start: Callable[..., Worker]
+) -> None:
+    worker = await start(WS_OTLP_ENDPOINT=collector.endpoint, WS_TRACE_RATIO="1").ready()
+    client = await worker.client()
+    await client.join()
+    await client.publish(1, "1")
+    await client.messages(1)
+    await until(lambda: len(collector.spans) == 2)
+    [delivered] = collector.named("deliver")
+    page = f"http://127.0.0.1:{worker.port}/metrics"
+    async with aiohttp.ClientSession() as prometheus:
+        async with prometheus.get(page, headers={"Accept": "application/openmetrics-text;version=1.0.0"}) as answer:
+            assert answer.content_type == "application/openmetrics-text"
+            exemplars = re.findall(
+                r'^ws_publish_to_deliver_seconds_bucket.* # {trace_id="(.*?)"}', await answer.text(), re.M
+            )
+        assert exemplars == [delivered.trace_id]
+        async with prometheus.get(page) as answer:
+            assert answer.content_type == "text/plain"
+            assert "trace_id" not in await answer.text()
 
 
 async def test_a_publish_over_the_server_api_belongs_to_the_trace_of_who_asked(

@@ -174,12 +174,14 @@ async def test_the_operator_drains_a_worker_that_goes_on_and_takes_it_back(
     assert (await client.event("reconnect"))["after_ms"] >= 0
     assert (await client.closed())[0] == 1001
     assert (await first.worker.http("/readyz"))[0] == 503
+    assert (await first.worker.metrics())["ws_draining"] == 1
     # What a backend publishes through a drained worker is published.
     assert (await first.call("POST", "/v1/publish", {"room": "r", "data": 1}))[0] == 200
     code, _ = await first.ctl("undrain", "--by", "another")
     assert code != 0
     code, _ = await first.ctl("undrain", "--by", "me")
     assert code == 0
+    assert (await first.worker.metrics())["ws_draining"] == 0
     again = await first.worker.client("alice")
     code, _ = await first.ctl("kick", "--user", "alice", "--reason", "enough")
     assert code == 0

@@ -87,7 +87,7 @@ class Door:
         elif path == "/events":
             self._turnstile.enter(partial(self._let_in, connection, request, self._events))
         else:
-            connection.answer(self._page(path))
+            connection.answer(self._page(path, ",".join(request.headers.get_all("Accept"))))
 
     def throttled(self, connection: Connection) -> None:
         self._sweep.throttled(connection)
@@ -115,14 +115,14 @@ class Door:
 
     # Plain answers.
 
-    def _page(self, path: str) -> Response:
+    def _page(self, path: str, accept: str) -> Response:
         if path == "/healthz":
             return http.text(HTTPStatus.OK, "ok")
         if path == "/readyz":
             why = self._unready()
             return http.text(HTTPStatus.OK, "ready") if why is None else _not_ready(why)
         if path == "/metrics":
-            return http.metrics_page()
+            return http.metrics_page(accept)
         return self._pages.get(path) or http.text(HTTPStatus.NOT_FOUND, "not found")
 
     # Clients.

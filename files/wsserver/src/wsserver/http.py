@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from http import HTTPStatus
 
-from prometheus_client import CONTENT_TYPE_LATEST
 from websockets.datastructures import Headers
 from websockets.http11 import Response
 
@@ -21,8 +20,8 @@ def page(body: bytes, content_type: str) -> Response:
     return _response(HTTPStatus.OK, body, f"{content_type}; charset=utf-8", {"Cache_Control": "no-store"})
 
 
-def metrics_page() -> Response:
-    return _response(HTTPStatus.OK, metrics.exposition(), CONTENT_TYPE_LATEST, {})
+def metrics_page(accept: str) -> Response:
+    return _response(HTTPStatus.OK, *metrics.exposition(accept), {})
 
 
 def _response(status: HTTPStatus, body: bytes, content_type: str, extra: dict[str, str]) -> Response:

@@ -270,9 +270,10 @@ class Hub:
             if delivered:
                 metrics.MESSAGES_OUT.inc(delivered)
                 metrics.FAN_OUT.observe(delivered)
-                self._outbox.observe(event.ts)
+                trace_id = ""
                 if event.trace and self._tracer is not None:
-                    self._tracer.deliver(event.trace, room.name, position.seq, delivered)
+                    trace_id = self._tracer.deliver(event.trace, room.name, position.seq, delivered)
+                self._outbox.observe(event.ts, trace_id)
             if room.lagging and (dropped := sum(member.paused for member in room.lagging)):
                 metrics.DROPS.inc(dropped)
 

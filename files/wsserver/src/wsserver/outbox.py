@@ -24,7 +24,7 @@ class Destination(Protocol):
 class Outbox:
     def __init__(self) -> None:
         self._dirty: list[Destination] = []
-        self._published: list[float] = []
+        self._published: list[tuple[float, str]] = []
         self._scheduled = False
 
     def queue(self, destination: Destination, frame: bytes) -> None:
@@ -46,9 +46,12 @@ class Outbox:
                 destination.pending.append(frame)
         self._schedule()
 
-    def observe(self, published: float) -> None:
-        """Measure from `published` (Unix time of a message queued in this turn) to the end of this turn's writes."""
-        self._published.append(published)
+    def observe(self, published: float, trace_id: str = "") -> None:
+        """Measure from `published` (Unix time of a message queued in this turn) to the end of this turn's writes.
+
+        trace_id: that of a message that is traced, to be found from the measurement.
+        """
+        self._published.append((published, trace_id))
 
     def _schedule(self) -> None:
         if not self._scheduled:
@@ -71,5 +74,6 @@ class Outbox:
             destination.write(data)
         if published:
             now = time.time()
-            for at in published:
-                metrics.PUBLISH_TO_DELIVER.observe(max(0.0, now - at))
+            for at, trace_id in published:
+                exemplar = {"trace_id": trace_id} if trace_id else None
+                metrics.PUBLISH_TO_DELIVER.observe(max(0.0, now - at), exemplar)

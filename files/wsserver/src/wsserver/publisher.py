@@ -47,3 +47,5 @@ def _end(span: PublishSpan, future: asyncio.Future[Published]) -> None:
         span.end(exc.code)
     except asyncio.CancelledError:
         span.end("cancelled")
+    except Exception:
+        span.end("internal")  # whoever waits for the future reports it

@@ -64,7 +64,9 @@ class Server:
             ),
         )
         self._door = Door(settings, self._services, self._sweep, self._unready, pages or {})
+        metrics.MAX_CONNECTIONS.set(settings.max_connections)
         metrics.READY.set_function(lambda: float(self.state == "ready"))
+        metrics.DRAINING.set_function(lambda: float(self._drainage.state is not None))
         metrics.ROOMS.set_function(lambda: float(self._services.hub.rooms))
         metrics.BROKER_AVAILABLE.set_function(lambda: float(backend.broker.available))
 

@@ -38,10 +38,14 @@ class Edge:
         self._wait()
 
     def _configuration(self, worker_port: int) -> str:
-        template = Environment(undefined=StrictUndefined, autoescape=False).from_string(_TEMPLATE.read_text())
+        environment = Environment(undefined=StrictUndefined, autoescape=False)
+        environment.filters["bool"] = bool  # Ansible's
+        template = environment.from_string(_TEMPLATE.read_text())
         configuration = template.render(
             ansible_managed="",
             nginx_api_workers=[],
+            nginx_status=False,
+            nginx_grafana=False,
             nginx_balance="least_conn",
             nginx_domain="localhost",
             nginx_worker_shutdown_timeout="1h",

@@ -75,10 +75,16 @@ class Collector:
         return Handler
 
     def _take(self, body: bytes) -> None:
-        for group in ExportTraceServiceRequest.FromString(body).resource_spans:
-            resource = _values(group.resource.attributes)
-            for scope in group.scope_spans:
-                self.spans += [Received(span, _values(span.attributes), resource) for span in scope.spans]
+        self.spans += received(ExportTraceServiceRequest.FromString(body))
+
+
+def received(request: ExportTraceServiceRequest) -> list[Received]:
+    return [
+        Received(span, _values(span.attributes), _values(group.resource.attributes))
+        for group in request.resource_spans
+        for scope in group.scope_spans
+        for span in scope.spans
+    ]
 
 
 def _values(attributes: Any) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from _nginx import Nginx
 
-from .metrics import exposition, serve
+from .metrics import exposition, serve, serve_once_it_is_there
 from .watcher import Watcher
 
 
@@ -27,12 +27,19 @@ async def main() -> None:
     parser = argparse.ArgumentParser(prog="ws_edge_watcher", description="Takes dead hosts out of nginx's upstream.")
     parser.add_argument("--configuration", type=Path, default=Path("/etc/nginx/nginx.conf"))
     parser.add_argument("--upstream", default="ws")
-    parser.add_argument("--metrics-port", type=int, default=9145, help="on 127.0.0.1")
+    parser.add_argument("--metrics-port", type=int, default=9145, help="on 127.0.0.1 ...")
+    parser.add_argument("--metrics-address", action="append", default=[], help="... and there")
     given = parser.parse_args()
 
     nginx = Nginx(given.configuration)
     watcher = Watcher(nginx, given.upstream, alive=lambda: notify("READY=1\nWATCHDOG=1"))
-    async with await serve(lambda: exposition(watcher.known, nginx.lingering()), "127.0.0.1", given.metrics_port):
+
+    def page() -> str:
+        return exposition(watcher.known, nginx.lingering())
+
+    async with await serve(page, "127.0.0.1", given.metrics_port), asyncio.TaskGroup() as group:
+        for address in given.metrics_address:
+            group.create_task(serve_once_it_is_there(page, address, given.metrics_port))
         await watcher.run()
 
 

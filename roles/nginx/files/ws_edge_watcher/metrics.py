@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from _upstream import Server
 
+from .journal import log
 from .polling import Outcome
 
 
@@ -101,3 +102,18 @@ async def serve(page: Callable[[], str], host: str, port: int) -> asyncio.Server
         writer.close()
 
     return await asyncio.start_server(answer, host, port)
+
+
+async def serve_once_it_is_there(page: Callable[[], str], host: str, port: int, pause_s: float = 5) -> None:
+    """As `serve`, for good, at an address that the host may not have yet. Nobody waits for it."""
+    told = False
+    while True:
+        try:
+            server = await serve(page, host, port)
+        except OSError as error:
+            if not told:
+                log("metrics_wait", address=host, error=str(error))
+            told = True
+            await asyncio.sleep(pause_s)
+        else:
+            await server.serve_forever()

@@ -5,8 +5,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import sys
 import time
 from collections.abc import Callable
 from itertools import groupby
@@ -14,6 +12,7 @@ from itertools import groupby
 from _nginx import Applied, Nginx, NotAppliedError
 from _upstream import Server, UpstreamError, marked, servers
 
+from .journal import log
 from .metrics import Known
 from .policy import Policy
 from .polling import ask_all, of_host
@@ -22,11 +21,6 @@ NAME = "watcher"
 INTERVAL_S = 1.0
 # After a change that could not be made, the next one waits: it will hardly fare better at once.
 PAUSE_S = 10.0
-
-
-def log(event: str, **details: object) -> None:
-    """One line of JSON."""
-    print(json.dumps({"time": time.time(), "event": event, **details}), file=sys.stdout, flush=True)
 
 
 class Watcher:

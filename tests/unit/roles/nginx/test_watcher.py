@@ -69,6 +69,10 @@ class Hole:
             client.close()
 
 
+# An address that this host does not have, which is to keep the watcher from nothing.
+AWAY = ["--metrics-address", "203.0.113.9"]
+
+
 class Watcher:
     def __init__(self, edge: Edge, journal: Path) -> None:
         self._port = free_port()
@@ -81,7 +85,7 @@ class Watcher:
         path = os.pathsep.join(str(ROOT / part) for part in ("plugins/module_utils", "roles/nginx/files"))
         with self._journal.open("ab") as journal:
             self.process = subprocess.Popen(
-                [*command, "--metrics-port", str(self._port)],
+                [*command, "--metrics-port", str(self._port), "--metrics-address", "127.0.0.2", *AWAY],
                 env=os.environ | {"PYTHONPATH": path},
                 stdin=subprocess.DEVNULL,
                 stdout=journal,
@@ -93,9 +97,9 @@ class Watcher:
         self.process.terminate()
         self.process.wait(30)
 
-    def metrics(self) -> dict[str, float]:
+    def metrics(self, address: str = "127.0.0.1") -> dict[str, float]:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self._port}/metrics", timeout=10) as answer:
+            with urllib.request.urlopen(f"http://{address}:{self._port}/metrics", timeout=10) as answer:
                 lines = answer.read().decode().splitlines()
         except OSError:
             assert self.process.poll() is None, self._journal.read_text()
@@ -105,7 +109,7 @@ class Watcher:
 
     def log(self) -> list[tuple[str, str]]:
         lines = map(json.loads, self._journal.read_text().splitlines())
-        return [(line["event"], line.get("host", "")) for line in lines]
+        return [(line["event"], line.get("host", "")) for line in lines if line["event"] != "metrics_wait"]
 
 
 A, B = "127.0.0.1", "127.0.0.2"
@@ -167,7 +171,7 @@ def test_a_host_that_swallows_packets_is_out_and_comes_back(watcher, edge, worke
     print(f"out after {took:.1f} s")
     eventually(lambda: watcher.metrics()["ws_edge_reloads_total"] == 1, "the reload")
     assert tried(edge) == {workers[0].address}
-    metrics = watcher.metrics()
+    metrics = watcher.metrics("127.0.0.2")
     assert metrics[f'ws_edge_server_up{{server="{workers[0].address}"}}'] == 1
     assert metrics[f'ws_edge_server_up{{server="{workers[1].address}"}}'] == 0
     assert metrics[f'ws_edge_server_down_by{{server="{workers[2].address}",by="watcher"}}'] == 1

@@ -183,3 +183,9 @@ def traceparent(request: web.Request) -> str:
     """The W3C trace that the request belongs to, or empty."""
     given = request.headers.getall("traceparent", [])
     return given[0] if len(given) == 1 and _TRACEPARENT.fullmatch(given[0]) else ""
+
+
+def trace(request: web.Request) -> dict[str, str]:
+    """What a line of the log about the request says of its trace, if that is sampled."""
+    _version, _dash, rest = traceparent(request).partition("-")
+    return {"trace_id": rest[:32]} if int(rest[-2:] or "0", 16) & 1 else {}

@@ -38,6 +38,7 @@ _FINISH_S = 8
 _STATUS_ROUTE = "/v1/stats"
 
 _ROUTE = web.RequestKey("route", str)
+_TRACE = web.RequestKey("trace", dict[str, str])
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -109,6 +110,7 @@ class Api:
         resource = request.match_info.route.resource
         route = "none" if resource is None else resource.canonical
         request[_ROUTE] = route
+        request[_TRACE] = bodies.trace(request)
         try:
             self._check_client(request)
             self._authorize(request)
@@ -126,7 +128,7 @@ class Api:
         except web.HTTPNotFound:
             return Problem(HTTPStatus.NOT_FOUND, "not_found", "there is no such path").response()
         except Exception:
-            log.exception("api_failed", route=route)
+            log.exception("api_failed", route=route, **request[_TRACE])
             why = "a fault of the server; it is in its log"
             return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal", why).response()
 
@@ -221,6 +223,7 @@ class _RequestLog(AbstractAccessLogger):
             status=response.status,
             ip=request.remote,
             duration_s=round(time, 4),
+            **request.get(_TRACE, {}),
         )
 
 

@@ -3,15 +3,31 @@
 
 from __future__ import annotations
 
-from prometheus_client import REGISTRY, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
+from prometheus_client import (
+    CONTENT_TYPE_PLAIN_0_0_4,
+    REGISTRY,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.exposition import choose_encoder
+
+from wsserver import __version__
 
 # A second series for each counter and histogram, which nothing here reads.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
+BUILD_INFO = Gauge("ws_build_info", "1, with the release that runs.", ["version"])
+BUILD_INFO.labels(__version__).set(1)
+
 # Connections and what they say.
 ACTIVE_CONNECTIONS = Gauge("ws_active_connections", "Authenticated WebSocket connections now open.")
 EVENT_STREAMS = Gauge("ws_event_streams", "Authenticated event streams (SSE) now open.")
+MAX_CONNECTIONS = Gauge("ws_max_connections", "Connections and event streams that this worker may have.")
 READY = Gauge("ws_ready", "1 while new connections are welcome.")
+DRAINING = Gauge("ws_draining", "1 from the begin of a drain until it is taken back: somebody wants this worker empty.")
 AUTH = Counter("ws_auth", "Requests to connect, by what came of their token or ticket.", ["outcome"])
 HANDSHAKES_REFUSED = Counter(
     "ws_handshakes_refused", "Requests to connect that were refused, by HTTP status.", ["status"]
@@ -73,7 +89,16 @@ TALLY_GIVEN_UP = Counter(
 )
 TALLY_REAPED = Counter("ws_tally_reaped", "Counts of lost workers that this worker took out of the totals.", ["tally"])
 
+# rate() does not see what a series is born with, so those that alerts ask for are there from the start.
+LIMITED.labels("slow_client")
+for code in ("unavailable", "outcome_unknown", "not_archived", "broker_full", "broker_error", "internal"):
+    ERRORS.labels(code)
 
-def exposition() -> bytes:
-    """The Prometheus text format, process metrics included."""
-    return generate_latest(REGISTRY)
+
+def exposition(accept: str) -> tuple[bytes, str]:
+    """All metrics, process metrics included, and their content type. Exemplars are in OpenMetrics alone."""
+    try:
+        generate, content_type = choose_encoder(accept)
+    except (IndexError, TypeError, ValueError):  # It trusts what it parses, such as a version that is no number.
+        return generate_latest(REGISTRY), CONTENT_TYPE_PLAIN_0_0_4
+    return generate(REGISTRY), content_type

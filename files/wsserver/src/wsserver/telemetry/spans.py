@@ -11,9 +11,10 @@ import asyncio
 import random
 
 from opentelemetry.context import Context
-from opentelemetry.trace import Span, SpanKind, Status, StatusCode, get_current_span
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode, format_trace_id, get_current_span
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from wsserver.telemetry.logs import log
 from wsserver.telemetry.otlp import SpanExport
 from wsserver.telemetry.tracing import PublishSpan
 
@@ -40,14 +41,15 @@ class OtlpTracer:
         attributes = {**_about(room), "messaging.operation.type": "send"}
         return _Publish(self._spans.start_span("publish", context, SpanKind.PRODUCER, attributes))
 
-    def deliver(self, trace: str, room: str, seq: int, members: int) -> None:
+    def deliver(self, trace: str, room: str, seq: int, members: int) -> str:
         context = _context(trace)
         if context is None or not _is_sampled(context):
-            return
+            return ""
         attributes = {**_about(room), "messaging.operation.type": "process", "ws.seq": seq, "ws.members": members}
         span = self._spans.start_span("deliver", context, SpanKind.CONSUMER, attributes)
         # The outbox has asked for its own call before: when this one comes, it has written.
         asyncio.get_running_loop().call_soon(span.end)
+        return format_trace_id(span.get_span_context().trace_id)
 
     async def stop(self) -> None:
         await self._export.stop()
@@ -65,6 +67,9 @@ class _Publish:
         if error:
             self._span.set_attribute("error.type", error)
             self._span.set_status(Status(StatusCode.ERROR))
+            log.info(
+                "traced_publish_failed", error=error, trace_id=format_trace_id(self._span.get_span_context().trace_id)
+            )
         if seq is not None:
             self._span.set_attribute("ws.seq", seq)
         self._span.end()

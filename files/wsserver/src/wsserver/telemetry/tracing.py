@@ -29,11 +29,11 @@ class Tracer(Protocol):
         or with one that cannot be read, chance does.
         """
 
-    def deliver(self, trace: str, room: str, seq: int, members: int) -> None:
+    def deliver(self, trace: str, room: str, seq: int, members: int) -> str:
         """A message is being served to so many live members: from now until this turn's writes are done.
 
         Once per message and worker, after the members were handed to the outbox. trace: that of the message;
-        without meaning it is passed over.
+        without meaning it is passed over. Returns the trace's id, or "".
         """
 
     async def stop(self) -> None:

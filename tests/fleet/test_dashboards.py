@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: the selfhost.websocket authors
+"""Every query of every dashboard has data on a fleet that serves clients."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import re
+import uuid
+from pathlib import Path
+
+import pytest
+from clients import connection, join, progress, receive, send, watching
+from fleet import ROOT, Fleet, eventually
+from observer import HURRY, REST, Observer
+from websockets.exceptions import InvalidStatus
+
+FILES = sorted((ROOT / "roles/grafana/files/dashboards").glob("*.json"))
+
+
+def queries(path: Path) -> dict[str, str]:
+    """Each query for Prometheus of a dashboard, as Grafana sends it when everything is chosen, by its panel."""
+    found = {}
+    for panel in json.loads(path.read_text())["panels"]:
+        for target in panel.get("targets", []):
+            if target["datasource"]["type"] == "prometheus":
+                expr = re.sub(r"\$(host|worker)", ".+", target["expr"].replace("$__rate_interval", "1m"))
+                found[f"{path.stem}: {panel['title']} {target['refId']}"] = expr
+    return found
+
+
+@pytest.fixture(scope="module")
+def observer(fleet: Fleet):
+    if fleet.observability is None:
+        pytest.skip("nobody observes this fleet")
+    observer = Observer(fleet, fleet.observability)
+    observer.ssh(HURRY)
+    yield observer
+    observer.ssh(REST)
+
+
+async def test_every_query_has_data(fleet: Fleet, observer: Observer) -> None:
+    wanted = {name: expr for path in FILES for name, expr in queries(path).items()}
+    assert len(wanted) > 100
+    async with watching(fleet) as witness:
+        await progress(witness, 50)
+        # What there are series of only when it has happened: a refusal, an error, a resume, a request of a backend, a drain.
+        with contextlib.suppress(InvalidStatus):
+            async with connection(fleet, ""):
+                pass
+        room = uuid.uuid4().hex
+        async with connection(fleet, "alice") as client:
+            joined = await join(client, room)
+            await send(client, type="publish", room=room, data=1, id="1")
+            await receive(client, "ack")
+            await send(client, type="leave", room=room)
+            await receive(client, "left")
+            await join(client, room, since={"epoch": joined["epoch"], "seq": 0})
+            await send(client, type="history", room="x" * 1000, limit=1)
+        assert (await asyncio.to_thread(fleet.api, "POST", "/v1/publish", {"room": room, "data": 2}))[0] == 200
+        drain = "ws-server ctl drain --instance 80 --by test --window 0; sleep 3; ws-server ctl undrain --instance 80 --by test"
+        await asyncio.to_thread(fleet.ssh, fleet.worker_host, drain)
+
+        def empty() -> list[str]:
+            found = observer.query(*wanted.values())
+            return [name for name, series in zip(wanted, found, strict=True) if not series]
+
+        with contextlib.suppress(AssertionError):
+            await asyncio.to_thread(eventually, lambda: not empty(), 60, "data", every=3)
+        assert await asyncio.to_thread(empty) == []

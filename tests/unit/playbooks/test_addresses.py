@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: the selfhost.websocket authors
+"""Grafana asks Prometheus where it listens."""
+
+from __future__ import annotations
+
+import jinja2
+import pytest
+import yaml
+from program import ROOT
+
+FLEET = yaml.safe_load((ROOT / "playbooks/vars/fleet.yml").read_text())
+NAMES = ["_fleet_prometheus_address", "_fleet_prometheus_url", "grafana_prometheus_url"]
+
+
+@pytest.mark.parametrize(
+    ("inventory", "url"),
+    [
+        ({}, "http://127.0.0.1:9090"),
+        ({"prometheus_listen_address": "10.0.0.1"}, "http://10.0.0.1:9090"),
+        ({"prometheus_listen_address": "fd00::1"}, "http://[fd00::1]:9090"),
+        (
+            {"prometheus_listen_address": "10.0.0.1", "grafana_prometheus_url": "http://10.0.0.9:9090"},
+            "http://10.0.0.9:9090",
+        ),
+    ],
+)
+def test_grafana_asks_prometheus_where_it_listens(inventory, url):
+    variables = {"inventory_hostname": "one", "hostvars": {"one": inventory}}
+    for name in NAMES:
+        variables[name] = jinja2.Template(FLEET[name]).render(variables)
+    assert variables["grafana_prometheus_url"] == url

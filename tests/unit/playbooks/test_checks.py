@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: the selfhost.websocket authors
+"""What observes the fleet keeps nobody from a rollback: only site.yml, which deploys it, checks it first."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+from program import ROOT
+
+PLAYBOOKS = ROOT / "playbooks"
+OBSERVING = ["exporters", "prometheus", "loki", "tempo", "grafana", "alloy"]
+
+
+def roles(part):
+    plays = yaml.safe_load((PLAYBOOKS / "parts" / part).read_text())
+    tasks = [task for play in plays for task in play["tasks"]]
+    names = [task["ansible.builtin.include_role"]["name"] for task in tasks if "ansible.builtin.include_role" in task]
+    return [name.removeprefix("selfhost.websocket.") for name in names]
+
+
+def test_each_has_its_checks_in_one_of_the_parts():
+    assert roles("observability_checks.yml") == OBSERVING
+    assert not set(roles("checks.yml")) & set(OBSERVING)
+
+
+@pytest.mark.parametrize("playbook", sorted(path.stem for path in PLAYBOOKS.glob("*.yml")))
+def test_site_alone_checks_what_observes(playbook):
+    plays = yaml.safe_load((PLAYBOOKS / f"{playbook}.yml").read_text())
+    parts = [play.get("ansible.builtin.import_playbook") for play in plays]
+    assert parts.count("parts/checks.yml") == 1
+    assert ("parts/observability_checks.yml" in parts) == (playbook == "site")

@@ -1,0 +1,17 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: the selfhost.websocket authors
+"""What listens at a private address lets its own host ask there: systemd's `localhost` is loopback alone."""
+
+from __future__ import annotations
+
+import jinja2
+import pytest
+from program import ROOT
+
+
+@pytest.mark.parametrize(("role", "unit"), [("exporters", "exporter"), ("loki", "loki"), ("tempo", "tempo")])
+def test_the_own_host_may_ask(role, unit):
+    text = (ROOT / "roles" / role / f"templates/{unit}.service.conf.j2").read_text()
+    (allow,) = [line for line in text.splitlines() if line.startswith("IPAddressAllow=")]
+    addresses = jinja2.Template(allow).render({f"{role}_listen_address": "10.0.0.1", f"{role}_clients": ["10.0.0.2"]})
+    assert addresses == "IPAddressAllow=localhost 10.0.0.1 10.0.0.2"
