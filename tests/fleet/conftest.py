@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from fleet import Fleet, eventually
+from observer import HURRY, REST, Observer
 
 
 @pytest.fixture(scope="session")
@@ -19,3 +21,18 @@ def fleet() -> Fleet:
 def _whole(fleet: Fleet) -> None:
     """Each test starts with every worker ready, whatever the one before it did."""
     eventually(fleet.whole, 60, "every worker ready")
+
+
+@pytest.fixture(scope="session")
+def observer(fleet: Fleet) -> Observer:
+    if fleet.observability is None:
+        pytest.skip("nobody observes this fleet")
+    return Observer(fleet, fleet.observability)
+
+
+@pytest.fixture(scope="module")
+def hurried(observer: Observer) -> Iterator[Observer]:
+    """Alerts are raised and taken back in seconds."""
+    observer.ssh(HURRY)
+    yield observer
+    observer.ssh(REST)

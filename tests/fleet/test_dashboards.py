@@ -11,10 +11,9 @@ import re
 import uuid
 from pathlib import Path
 
-import pytest
 from clients import connection, join, progress, receive, send, watching
 from fleet import ROOT, Fleet, eventually
-from observer import HURRY, REST, Observer
+from observer import Observer
 from websockets.exceptions import InvalidStatus
 
 FILES = sorted((ROOT / "roles/grafana/files/dashboards").glob("*.json"))
@@ -31,17 +30,7 @@ def queries(path: Path) -> dict[str, str]:
     return found
 
 
-@pytest.fixture(scope="module")
-def observer(fleet: Fleet):
-    if fleet.observability is None:
-        pytest.skip("nobody observes this fleet")
-    observer = Observer(fleet, fleet.observability)
-    observer.ssh(HURRY)
-    yield observer
-    observer.ssh(REST)
-
-
-async def test_every_query_has_data(fleet: Fleet, observer: Observer) -> None:
+async def test_every_query_has_data(fleet: Fleet, hurried: Observer) -> None:
     wanted = {name: expr for path in FILES for name, expr in queries(path).items()}
     assert len(wanted) > 100
     async with watching(fleet) as witness:
@@ -64,7 +53,7 @@ async def test_every_query_has_data(fleet: Fleet, observer: Observer) -> None:
         await asyncio.to_thread(fleet.ssh, fleet.worker_host, drain)
 
         def empty() -> list[str]:
-            found = observer.query(*wanted.values())
+            found = hurried.query(*wanted.values())
             return [name for name, series in zip(wanted, found, strict=True) if not series]
 
         with contextlib.suppress(AssertionError):

@@ -8,9 +8,6 @@ import asyncio
 import contextlib
 import json
 import shlex
-import time
-from collections.abc import Iterator
-from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -19,37 +16,6 @@ from clients import assert_as_fast, connection, progress, unhindered, watching
 from fleet import Fleet, changed, eventually
 from observer import HURRY, REST, Observer
 from websockets.exceptions import InvalidStatus
-
-LOCK = "/var/lib/ws-fleet/lock"
-
-
-@pytest.fixture(scope="module")
-def observer(fleet: Fleet) -> Observer:
-    if fleet.observability is None:
-        pytest.skip("nobody observes this fleet")
-    return Observer(fleet, fleet.observability)
-
-
-@pytest.fixture(scope="module")
-def hurried(observer: Observer) -> Iterator[Observer]:
-    """Alerts are raised and taken back in seconds."""
-    observer.ssh(HURRY)
-    yield observer
-    observer.ssh(REST)
-
-
-# What these look at is minutes or hours: the tests before, or a machine with other work, may have raised them.
-LONG_MEMORY = {"WsEventLoopLag", "WsDeliverySlow", "WsErrorBudgetBurnFast", "WsErrorBudgetBurnSlow"}
-
-
-@pytest.fixture
-def calm(hurried: Observer) -> Observer:
-    """Nothing is wrong at the beginning, whatever the tests before have done."""
-    try:
-        eventually(lambda: hurried.alerts().keys() <= LONG_MEMORY, 120, "no alert", every=1)
-    except AssertionError as error:
-        raise AssertionError(hurried.alerts()) from error
-    return hurried
 
 
 def wanted_targets(fleet: Fleet) -> set[tuple[str, str, str]]:
@@ -179,134 +145,6 @@ async def test_every_recording_rule_has_data(fleet: Fleet, hurried: Observer) ->
 def test_the_rules_are_as_deployed(observer: Observer) -> None:
     health = {rule["health"] for group in observer.prometheus("rules")["groups"] for rule in group["rules"]}
     assert health <= {"ok", "unknown"}  # unknown: not evaluated yet
-
-
-# Faults, their alerts, and the mends.
-
-
-def test_what_goes_wrong_in_parts(fleet: Fleet, calm: Observer) -> None:
-    """A worker is stopped, one is drained, an exporter is stopped, and a run has left the lock of the fleet."""
-    record = {
-        "run": "r",
-        "owner": "alice@control",
-        "reason": "a test",
-        "since": time.time() - 9e4,
-        "seen": time.time() - 4e3,
-    }
-    alerts = ("WsWorkerDown", "WsDrainDoesNotEnd", "WsTargetDown", "WsRolloutLockHeld")
-    fleet.ssh(fleet.worker_host, f"mkdir -p /var/lib/ws-fleet; echo {shlex.quote(json.dumps(record))} >{LOCK}")
-    try:
-        fleet.ssh(
-            fleet.worker_host, "systemctl stop ws-server@83; ws-server ctl drain --instance 82 --by test --window 0"
-        )
-        fleet.ssh(fleet.redis_host, "systemctl stop prometheus-redis-exporter")
-        calm.raised(*alerts)
-        print(calm.ssh("ws-fleet"))
-    finally:
-        fleet.ssh(
-            fleet.worker_host, f"rm {LOCK}; systemctl start ws-server@83; ws-server ctl undrain --instance 82 --by test"
-        )
-        fleet.ssh(fleet.redis_host, "systemctl start prometheus-redis-exporter")
-    calm.cleared(*alerts)
-
-
-def test_redis_is_down(fleet: Fleet, calm: Observer) -> None:
-    alerts = ("WsRedisDown", "WsWorkerNotReady", "WsFleetBelowQuorum")
-    try:
-        fleet.ssh(fleet.redis_host, "systemctl stop redis-server")
-        calm.raised(*alerts)
-    finally:
-        fleet.ssh(fleet.redis_host, "systemctl start redis-server")
-    calm.cleared(*alerts)
-
-
-def test_postgres_is_down(fleet: Fleet, calm: Observer) -> None:
-    try:
-        fleet.ssh(fleet.postgres_host, "systemctl stop 'postgresql@*'")
-        calm.raised("WsPostgresDown")
-    finally:
-        fleet.ssh(fleet.postgres_host, "systemctl start postgresql")
-    calm.cleared("WsPostgresDown")
-
-
-def test_the_edge_is_down(fleet: Fleet, calm: Observer) -> None:
-    try:
-        fleet.ssh(fleet.edge, "systemctl stop nginx")
-        calm.raised("WsEdgeDown")
-    finally:
-        fleet.ssh(fleet.edge, "systemctl start nginx")
-    calm.cleared("WsEdgeDown")
-
-
-def test_the_certificate_runs_out(fleet: Fleet, calm: Observer) -> None:
-    renew = "rm /etc/ssl/ws/edge.pem; "
-    command = fleet.ssh(fleet.edge, "sed -n 's/^ExecStart=//p' /etc/systemd/system/ws-edge-certificate.service").split()
-    command[1] = "6"
-    try:
-        fleet.ssh(fleet.edge, renew + shlex.join(command))
-        calm.raised("WsCertificateExpiring")
-    finally:
-        fleet.ssh(fleet.edge, f"{renew} systemctl start ws-edge-certificate.service")
-    calm.cleared("WsCertificateExpiring")
-
-
-async def test_old_processes_of_nginx_linger(fleet: Fleet, calm: Observer) -> None:
-    processes = int(await asyncio.to_thread(fleet.ssh, fleet.edge, "nproc"))
-    async with AsyncExitStack() as stack:
-        # A client keeps one process of its configuration, and a few keep all of them.
-        for _reload in range(4 * processes + 1):
-            for _client in range(2):
-                await stack.enter_async_context(connection(fleet, "early"))
-            await asyncio.to_thread(fleet.ssh, fleet.edge, "systemctl reload nginx; sleep 0.5")
-        await asyncio.to_thread(calm.raised, "WsNginxLingering")
-    await asyncio.to_thread(calm.cleared, "WsNginxLingering")
-
-
-def test_limits_come_near(fleet: Fleet, calm: Observer) -> None:
-    """Redis' of its memory and a worker's of its files are lowered until little is left of them."""
-    login = 'REDISCLI_AUTH="$(cat /etc/redis/admin-password)" redis-cli -s /run/redis/redis-server.sock --user admin'
-    memory = fleet.ssh(fleet.redis_host, f"{login} CONFIG GET maxmemory").split()[1]
-    used = "$(" + login + " INFO memory | sed -n 's/^used_memory:\\([0-9]*\\).*/\\1/p')"
-    prlimit = f"prlimit --pid {fleet.pid('81')}"
-    files = fleet.ssh(fleet.worker_host, f"{prlimit} --nofile --output SOFT --noheadings").strip()
-    opened = f"$(ls /proc/{fleet.pid('81')}/fd | wc -l)"
-    alerts = ("WsRedisMemoryHigh", "WsDescriptorsNearLimit")
-    try:
-        fleet.ssh(fleet.redis_host, f"{login} CONFIG SET maxmemory $(({used} * 11 / 10))")
-        fleet.ssh(fleet.worker_host, f"{prlimit} --nofile=$(({opened} * 11 / 10)):")
-        calm.raised(*alerts)
-    finally:
-        fleet.ssh(fleet.redis_host, f"{login} CONFIG SET maxmemory {memory}")
-        fleet.ssh(fleet.worker_host, f"{prlimit} --nofile={files}:")
-    calm.cleared(*alerts)
-
-
-@pytest.mark.observability
-async def test_a_worker_stutters(fleet: Fleet, calm: Observer) -> None:
-    """For half of each second it is stopped: what the alerts look at is five minutes, so it takes longer until they end."""
-    alerts = ("WsEventLoopLag", "WsDeliverySlow")
-    stutter = (
-        f"for n in $(seq 40); do kill -STOP {fleet.pid('80')}; sleep 0.6; kill -CONT {fleet.pid('80')}; sleep 0.4; done"
-    )
-    async with watching(fleet) as witness:
-        stuttering = asyncio.create_task(asyncio.to_thread(fleet.ssh, fleet.worker_host, stutter))
-        await asyncio.to_thread(calm.raised, *alerts)
-        await stuttering
-        await progress(witness, 100)
-    await asyncio.to_thread(calm.cleared, *alerts, within=600)
-
-
-@pytest.mark.observability
-async def test_the_archive_lags(fleet: Fleet, calm: Observer) -> None:
-    """Without Postgres for more than a minute: a minute and a half."""
-    async with watching(fleet, rate=20.0) as witness:
-        try:
-            await asyncio.to_thread(fleet.ssh, fleet.postgres_host, "systemctl stop 'postgresql@*'")
-            await asyncio.to_thread(calm.raised, "WsArchiveLag", within=150)
-        finally:
-            await asyncio.to_thread(fleet.ssh, fleet.postgres_host, "systemctl start postgresql")
-        await asyncio.to_thread(calm.cleared, "WsArchiveLag")
-        await progress(witness, 50)
 
 
 async def test_what_watches_is_in_nobodys_way(fleet: Fleet, hurried: Observer) -> None:

@@ -66,8 +66,9 @@ async def test_a_message_through_two_processes_is_one_trace(fleet: Fleet, receiv
     assert {span.attributes["messaging.destination.name"] for span in [publish, *delivers]} == {room}
 
 
-async def test_a_traced_delivery_is_found_from_its_measurement(fleet: Fleet, receiver: Receiver) -> None:
-    observer = Observer(fleet, fleet.observability)
+async def test_a_traced_delivery_is_found_from_its_measurement(
+    fleet: Fleet, receiver: Receiver, observer: Observer
+) -> None:
     async with connection(fleet, "alice") as client:
         await join(client, room := uuid.uuid4().hex)
         trace = await publish_traced(fleet, room)
