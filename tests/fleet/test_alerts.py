@@ -219,10 +219,11 @@ async def test_the_error_budget_burns(fleet: Fleet, calm: Observer) -> None:
 
 @pytest.mark.observability
 async def test_a_worker_stutters(fleet: Fleet, calm: Observer) -> None:
-    """For half of each second it is stopped: what the alerts look at is five minutes, so it takes longer until they end."""
+    """It is stopped for more than half a second, again and again; what the alerts look at is five minutes, so it takes longer until they end."""
     alerts = ("WsEventLoopLag", "WsDeliverySlow")
+    # Its tick is due a second after the one before, when it has just been stopped again.
     stutter = (
-        f"for n in $(seq 40); do kill -STOP {fleet.pid('80')}; sleep 0.6; kill -CONT {fleet.pid('80')}; sleep 0.4; done"
+        f"for n in $(seq 30); do kill -STOP {fleet.pid('80')}; sleep 0.6; kill -CONT {fleet.pid('80')}; sleep 0.9; done"
     )
     async with watching(fleet) as witness:
         stuttering = asyncio.create_task(asyncio.to_thread(fleet.ssh, fleet.worker_host, stutter))
