@@ -183,7 +183,8 @@ def test_packages_from_a_signed_repository(fleet: Fleet, receiver: Receiver) -> 
         receiver.host,
         f"mkdir -p /srv/standins; base64 -d <<'END' | tar -C /srv/standins -xz\n{base64.b64encode(archive).decode()}\nEND\n",
     )
-    keyring, there = "/etc/apt/keyrings/ws-vendor.asc", "test -e {} && echo yes || echo no"
+    keyring, sources = "/etc/apt/keyrings/ws-vendor.asc", "/etc/apt/sources.list.d/ws-vendor.sources"
+    there = "test -e {} && echo yes || echo no"
 
     def play(fingerprint: str, fails: bool = False) -> str:
         variables = wanted | {"vendor_packages_key_fingerprints": [fingerprint]}
@@ -195,13 +196,15 @@ def test_packages_from_a_signed_repository(fleet: Fleet, receiver: Receiver) -> 
     try:
         assert "vendor_packages_key_fingerprints does not allow" in play("0" * 40, fails=True)
         assert fleet.ssh(receiver.host, there.format(keyring)).strip() == "no"
-        assert changed(play(fingerprint))[-1].endswith(": Install the package")
-        policy = fleet.ssh(receiver.host, "apt-cache policy tempo")
-        assert "file:/srv/standins stable/main" in policy
-        assert "0+standin1 990" in policy
+        assert [task.rpartition(": ")[2] for task in changed(play(fingerprint))[-2:]] == [
+            "Install the package",
+            "Forget the repository",
+        ]
+        assert "0+standin1 990" in fleet.ssh(receiver.host, "apt-cache policy tempo")
+        assert fleet.ssh(receiver.host, there.format(sources)).strip() == "no"
     finally:
         fleet.ssh(
             receiver.host,
-            f"rm -rf /srv/standins {keyring} /etc/apt/sources.list.d/ws-vendor.sources /etc/apt/preferences.d/ws-tempo; apt-get -qq update",
+            f"rm -rf /srv/standins {keyring} {sources} /etc/apt/preferences.d/ws-tempo; apt-get -qq update",
         )
         fleet.play("--tags=tempo")
