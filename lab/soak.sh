@@ -27,7 +27,7 @@ trial search 20 service HYPOTHESIS_PROFILE=search pytest --timeout=3600 -v \
     tests/test_fuzz_wire.py tests/test_fuzz_messages.py tests/test_fuzz_session.py tests/test_fuzz_handshake.py tests/test_hub.py
 trial debian12 13 molecule test --scenario-name debian12
 trial rolls 40 lab/rolls.sh
-trial observer 35 lab/observer.sh
+trial observer 45 lab/observer.sh
 
 echo "--- summary"
 printf '%s\n' "${summary[@]}"

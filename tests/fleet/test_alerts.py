@@ -167,16 +167,18 @@ async def test_a_worker_is_nearly_full(fleet: Fleet, calm: Observer) -> None:
 @pytest.mark.observability
 async def test_many_clients_do_not_read(fleet: Fleet, calm: Observer) -> None:
     """They are fed no longer, and half a minute later given up; those who read notice nothing. Both alerts look at five minutes."""
+    alerts = ("WsMessageDrops", "WsSlowConsumers")
+    await asyncio.to_thread(calm.cleared, *alerts, within=600)
     one = witness(fleet, connections=4, publishers=6, rate=24.0, size=40_000)
     [room] = one.rooms
     async with AsyncExitStack() as stack:
         for n in range(8 * workers(fleet)):
             await join(await stack.enter_async_context(sleeper(fleet, f"sleeper{n}")), room)
         async with one:
-            await asyncio.to_thread(calm.raised, "WsMessageDrops", "WsSlowConsumers", within=150)
+            await asyncio.to_thread(calm.raised, *alerts, within=150)
             report = await finish(one)
         assert report.disconnects == 0
-    await asyncio.to_thread(calm.cleared, "WsMessageDrops", "WsSlowConsumers", within=600)
+    await asyncio.to_thread(calm.cleared, *alerts, within=600)
 
 
 @contextlib.asynccontextmanager
@@ -204,6 +206,7 @@ async def test_the_error_budget_burns(fleet: Fleet, calm: Observer) -> None:
             await client.send(json.dumps({"type": "publish", "room": "lobby", "data": 1, "id": "1"}))
             await client.recv()
 
+    assert "WsErrorBudgetBurnFast" not in await asyncio.to_thread(calm.alerts), "it burns since a test before"
     async with AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(connection(fleet, f"complainer{n}")) for n in range(20)]
         try:
@@ -221,6 +224,7 @@ async def test_the_error_budget_burns(fleet: Fleet, calm: Observer) -> None:
 async def test_a_worker_stutters(fleet: Fleet, calm: Observer) -> None:
     """It is stopped for more than half a second, again and again; what the alerts look at is five minutes, so it takes longer until they end."""
     alerts = ("WsEventLoopLag", "WsDeliverySlow")
+    await asyncio.to_thread(calm.cleared, *alerts, within=600)
     # Its tick is due a second after the one before, when it has just been stopped again.
     stutter = (
         f"for n in $(seq 30); do kill -STOP {fleet.pid('80')}; sleep 0.6; kill -CONT {fleet.pid('80')}; sleep 0.9; done"

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""Prometheus sees the whole fleet, raises its alerts for real faults and takes them back, and is in nobody's way."""
+"""Prometheus sees the whole fleet, somebody hears of its alerts, and it is in nobody's way."""
 
 from __future__ import annotations
 
