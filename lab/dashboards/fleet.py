@@ -178,7 +178,7 @@ DASHBOARD = Dashboard(
                 ),
                 Panel(
                     "Connections of those allowed",
-                    "The share of a worker's connections in use; at 100 % it answers 503.",
+                    "The share of a worker's connections in use; at 100 % it answers 429.",
                     "percentunit",
                     (Query("worker:ws_connections:ratio", "{{host}} {{worker}}"),),
                     runbook="WsConnectionsNearCap",

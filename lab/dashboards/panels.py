@@ -42,6 +42,7 @@ class Panel:
     kind = "timeseries"
     height = 8
     source = METRICS
+    colors = ("green", "red")  # below the limit, and from it on
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -66,9 +67,10 @@ class Panel:
         return {"unit": self.unit, "min": 0, "custom": custom, "thresholds": self._thresholds()}
 
     def _thresholds(self) -> dict[str, Any]:
-        steps: list[dict[str, Any]] = [{"color": "green", "value": None}]
+        below, above = self.colors
+        steps: list[dict[str, Any]] = [{"color": below, "value": None}]
         if self.limit is not None:
-            steps.append({"color": "red", "value": self.limit})
+            steps.append({"color": above, "value": self.limit})
         return {"mode": "absolute", "steps": steps}
 
     def _options(self) -> dict[str, Any]:
@@ -102,12 +104,9 @@ class Number(Panel):
     def _defaults(self) -> dict[str, Any]:
         return {"unit": self.unit, "thresholds": self._thresholds()}
 
-    def _thresholds(self) -> dict[str, Any]:
-        good, bad = ("red", "green") if self.low else ("green", "red")
-        steps: list[dict[str, Any]] = [{"color": good, "value": None}]
-        if self.limit is not None:
-            steps.append({"color": bad, "value": self.limit})
-        return {"mode": "absolute", "steps": steps}
+    @property
+    def colors(self) -> tuple[str, str]:
+        return ("red", "green") if self.low else ("green", "red")
 
     def _options(self) -> dict[str, Any]:
         return {

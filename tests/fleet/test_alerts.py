@@ -74,32 +74,25 @@ def test_what_goes_wrong_in_parts(fleet: Fleet, calm: Observer) -> None:
     calm.cleared(*alerts)
 
 
-def test_redis_is_down(fleet: Fleet, calm: Observer) -> None:
-    alerts = ("WsRedisDown", "WsWorkerNotReady", "WsFleetBelowQuorum")
+@pytest.mark.parametrize(
+    ("host", "stop", "start", "alerts"),
+    [
+        ("redis_host", "redis-server", "redis-server", ("WsRedisDown", "WsWorkerNotReady", "WsFleetBelowQuorum")),
+        ("postgres_host", "'postgresql@*'", "postgresql", ("WsPostgresDown",)),
+        ("edge", "nginx", "nginx", ("WsEdgeDown",)),
+    ],
+    ids=["Redis", "Postgres", "the edge"],
+)
+def test_a_service_is_down(
+    fleet: Fleet, calm: Observer, host: str, stop: str, start: str, alerts: tuple[str, ...]
+) -> None:
+    there = getattr(fleet, host)
     try:
-        fleet.ssh(fleet.redis_host, "systemctl stop redis-server")
+        fleet.ssh(there, f"systemctl stop {stop}")
         calm.raised(*alerts)
     finally:
-        fleet.ssh(fleet.redis_host, "systemctl start redis-server")
+        fleet.ssh(there, f"systemctl start {start}")
     calm.cleared(*alerts)
-
-
-def test_postgres_is_down(fleet: Fleet, calm: Observer) -> None:
-    try:
-        fleet.ssh(fleet.postgres_host, "systemctl stop 'postgresql@*'")
-        calm.raised("WsPostgresDown")
-    finally:
-        fleet.ssh(fleet.postgres_host, "systemctl start postgresql")
-    calm.cleared("WsPostgresDown")
-
-
-def test_the_edge_is_down(fleet: Fleet, calm: Observer) -> None:
-    try:
-        fleet.ssh(fleet.edge, "systemctl stop nginx")
-        calm.raised("WsEdgeDown")
-    finally:
-        fleet.ssh(fleet.edge, "systemctl start nginx")
-    calm.cleared("WsEdgeDown")
 
 
 def test_the_certificate_runs_out(fleet: Fleet, calm: Observer) -> None:
@@ -156,7 +149,7 @@ async def test_a_worker_is_nearly_full(fleet: Fleet, calm: Observer) -> None:
         await asyncio.to_thread(fleet.ssh, fleet.worker_host, lower)
         async with AsyncExitStack() as stack:
             for n in range(6 * workers(fleet)):
-                with contextlib.suppress(InvalidStatus):
+                with contextlib.suppress(InvalidStatus):  # at its cap it refuses, and the edge asks no other
                     await stack.enter_async_context(connection(fleet, f"visitor{n}"))
             await asyncio.to_thread(calm.raised, "WsConnectionsNearCap")
         await asyncio.to_thread(calm.cleared, "WsConnectionsNearCap")

@@ -56,6 +56,6 @@ async def test_every_query_has_data(fleet: Fleet, hurried: Observer) -> None:
             found = hurried.query(*wanted.values())
             return [name for name, series in zip(wanted, found, strict=True) if not series]
 
-        with contextlib.suppress(AssertionError):
+        with contextlib.suppress(AssertionError):  # the next line says which have none
             await asyncio.to_thread(eventually, lambda: not empty(), 60, "data", every=3)
         assert await asyncio.to_thread(empty) == []

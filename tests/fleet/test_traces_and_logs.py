@@ -21,10 +21,8 @@ from receiver import Receiver
 
 
 @pytest.fixture(scope="module")
-def receiver(fleet: Fleet) -> Receiver:
-    if fleet.observability is None:
-        pytest.skip("nobody observes this fleet")
-    receiver = Receiver(fleet, fleet.observability["host"])
+def receiver(fleet: Fleet, observer: Observer) -> Receiver:
+    receiver = Receiver(fleet, observer.host)
     if not receiver.standing_in:
         pytest.skip("this fleet has the real Loki and Tempo, or none")
     return receiver
