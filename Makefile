@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
 #
-# The verbs. Each is a script in lab/.
+# The verbs. Each is a script in lab/, ci/ or bench/.
 
 # USER comes from the command line only: the environment's own USER is not a wish.
 ifneq ($(origin USER),command line)
 USER :=
 endif
 
-.PHONY: help up status look token roll down test soak lint bench
+.PHONY: help up status look token roll down lint unit test soak bench
 .SILENT:
 
 help: ## this list
@@ -33,14 +33,17 @@ down: ## unmake everything that make up made
 	lab/down.sh
 
 lint: ## the linters alone
-	lab/lint.sh
+	ci/lint.sh
+
+unit: ## the tests that need neither root nor hosts
+	ci/unit.sh
 
 test: ## everything that CI checks
 	lab/prerequisites.sh
-	.venv/bin/python lab/test.py
+	.venv/bin/python ci/test.py
 
 soak: ## the long trials: hostile load, a search for counterexamples, rollouts that go wrong, an observer (about two hours)
-	lab/soak.sh
+	ci/soak.sh
 
 bench: ## the benchmark against other servers, with its table (QUICK=1: in 3 minutes; ONLY=NAME,NAME; WRITE=1: into docs)
 	bench/run.sh $(if $(QUICK),--quick) $(if $(ONLY),--only "$(ONLY)") $(if $(WRITE),--write)

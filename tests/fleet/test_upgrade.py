@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""From the release before to this one, each installed from its tarball, and back; see lab/hosts.sh."""
+"""From the release before to this one, each installed from its tarball, and back; see ci/hosts.sh."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ def conforms(name: str, value: Any) -> bool:
 
 
 def test_the_file_is_current() -> None:
-    script = [sys.executable, ROOT / "lab/asyncapi.py", "--check"]
+    script = [sys.executable, ROOT / "tools/asyncapi.py", "--check"]
     check = subprocess.run(script, capture_output=True, text=True, check=False, timeout=50)
     assert check.returncode == 0, check.stderr
     assert DOCUMENT["info"]["version"] == __version__

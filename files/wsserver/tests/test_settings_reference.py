@@ -25,7 +25,7 @@ MEANINGS = {name.strip("`"): meaning for name, _default, meaning, _set_by in ROW
 
 
 def test_the_file_is_current() -> None:
-    script = [sys.executable, ROOT / "lab/settings_reference.py", "--check"]
+    script = [sys.executable, ROOT / "tools/settings_reference.py", "--check"]
     check = subprocess.run(script, capture_output=True, text=True, check=False, timeout=50)
     assert check.returncode == 0, check.stderr
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""The dashboards: their JSON is what lab/dashboards makes, and their queries ask for what there is."""
+"""The dashboards: their JSON is what tools/dashboards makes, and their queries ask for what there is."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def sent(expr: str) -> str:
 def test_the_files_are_what_is_written_down():
     assert {path.name: path.read_text() for path in FILES.iterdir()} == {
         f"{dashboard.uid}.json": text(dashboard) for dashboard in DASHBOARDS
-    }, "run: PYTHONPATH=lab python -m dashboards"
+    }, "run: PYTHONPATH=tools python -m dashboards"
 
 
 def test_each_has_a_name_of_its_own():

@@ -22,7 +22,7 @@ sys.path.insert(0, str(ROOT / "files/wsserver/src"))
 from wsserver import messages  # noqa: E402
 
 DOCUMENT = ROOT / "docs/asyncapi.yaml"
-MARK = "  # Made by lab/asyncapi.py from the service's types: all below this line.\n"
+MARK = "  # Made by tools/asyncapi.py from the service's types: all below this line.\n"
 
 
 class _Ping(msgspec.Struct, tag="ping"):
@@ -39,7 +39,7 @@ def main() -> None:
     if sys.argv[1:] != ["--check"]:
         DOCUMENT.write_text(by_hand + mark + current)
     elif made != current:
-        sys.exit("docs/asyncapi.yaml is not what the service's types say. Run: .venv/bin/python lab/asyncapi.py")
+        sys.exit("docs/asyncapi.yaml is not what the service's types say. Run: .venv/bin/python tools/asyncapi.py")
 
 
 def generated() -> str:

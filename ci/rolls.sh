@@ -3,7 +3,7 @@
 # Copyright: the selfhost.websocket authors
 #
 # Rollouts that must stop, that are killed, that wait: on a fleet of their own.
-. "$(dirname "$0")/common.sh"
+. "$(dirname "$0")/../lab/common.sh"
 
 run=rolls-$clone
 fleet=$PWD/.lab/rolls

@@ -3,7 +3,7 @@
 # Copyright: the selfhost.websocket authors
 #
 # ansible-test sanity on what an operator would install: built and unpacked, free of environments and caches.
-. "$(dirname "$0")/common.sh"
+. "$(dirname "$0")/../lab/common.sh"
 
 copy=$(mktemp -d)
 trap 'rm -rf "$copy"' EXIT
@@ -14,7 +14,7 @@ tar -xzf "$copy"/selfhost-websocket-*.tar.gz -C "$collection"
 
 # ansible-test makes environments for its tools and fetches a script to put pip into them. Python has pip with it.
 mkdir -p "$copy/home/.ansible/test/cache"
-cp lab/get_pip.py "$copy/home/.ansible/test/cache/get_pip_24_2.py"
+cp ci/get_pip.py "$copy/home/.ansible/test/cache/get_pip_24_2.py"
 mkdir -p "$copy/home/.config/pip"
 printf '[global]\nquiet = 2\ndisable-pip-version-check = true\n' >"$copy/home/.config/pip/pip.conf"
 

@@ -24,10 +24,10 @@ LOGS = ROOT / ".lab/test"
 SCRATCH = Path("/dev/shm", f"ws-test-{hashlib.sha256(bytes(ROOT)).hexdigest()[:8]}")  # noqa: S108 - this run clears what is there
 # In this order, so that the one that takes longest does not come last.
 STAGES = {
-    "hosts": ["lab/hosts.sh"],
+    "hosts": ["ci/hosts.sh"],
     "debian13": ["molecule", "test", "--destroy", "never", "--scenario-name", "debian13"],
-    "unit": ["lab/unit.sh"],
-    "lint": ["lab/lint.sh"],
+    "unit": ["ci/unit.sh"],
+    "lint": ["ci/lint.sh"],
 }
 STAGE_TIMEOUT = 4500
 # Whatever a stage starts inherits this variable, and is found by it when the stage, or this program, was killed.
@@ -85,7 +85,7 @@ def clear() -> None:
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.1)
     shutil.rmtree(SCRATCH, ignore_errors=True)
-    for command in (["lab/molecule.sh", "destroy"], ["lab/hosts.sh", "clear"]):
+    for command in (["ci/molecule.sh", "destroy"], ["ci/hosts.sh", "clear"]):
         subprocess.run(command, cwd=ROOT, check=True)
 
 

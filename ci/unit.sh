@@ -3,11 +3,11 @@
 # Copyright: the selfhost.websocket authors
 #
 # The tests that need no host: the service's own, those of the plugins, inventories that site.yml refuses, the alerts, and the benchmark's.
-. "$(dirname "$0")/common.sh"
+. "$(dirname "$0")/../lab/common.sh"
 
 env --chdir=files/wsserver pytest --durations=20
-PYTHONPATH=lab:lab/collections:plugins/module_utils:roles/nginx/files:files/wsserver/src:files/wsserver/tests pytest tests/unit
+pytest tests/unit
 pytest tests/preflight
 pytest tests/alerts
 # The benchmark in small: that it works and counts right, not how fast anything is.
-PYTHONPATH=$PWD:files/wsserver/src:files/wsserver/tests pytest bench
+pytest bench

@@ -3,7 +3,7 @@
 # Copyright: the selfhost.websocket authors
 #
 # What observes a fleet, on a host of its own beside two worker hosts, Debian 12 and 13: all of its tests.
-. "$(dirname "$0")/common.sh"
+. "$(dirname "$0")/../lab/common.sh"
 
 run=observer-$clone
 fleet=$PWD/.lab/observer

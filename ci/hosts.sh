@@ -5,7 +5,7 @@
 # The operator's path, on several hosts: two with an edge and workers, and Redis and Postgres on a third; two of them are Debian 12, so that
 # both Debians serve the same rooms. The collection is built, and installed from its tarball into an empty project; the release before it,
 # which the fleet has first, likewise. (hosts.sh clear takes away what a killed run has left.)
-. "$(dirname "$0")/common.sh"
+. "$(dirname "$0")/../lab/common.sh"
 
 run=hosts-$clone
 lab/lab down --run "$run"

@@ -3,8 +3,8 @@
 # Copyright: the selfhost.websocket authors
 #
 # The linters, all of them, and then what they found.
-"$(dirname "$0")/prerequisites.sh" || exit
-. "$(dirname "$0")/common.sh"
+"$(dirname "$0")/../lab/prerequisites.sh" || exit
+. "$(dirname "$0")/../lab/common.sh"
 
 failed=()
 check() {
@@ -27,11 +27,11 @@ check ruff ruff check .
 check "ruff format" ruff format --check .
 check mypy env --chdir=files/wsserver mypy --strict src
 check yamllint yamllint --strict .
-check shellcheck shellcheck lab/*.sh lab/labhosts/*.sh bench/*.sh .ci/run
+check shellcheck shellcheck ci/*.sh lab/*.sh lab/labhosts/*.sh bench/*.sh .ci/run
 check "node --check" javascript
 check ansible-lint ansible-lint --offline
 check antsibull-changelog antsibull-changelog lint
-check "ansible-test sanity" lab/sanity.sh
+check "ansible-test sanity" ci/sanity.sh
 
 if [ ${#failed[@]} -gt 0 ]; then
     echo "Not clean: $(IFS=,; echo "${failed[*]}")" >&2

@@ -26,7 +26,7 @@ ROLE = ROOT / "roles/ws_server"
 INTRODUCTION = """\
 # Settings
 
-<!-- Made by lab/settings_reference.py from the service's code: change it there. -->
+<!-- Made by tools/settings_reference.py from the service's code: change it there. -->
 
 The settings of a worker, from its environment. On a host that the role `ws_server` deploys they are in `/etc/ws-server/env`,
 made from the role's variables ("set by"); where one is not set, the default holds. What the unit sets differs for each worker.
@@ -66,7 +66,7 @@ def main() -> None:
     if sys.argv[1:] != ["--check"]:
         DOCUMENT.write_text(document)
     elif DOCUMENT.read_text() != document:
-        sys.exit("docs/settings.md is not what the code says. Run: .venv/bin/python lab/settings_reference.py")
+        sys.exit("docs/settings.md is not what the code says. Run: .venv/bin/python tools/settings_reference.py")
 
 
 def reference() -> str:

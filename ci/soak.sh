@@ -4,8 +4,8 @@
 #
 # The long trials, one after the other. Each is a line at the end: its name, the minutes it takes, its command.
 # Output goes to the terminal and to .lab/soak/NAME.log.
-"$(dirname "$0")/prerequisites.sh" || exit
-. "$(dirname "$0")/common.sh"
+"$(dirname "$0")/../lab/prerequisites.sh" || exit
+. "$(dirname "$0")/../lab/common.sh"
 
 mkdir -p .lab/soak
 summary=()
@@ -26,8 +26,8 @@ trial hostile 11 service HOSTILE_S=600 pytest -s tests/test_fuzz_load.py
 trial search 20 service HYPOTHESIS_PROFILE=search pytest --timeout=3600 -v \
     tests/test_fuzz_wire.py tests/test_fuzz_messages.py tests/test_fuzz_session.py tests/test_fuzz_handshake.py tests/test_hub.py
 trial debian12 13 molecule test --scenario-name debian12
-trial rolls 40 lab/rolls.sh
-trial observer 45 lab/observer.sh
+trial rolls 40 ci/rolls.sh
+trial observer 45 ci/observer.sh
 
 echo "--- summary"
 printf '%s\n' "${summary[@]}"

@@ -3,7 +3,7 @@
 # Copyright: the selfhost.websocket authors
 #
 # The hosts of molecule's scenarios: molecule.sh create | destroy
-. "$(dirname "$0")/common.sh"
+. "$(dirname "$0")/../lab/common.sh"
 
 run=molecule-$clone
 case $1 in
