@@ -3,5 +3,5 @@
 """Booted Debian hosts on one machine: systemd-nspawn containers in network namespaces.
 
 ``state`` says which runs and hosts there are, ``image`` makes what they boot from, ``network`` connects them,
-``host`` starts and ends one. ``shell`` runs the programs that do the work. ``lab/lab`` is the command line.
+``host`` starts and ends one, ``snapshot`` keeps them for later runs. ``shell`` runs the programs that do the work. ``lab/lab`` is the command line.
 """

@@ -14,7 +14,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from . import image, network
+from . import image, network, snapshot
 from .shell import LabError, run, succeeds, write
 from .state import Host, Run
 
@@ -33,12 +33,14 @@ def machine(one: Run, host: Host) -> str:
 
 
 def make(one: Run, host: Host) -> None:
-    """Make a host's file system: the base below, its own layer above."""
+    """Make a host's file system: the base below, then its snapshot if it has one, its own layer above."""
     unmake(one, host)
     home = directory(one, host)
     for part in ("upper", "work", "root"):
         (home / part).mkdir(parents=True)
     (home / "base").symlink_to(image.base(host.suite))
+    if host.snapshot:
+        return
     root = home / "upper"
     image.furnish(root, host.suite)
     image.lend_packages(root, host.suite)
@@ -77,7 +79,8 @@ def boot(one: Run, host: Host) -> None:
     halt(one, host)
     network.plug_in(one, host)
     home = directory(one, host)
-    layers = f"lowerdir={(home / 'base').resolve()},upperdir={home / 'upper'},workdir={home / 'work'}"
+    below = [*([snapshot.layer(host)] if host.snapshot else []), (home / "base").resolve()]
+    layers = f"lowerdir={':'.join(map(str, below))},upperdir={home / 'upper'},workdir={home / 'work'}"
     run(["mount", "-t", "overlay", machine(one, host), "-o", layers, home / "root"])
     wheels = image.CACHE / "pip"
     wheels.mkdir(parents=True, exist_ok=True)
@@ -159,6 +162,17 @@ def ssh(one: Run, host: Host, *options: str) -> list[str]:
     return ["ssh", *fixed, *options, f"root@{network.address(one, host)}"]
 
 
+def power_off(one: Run, host: Host) -> None:
+    """Have a host end its services and itself, as its file system is to be used again."""
+    succeeds([*ssh(one, host), "systemctl poweroff"])
+    deadline = time.monotonic() + BOOT_TIMEOUT
+    while is_running(one, host):
+        if time.monotonic() > deadline:
+            raise LabError(f"host {host.name} of run {one.name} does not power off")
+        time.sleep(0.1)
+    halt(one, host)
+
+
 def halt(one: Run, host: Host) -> None:
     """End a host's processes and take away what booting it made; its file system stays."""
     # Ansible keeps a connection open for its next task. Without its host it would hang there, under a living name.
@@ -180,6 +194,7 @@ def halt(one: Run, host: Host) -> None:
                 raise LabError(f"{mount} does not unmount")
             time.sleep(0.1)
     for group in _groups(one, host):
+        _note_cpu_seconds(group)
         _remove_group(group, deadline)
     for leftover in Path("/run/systemd/nspawn").glob(f"*/{machine(one, host)}"):
         leftover.rmdir()
@@ -243,6 +258,15 @@ def _processes(group: Path) -> list[int]:
         except OSError:  # the group went away meanwhile
             continue
     return found
+
+
+def _note_cpu_seconds(group: Path) -> None:
+    """Append the CPU seconds that a host has used to the file that $WS_LAB_CPU_SECONDS names, if it does."""
+    file, statistics = os.environ.get("WS_LAB_CPU_SECONDS"), group / "cpu.stat"
+    if file and statistics.exists():
+        used = dict(line.split() for line in statistics.read_text().splitlines())
+        with Path(file).open("a") as lines:
+            lines.write(f"{int(used['usage_usec']) / 1e6:.1f}\n")
 
 
 def _remove_group(group: Path, deadline: float) -> None:

@@ -19,7 +19,11 @@ FORWARD_BEFORE = state.STATE / ".ip_forward"
 
 
 def subnet(one: Run) -> ipaddress.IPv4Network:
-    return list(ipaddress.IPv4Network(POOL).subnets(new_prefix=24))[one.subnet]
+    return _subnet(one.subnet)
+
+
+def _subnet(number: int) -> ipaddress.IPv4Network:
+    return list(ipaddress.IPv4Network(POOL).subnets(new_prefix=24))[number]
 
 
 def address(one: Run, host: Host) -> str:
@@ -30,19 +34,27 @@ def namespace(one: Run, host: Host) -> str:
     return f"ws-lab-{one.name}-{host.name}"
 
 
-def choose_subnet(one: Run) -> None:
-    """Take a /24 that no other run has and that this machine routes nowhere. Call with the lock of all runs held."""
+def free_subnets() -> dict[str, int]:
+    """Each /24 of the pool that no run has and that this machine routes nowhere, with its number."""
     taken = {other.subnet for other in state.all_runs()}
     routes = [
         ipaddress.IPv4Network(route["dst"])
         for route in json.loads(run(["ip", "-4", "-json", "route", "show", "table", "all"]))
         if route["dst"] != "default"
     ]
-    for number, candidate in enumerate(ipaddress.IPv4Network(POOL).subnets(new_prefix=24)):
-        if number not in taken and not any(candidate.overlaps(route) for route in routes):
-            one.subnet = number
-            return
-    raise LabError(f"no free /24 is left in {POOL}; set WS_LAB_POOL to another private range")
+    return {
+        str(candidate): number
+        for number, candidate in enumerate(ipaddress.IPv4Network(POOL).subnets(new_prefix=24))
+        if number not in taken and not any(candidate.overlaps(route) for route in routes)
+    }
+
+
+def choose_subnet(one: Run, kept: set[str]) -> None:
+    """Take the first free /24, one outside of `kept` if there is one. Call with the lock of all runs held."""
+    free = free_subnets()
+    if not free:
+        raise LabError(f"no free /24 is left in {POOL}; set WS_LAB_POOL to another private range")
+    one.subnet = min(free.values(), key=lambda number: (str(_subnet(number)) in kept, number))
 
 
 def connect(one: Run) -> None:

@@ -30,6 +30,8 @@ class Host:
     suite: str
     # Made completely and seen to answer: a host that is not ready is made again, one that is can be booted again.
     ready: bool = False
+    # The snapshot that the host began with; empty for one that began with a bare base system.
+    snapshot: str = ""
 
 
 @dataclass

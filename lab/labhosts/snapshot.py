@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: the selfhost.websocket authors
+"""Snapshots: the hosts of a run as they were, kept in the cache, for later runs to begin with.
+
+A host's own layer becomes a read-only layer that hosts of later runs have below their own, so that
+neither keeping nor using a snapshot copies anything. Deployed hosts know their addresses, so a
+snapshot is of use only while the subnet that its run had is free.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+
+from . import network, state
+from .shell import LabError
+from .state import Host, Run
+
+DIRECTORY = state.STATE / ".snapshots"
+KEYS = ("ssh_key", "ssh_key.pub", "known_hosts")
+
+
+class UnavailableError(LabError):
+    """There is no such snapshot, or its subnet is in use."""
+
+
+def layer(host: Host) -> Path:
+    """The directory of a host's file system in the snapshot that the host began with."""
+    return DIRECTORY / host.snapshot / "hosts" / host.name
+
+
+def subnets() -> set[str]:
+    """The subnets that snapshots need."""
+    return {json.loads(path.read_text())["subnet"] for path in DIRECTORY.glob("*/run.json")}
+
+
+def keep(one: Run, name: str, uppers: dict[str, Path]) -> None:
+    """Move the layers of a run's halted hosts into a snapshot. From then on the run's hosts stand on it."""
+    draft = DIRECTORY / f"{name}.new"
+    shutil.rmtree(draft, ignore_errors=True)
+    (draft / "hosts").mkdir(parents=True)
+    for key in KEYS:
+        shutil.copy2(one.directory / key, draft / key)
+    for host, upper in uppers.items():
+        upper.rename(draft / "hosts" / host)
+        upper.mkdir()
+    (draft / "run.json").write_text(json.dumps({**asdict(one), "subnet": str(network.subnet(one))}))
+    draft.rename(DIRECTORY / name)
+    for host in uppers:
+        one.hosts[host].snapshot = name
+    one.save()
+
+
+def begin(one: Run, name: str) -> None:
+    """Give a new run the hosts, the keys and the subnet of a snapshot. Call with the lock of all runs held.
+
+    Raises UnavailableError where there is no such snapshot or its subnet is in use.
+    """
+    directory = DIRECTORY / name
+    try:
+        record = json.loads((directory / "run.json").read_text())
+    except FileNotFoundError:
+        raise UnavailableError(f"there is no snapshot {name}") from None
+    number = network.free_subnets().get(record["subnet"])
+    if number is None:
+        raise UnavailableError(f"the subnet {record['subnet']} of snapshot {name} is in use")
+    one.subnet = number
+    one.hosts = {key: Host(**value) for key, value in record["hosts"].items()}
+    for host in one.hosts.values():
+        host.snapshot, host.ready = name, False
+    one.save()
+    for key in KEYS:
+        shutil.copy2(directory / key, one.directory / key)
+
+
+def forget_others(name: str) -> None:
+    """Delete the snapshots that `name` replaces: of the same name up to the last dash, and used by no run."""
+    used = {host.snapshot for run in state.all_runs() for host in run.hosts.values()}
+    for path in DIRECTORY.glob(f"{name.rpartition('-')[0]}-*"):
+        if path.name != name and path.name not in used:
+            shutil.rmtree(path)
