@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""Everything that CI checks, three stages at a time: they wait more than they work. Each stage's output is in .lab/test/; a failed one's end is shown."""
+"""Everything that CI checks, in stages side by side.
+
+Shows what each stage is doing, each test that fails as soon as it does, and at the end what every
+stage took in wall and CPU seconds. Each stage's output is in .lab/test/NAME.log.
+"""
 
 from __future__ import annotations
 
 import concurrent.futures
-import contextlib
 import fcntl
 import hashlib
 import os
@@ -15,91 +18,155 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from control_group import ControlGroup
+from progress import Progress
+
 ROOT = Path(__file__).resolve().parent.parent
+CLONE = hashlib.sha256(bytes(ROOT)).hexdigest()[:8]
 LOGS = ROOT / ".lab/test"
-# Short, since there will be sockets in it. In memory, since on a disk that the other stages keep busy, a Redis or Postgres that a stage starts
-# answers some writes after seconds; what is left of it after kill -9 is the same.
-SCRATCH = Path("/dev/shm", f"ws-test-{hashlib.sha256(bytes(ROOT)).hexdigest()[:8]}")  # noqa: S108 - this run clears what is there
-# In this order, so that the one that takes longest does not come last.
+# Short, since there will be sockets in it. In memory, since on a busy disk a Redis or Postgres of
+# the tests answers some writes after seconds; what kill -9 leaves of it is the same.
+SCRATCH = Path("/dev/shm", f"ws-test-{CLONE}")  # noqa: S108 - this run clears what is there
+GROUP = ControlGroup(f"ws-test/{CLONE}")
+# The hosts wait more than they work, so that the others fill the cores beside them: lint and unit,
+# which fail most often, come first there.
 STAGES = {
     "hosts": ["ci/hosts.sh"],
-    "debian13": ["molecule", "test", "--destroy", "never", "--scenario-name", "debian13"],
-    "unit": ["ci/unit.sh"],
+    "one-host": ["ci/one_host.sh", "debian13", "-m", "not rolls and not observability and not hosts"],
     "lint": ["ci/lint.sh"],
+    "unit": ["ci/unit.sh"],
 }
-STAGE_TIMEOUT = 4500
-# Whatever a stage starts inherits this variable, and is found by it when the stage, or this program, was killed.
-MARK = f"WS_TEST_CLONE={ROOT}"
+AT_ONCE = 3
+STAGE_TIMEOUT_S = 4500
+HEARTBEAT_S = 30
+TAIL = 60
 stopping = threading.Event()
 
 
-def run_stage(name: str) -> bool:
-    begin = time.monotonic()
-    print(f"{name}: started", flush=True)
-    scratch = SCRATCH / name
-    scratch.mkdir(parents=True)
-    mark, _, clone = MARK.partition("=")
-    environment = os.environ | {
-        mark: clone,
-        "PATH": f"{ROOT / '.venv/bin'}:{os.environ['PATH']}",
-        "TMPDIR": str(scratch),
-        "MOLECULE_EPHEMERAL_DIRECTORY": str(scratch / "molecule"),
-        "MOLECULE_COMMAND_BORDERS": "false",
-        "NO_COLOR": "1",
-        "ANSIBLE_NOCOLOR": "1",
-        "WS_LAB_OWNER": str(os.getpid()),
-    }
-    log = LOGS / f"{name}.log"
-    with log.open("wb") as output:
-        try:
-            stage = subprocess.Popen(
-                STAGES[name],
+@dataclass
+class Stage:
+    """One stage: its process, and what came of it."""
+
+    name: str
+    command: list[str]
+    begun: float = 0.0
+    wall_s: float = 0.0
+    cpu_s: float = 0.0
+    outcome: str = "not run"
+    shown: str = ""
+    progress: Progress = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.log.write_bytes(b"")
+        self.progress = Progress(self.log)
+
+    @property
+    def log(self) -> Path:
+        return LOGS / f"{self.name}.log"
+
+    def run(self) -> None:
+        """Run to the end, or to the timeout."""
+        if stopping.is_set():
+            return
+        scratch = SCRATCH / self.name
+        scratch.mkdir(parents=True)
+        hosts_cpu = scratch / "hosts-cpu-seconds"
+        group = ControlGroup(f"ws-test/{CLONE}/{self.name}")
+        group.make()
+        environment = os.environ | {
+            "PATH": f"{ROOT / '.venv/bin'}:{os.environ['PATH']}",
+            "TMPDIR": str(scratch),
+            "MOLECULE_EPHEMERAL_DIRECTORY": str(scratch / "molecule"),
+            "MOLECULE_COMMAND_BORDERS": "false",
+            "NO_COLOR": "1",
+            "ANSIBLE_NOCOLOR": "1",
+            "WS_LAB_OWNER": str(os.getpid()),
+            "WS_LAB_CPU_SECONDS": str(hosts_cpu),
+        }
+        self.begun = time.monotonic()
+        say(f"{self.name}: started")
+        with self.log.open("ab") as output:
+            process = subprocess.Popen(
+                self.command,
                 cwd=ROOT,
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
                 start_new_session=True,  # a Ctrl-C is this program's to answer
+                preexec_fn=group.enter,  # noqa: PLW1509 - it writes one file
             )
-            passed = stage.wait(STAGE_TIMEOUT) == 0
-        except subprocess.TimeoutExpired:
-            stage.kill()
-            output.write(f"\nnot done after {STAGE_TIMEOUT} s\n".encode())
-            passed = False
-    if stopping.is_set():
-        return False
-    print(f"{name}: {'passed' if passed else 'FAILED'} in {time.monotonic() - begin:.0f} s", flush=True)
-    if not passed:
-        tail = log.read_text(errors="replace").splitlines()[-120:]
-        print("\n".join(f"    {line}" for line in tail), f"    (all of it: {log})", sep="\n", flush=True)
-    return passed
+            try:
+                self.outcome = "passed" if process.wait(STAGE_TIMEOUT_S) == 0 else "FAILED"
+            except subprocess.TimeoutExpired:
+                process.kill()
+                output.write(f"\nnot done after {STAGE_TIMEOUT_S} s\n".encode())
+                self.outcome = "FAILED"
+        self.wall_s = time.monotonic() - self.begun
+        self.cpu_s = group.cpu_seconds()
+        if hosts_cpu.exists():
+            self.cpu_s += sum(map(float, hosts_cpu.read_text().split()))
+        if not stopping.is_set():
+            self.tell()
+
+    def tell(self) -> None:
+        """Say how the stage ended, and show the end of a failed one's log."""
+        say(f"{self.name}: {self.outcome} in {self.wall_s:.0f} s, {self.cpu_s:.0f} CPU seconds")
+        if self.outcome == "FAILED":
+            tail = self.log.read_text(errors="replace").splitlines()[-TAIL:]
+            print("\n".join(f"    {line}" for line in tail), f"    (all of it: {self.log})", sep="\n", flush=True)
+
+    def look(self, heartbeat: bool) -> None:
+        """Show the tests that failed since the last look, and with a heartbeat what is being done."""
+        for test in self.progress.read():
+            say(f"{self.name}: FAILED {test}")
+        now = str(self.progress)
+        if heartbeat and now and now != self.shown:
+            self.shown = now
+            say(f"{self.name}: {now}")
+
+
+begin = time.monotonic()
+
+
+def say(text: str) -> None:
+    """Print a line that begins with the time since the tests began."""
+    minutes, seconds = divmod(int(time.monotonic() - begin), 60)
+    print(f"[{minutes:2}:{seconds:02}] {text}", flush=True)
+
+
+def watch(stages: list[Stage], runs: list[concurrent.futures.Future[None]]) -> None:
+    """Show the progress until all stages have ended."""
+    last = time.monotonic()
+    while not all(run.done() for run in runs):
+        time.sleep(1)
+        heartbeat = time.monotonic() - last >= HEARTBEAT_S
+        if heartbeat:
+            last = time.monotonic()
+        for stage in stages:
+            if stage.begun:
+                stage.look(heartbeat and not stage.wall_s)
+    for run in runs:
+        run.result()
 
 
 def clear() -> None:
-    """End what an earlier or this run of the tests has started, and unmake its hosts."""
-    while strays := [pid for pid in processes() if is_stray(pid)]:
-        for pid in strays:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        time.sleep(0.1)
+    """End what this run or a killed one has started, and unmake its hosts."""
+    GROUP.make()
+    GROUP.end()
     shutil.rmtree(SCRATCH, ignore_errors=True)
     for command in (["ci/molecule.sh", "destroy"], ["ci/hosts.sh", "clear"]):
         subprocess.run(command, cwd=ROOT, check=True)
 
 
-def processes() -> list[int]:
-    return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
-
-
-def is_stray(pid: int) -> bool:
-    try:
-        variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return False
-    return MARK.encode() in variables and state != "Z" and pid != os.getpid()
+def table(stages: list[Stage]) -> str:
+    rows = [("stage", "", "wall s", "CPU s")]
+    rows += [(one.name, one.outcome, f"{one.wall_s:.0f}", f"{one.cpu_s:.0f}") for one in stages]
+    rows += [("all", "", f"{time.monotonic() - begin:.0f}", f"{sum(one.cpu_s for one in stages):.0f}")]
+    return "\n".join(f"{name:10} {outcome:8} {wall:>7} {cpu:>7}" for name, outcome, wall, cpu in rows)
 
 
 def main() -> int:
@@ -113,11 +180,10 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     clear()
-    begin = time.monotonic()
-    pool = concurrent.futures.ThreadPoolExecutor(3)
+    stages = [Stage(name, command) for name, command in STAGES.items()]
+    pool = concurrent.futures.ThreadPoolExecutor(AT_ONCE)
     try:
-        results = [pool.submit(run_stage, name) for name in STAGES]
-        passed = sum(result.result() for result in results)
+        watch(stages, [pool.submit(stage.run) for stage in stages])
     except KeyboardInterrupt:
         stopping.set()
         print("interrupted", file=sys.stderr)
@@ -125,10 +191,14 @@ def main() -> int:
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
         clear()
-    minutes, seconds = divmod(int(time.monotonic() - begin), 60)
-    print(f"in {minutes} min {seconds} s")
-    print(f"{passed} passed, {len(STAGES) - passed} failed")
-    return 0 if passed == len(STAGES) else 1
+    failed = [stage for stage in stages if stage.outcome != "passed"]
+    print()
+    for stage in failed:
+        for test in stage.progress.failed:
+            print(f"{stage.name}: FAILED {test}")
+    print(table(stages))
+    print(f"{len(stages) - len(failed)} passed, {len(failed)} failed")
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

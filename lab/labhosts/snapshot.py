@@ -14,7 +14,7 @@ import shutil
 from dataclasses import asdict
 from pathlib import Path
 
-from . import network, state
+from . import image, network, state
 from .shell import LabError
 from .state import Host, Run
 
@@ -23,7 +23,7 @@ KEYS = ("ssh_key", "ssh_key.pub", "known_hosts")
 
 
 class UnavailableError(LabError):
-    """There is no such snapshot, or its subnet is in use."""
+    """There is no such snapshot, its subnet is in use, or its hosts stand on other base systems."""
 
 
 def layer(host: Host) -> Path:
@@ -46,7 +46,8 @@ def keep(one: Run, name: str, uppers: dict[str, Path]) -> None:
     for host, upper in uppers.items():
         upper.rename(draft / "hosts" / host)
         upper.mkdir()
-    (draft / "run.json").write_text(json.dumps({**asdict(one), "subnet": str(network.subnet(one))}))
+    record = {**asdict(one), "subnet": str(network.subnet(one)), "bases": _bases(one)}
+    (draft / "run.json").write_text(json.dumps(record))
     draft.rename(DIRECTORY / name)
     for host in uppers:
         one.hosts[host].snapshot = name
@@ -56,7 +57,7 @@ def keep(one: Run, name: str, uppers: dict[str, Path]) -> None:
 def begin(one: Run, name: str) -> None:
     """Give a new run the hosts, the keys and the subnet of a snapshot. Call with the lock of all runs held.
 
-    Raises UnavailableError where there is no such snapshot or its subnet is in use.
+    Raises UnavailableError where the snapshot cannot be used.
     """
     directory = DIRECTORY / name
     try:
@@ -68,11 +69,17 @@ def begin(one: Run, name: str) -> None:
         raise UnavailableError(f"the subnet {record['subnet']} of snapshot {name} is in use")
     one.subnet = number
     one.hosts = {key: Host(**value) for key, value in record["hosts"].items()}
+    if record["bases"] != _bases(one):
+        raise UnavailableError(f"the hosts of snapshot {name} stand on other base systems")
     for host in one.hosts.values():
         host.snapshot, host.ready = name, False
     one.save()
     for key in KEYS:
         shutil.copy2(directory / key, one.directory / key)
+
+
+def _bases(one: Run) -> dict[str, str]:
+    return {host.suite: image.base(host.suite).name for host in one.hosts.values()}
 
 
 def forget_others(name: str) -> None:

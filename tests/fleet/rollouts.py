@@ -24,7 +24,7 @@ ALL = ["80", "81", "82", "83"]
 # A client is asked to go, waits half a second at most, and is let in elsewhere. The bound leaves room for a slow machine.
 AWAY_S = 30.0
 
-# On the workers' host, a line each tenth of a second: which generation each instance's link names before and after the look at its
+# On the workers' host, a line each quarter of a second: which generation each instance's link names before and after the look at its
 # process, that process and the release that it runs, and which of them say that they are ready.
 LOOKS = """
 import http.client, json, pathlib, re, time
@@ -61,7 +61,7 @@ while True:
     after = links()
     able = sum(map(ready, sorted(after)))
     print(json.dumps([before, found, after, able, time.monotonic() - begin]), flush=True)
-    time.sleep(0.1)
+    time.sleep(0.25)
 """
 
 

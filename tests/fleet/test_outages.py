@@ -31,7 +31,7 @@ ROOM_LOG = 1000  # messages that Redis keeps of a room
 
 async def test_postgres_away_for_a_minute_and_redis_paused_for_half_of_it(fleet: Fleet) -> None:
     """Rooms keep fewer messages than are published without Postgres; all the same its archive is complete afterwards."""
-    one = witness(fleet)
+    one = witness(fleet, rate=100.0)
     [room] = one.rooms
     async with one:
         await progress(one, 50)
@@ -83,7 +83,7 @@ async def test_clients_whose_network_is_cut(fleet: Fleet, tmp_path: Path) -> Non
     """One listens to what others say meanwhile; the others, a witness of their own, are all cut off."""
     token_file = tmp_path / "token"
     token_file.write_text(fleet.token("traveller"))
-    one = witness(fleet)
+    one = witness(fleet, rate=100.0)
     [room] = one.rooms
     with cable(fleet.address(fleet.edge)) as link:
         listener = [sys.executable, Path(__file__).with_name("listener.py"), fleet.url, fleet.ca_file]

@@ -18,7 +18,7 @@ from rollouts import assert_settled, judge, links, observed, release_of
 pytestmark = pytest.mark.hosts
 
 # 250 clients come in through each edge.
-CROWD = {"connections": 248, "rooms": 25, "rate": 50.0}
+CROWD = {"connections": 248, "rooms": 25, "rate": 12.0}
 # Old and new workers serve the same rooms meanwhile; each further worker adds its turn, to two minutes or more.
 MIXED = "--extra-vars=ws_server_canary_s=20"
 
