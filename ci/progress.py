@@ -35,7 +35,7 @@ class Progress:
         self._offset += end
         before = len(self.failed)
         for line in new[:end].decode(errors="replace").splitlines():
-            self._take(line)
+            self._take(line.rstrip())
         return self.failed[before:]
 
     def _take(self, line: str) -> None:
