@@ -19,7 +19,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "files/wsserver/src"))
 
-from wsserver import messages  # noqa: E402
+from wsserver.protocol import messages  # noqa: E402
 
 DOCUMENT = ROOT / "docs/asyncapi.yaml"
 MARK = "  # Made by tools/asyncapi.py from the service's types: all below this line.\n"

@@ -11,8 +11,8 @@ from http.client import HTTPConnection
 from pathlib import Path
 
 from wsserver import __version__
+from wsserver.archive.migrate import migrate
 from wsserver.auth import mint
-from wsserver.migrate import migrate
 
 from bench.generator import PROTOCOL_PING, Step, payload, text_frame, upgrade
 from bench.peers import HEARTBEAT_S, SIGNING_KEY, Node, Place

@@ -17,8 +17,8 @@ from support.postgres import Cluster
 from support.redis_server import RedisServer
 from support.worker import Worker
 
-from wsserver import ctl
-from wsserver.migrate import migrate
+from wsserver.admin import ctl
+from wsserver.archive.migrate import migrate
 
 # The same examples in every run; `HYPOTHESIS_PROFILE=search` looks for new ones, for as long as one likes.
 _COMMON = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}

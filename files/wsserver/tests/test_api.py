@@ -20,17 +20,18 @@ from structlog.testing import capture_logs
 from support.wait import until
 from support.worker import SECRET, free_port
 
-from wsserver import orders
 from wsserver.api.server import Api
-from wsserver.archive import NotArchived
-from wsserver.broker import BrokerError, BrokerFull, BrokerUnavailable, OutcomeUnknown, Published
-from wsserver.broker.memory import MemoryBroker
-from wsserver.hub import Hub
-from wsserver.messages import Message, Position, PresenceMember, PresencePage
-from wsserver.orders import Disconnect
-from wsserver.outbox import Outbox
+from wsserver.archive.archiver import NotArchived
+from wsserver.cluster import control_messages as orders
+from wsserver.cluster.control_messages import Disconnect
+from wsserver.errors import BrokerError, BrokerFull, BrokerUnavailable, OutcomeUnknown
+from wsserver.protocol.messages import Message, Position, PresenceMember, PresencePage
+from wsserver.rooms.batch_writer import Outbox
+from wsserver.rooms.broker import Published
+from wsserver.rooms.hub import Hub
 from wsserver.settings import Settings
 from wsserver.status import ArchiveStatus, BrokerStatus, State, Status
+from wsserver.storage.memory.broker import MemoryBroker
 from wsserver.telemetry import metrics
 
 KEY = "the-key-of-the-server-API-has-32-characters-or-more"

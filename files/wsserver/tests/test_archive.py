@@ -16,14 +16,15 @@ from support.postgres import Cluster
 from support.redis_server import RedisServer
 from support.wait import until
 
-from wsserver import archive, postgres, retention
-from wsserver.archive import NotArchived
-from wsserver.broker import BrokerFull
-from wsserver.broker.redis import archive_stream
-from wsserver.broker.redis.broker import RedisBroker
-from wsserver.broker.redis.keys import RoomKeys, shard_of
-from wsserver.broker.redis.keys import archive_stream as stream_of
-from wsserver.messages import Message, Position
+from wsserver.archive import archiver as archive
+from wsserver.archive import postgres, retention
+from wsserver.archive.archiver import NotArchived
+from wsserver.errors import BrokerFull
+from wsserver.protocol.messages import Message, Position
+from wsserver.storage.redis import archive_stream
+from wsserver.storage.redis.broker import RedisBroker
+from wsserver.storage.redis.keys import RoomKeys, shard_of
+from wsserver.storage.redis.keys import archive_stream as stream_of
 from wsserver.telemetry import metrics
 
 _START = Position(0, 0)

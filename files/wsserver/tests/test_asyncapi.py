@@ -16,9 +16,10 @@ import yaml
 from jsonschema import Draft202012Validator
 from support.wire import server_frames
 
-from wsserver import __version__, messages
-from wsserver.event_stream import SseCodec
-from wsserver.messages import BadMessage, JsonCodec
+from wsserver import __version__
+from wsserver.protocol import messages
+from wsserver.protocol.messages import BadMessage, JsonCodec
+from wsserver.transport.sse import SseCodec
 
 ROOT = Path(__file__).parents[3]
 DOCUMENT: dict[str, Any] = yaml.safe_load((ROOT / "docs/asyncapi.yaml").read_text())

@@ -26,7 +26,7 @@ from websockets.datastructures import Headers
 from websockets.http11 import Request
 
 from wsserver.auth import Identity, Refused, issue_ticket, mint
-from wsserver.broker.memory_tickets import MemoryTickets
+from wsserver.storage.memory.tickets import MemoryTickets
 
 NOW = int(time.time())
 GOOD = {"sub": "alice", "exp": NOW + 600}

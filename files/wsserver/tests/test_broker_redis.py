@@ -18,11 +18,11 @@ from support.archive import publishing
 from support.redis_server import RedisServer
 from support.wait import until
 
-from wsserver.broker import BrokerFull, BrokerUnavailable, OutcomeUnknown
-from wsserver.broker.redis import broker as broker_redis
-from wsserver.broker.redis.broker import RedisBroker
-from wsserver.broker.redis.connection import RedisAddress, SoundConnection
-from wsserver.messages import Message, Position
+from wsserver.errors import BrokerFull, BrokerUnavailable, OutcomeUnknown
+from wsserver.protocol.messages import Message, Position
+from wsserver.storage.redis import broker as broker_redis
+from wsserver.storage.redis.broker import RedisBroker
+from wsserver.storage.redis.connection import RedisAddress, SoundConnection
 
 
 class Heard:

@@ -34,7 +34,7 @@ from wsserver.client import (
     backoff,
     publishes,
 )
-from wsserver.messages import Event, Gap, MemberEvent, Reset
+from wsserver.protocol.messages import Event, Gap, MemberEvent, Reset
 
 Start = Callable[..., Worker]
 

@@ -24,9 +24,10 @@ from support.controlled import Typed, Worker, socket_of
 from support.wait import until
 from support.worker import environment
 
-from wsserver import control, ctl
-from wsserver.control import ControlSocket
-from wsserver.drainage import Drainage, NotYours
+from wsserver.admin import control_socket as control
+from wsserver.admin import ctl
+from wsserver.admin.control_socket import ControlSocket
+from wsserver.transport.drain import Drainage, NotYours
 
 
 class Operator:
@@ -516,7 +517,7 @@ async def test_ctl_for_somebody_who_may_not(worker: Worker, path: Path, run_dire
     # Root may everything: it becomes nobody, once it has read the program.
     program = """if True:
         import argparse, os, sys
-        from wsserver import ctl
+        from wsserver.admin import ctl
         parser = argparse.ArgumentParser()
         ctl.add_arguments(parser)
         if os.getuid() == 0:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from wsserver.envfile import parse
+from wsserver.runtime.env_file import parse
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,8 @@ import msgspec
 from support.worker import ORIGIN, SECRET, Worker
 
 from wsserver.auth import mint
-from wsserver.event_stream import SseCodec
-from wsserver.messages import Delivery, Position, Reconnect
+from wsserver.protocol.messages import Delivery, Position, Reconnect
+from wsserver.transport.sse import SseCodec
 
 Start = Callable[..., Worker]
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.wire import server_frames
 
-from wsserver.messages import BadMessage, Delivery, Error, JsonCodec, Ping, Pong, Publish
+from wsserver.protocol.messages import BadMessage, Delivery, Error, JsonCodec, Ping, Pong, Publish
 
 _CODEC = JsonCodec()
 _NUMBERS = st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.sampled_from([2**53, 2**64, -(2**200)])

@@ -13,7 +13,7 @@ from support.wire import client_frame, server_frames, text, upgrade_request
 from websockets.frames import EXTERNAL_CLOSE_CODES, Opcode
 from websockets.http11 import Request
 
-from wsserver.wire import Wire
+from wsserver.transport.websocket_protocol import Wire
 
 _LARGEST = 1024
 

@@ -17,14 +17,15 @@ from support.postgres import Cluster
 from support.redis_server import RedisServer
 from support.wait import until
 
-import wsserver.history
-from wsserver.broker import READ_BYTES, BrokerUnavailable
-from wsserver.broker.memory import MemoryBroker
-from wsserver.broker.redis.broker import RedisBroker
-from wsserver.broker.redis.keys import RoomKeys
-from wsserver.history import History
-from wsserver.messages import Message, Position
-from wsserver.postgres import Postgres
+import wsserver.archive.history
+from wsserver.archive.history import History
+from wsserver.archive.postgres import Postgres
+from wsserver.errors import BrokerUnavailable
+from wsserver.protocol.messages import Message, Position
+from wsserver.rooms.broker import READ_BYTES
+from wsserver.storage.memory.broker import MemoryBroker
+from wsserver.storage.redis.broker import RedisBroker
+from wsserver.storage.redis.keys import RoomKeys
 
 
 @pytest.fixture
@@ -59,7 +60,7 @@ async def write_archive(connection: asyncpg.Connection, messages: list[Message])
 
 
 def full(page: list[Message], limit: int) -> bool:
-    return len(page) == limit or sum(len(each.data) for each in page) >= wsserver.history.READ_BYTES
+    return len(page) == limit or sum(len(each.data) for each in page) >= wsserver.archive.history.READ_BYTES
 
 
 async def backwards(history: History, room: str, before: Position | None, limit: int) -> list[Message]:
@@ -140,7 +141,10 @@ async def test_pages_show_all_of_it_in_both_directions(
 
     postgres = Postgres(dsn)
     history = History(broker, postgres)
-    with patch("wsserver.history.READ_BYTES", most_bytes), patch("wsserver.broker.redis.broker.READ_BYTES", most_bytes):
+    with (
+        patch("wsserver.archive.history.READ_BYTES", most_bytes),
+        patch("wsserver.storage.redis.broker.READ_BYTES", most_bytes),
+    ):
         assert await backwards(history, room, None, limit) == every
         assert await forwards(history, room, Position(0, 0), limit) == every
         for n, each in enumerate(every):

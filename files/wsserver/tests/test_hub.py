@@ -20,12 +20,12 @@ from support.clock import JumpingLoop
 from support.services import make_services
 from support.wire import server_frames
 
-from wsserver import hub as hub_module
 from wsserver.auth import EVERYWHERE, Identity
-from wsserver.hub import Hub
-from wsserver.messages import JsonCodec, Position, PresenceMember
-from wsserver.outbox import Outbox
-from wsserver.session import Session
+from wsserver.protocol.messages import JsonCodec, Position, PresenceMember
+from wsserver.rooms import hub as hub_module
+from wsserver.rooms.batch_writer import Outbox
+from wsserver.rooms.hub import Hub
+from wsserver.sessions.session import Session
 
 ROOMS = ("r1", "r2")
 CLIENTS = 4

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.wire import server_frames
 
-from wsserver.messages import (
+from wsserver.protocol.messages import (
     NESTING_MAX,
     Ack,
     BadMessage,

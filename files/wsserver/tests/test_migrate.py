@@ -13,7 +13,7 @@ import pytest
 from support.postgres import Cluster
 from support.worker import SECRET, ws_server
 
-from wsserver.migrate import migrate
+from wsserver.archive.migrate import migrate
 
 
 @pytest.fixture

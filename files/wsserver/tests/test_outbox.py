@@ -4,7 +4,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-from wsserver.outbox import Outbox
+from wsserver.rooms.batch_writer import Outbox
 from wsserver.telemetry import metrics
 
 

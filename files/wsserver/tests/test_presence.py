@@ -15,13 +15,13 @@ from support.members import GRACE_S, LEASE_S, Told, Worker, calls
 from support.redis_server import RedisServer
 from support.wait import until
 
-from wsserver.broker import BrokerUnavailable
-from wsserver.broker.memory_tally import MemoryPresence
-from wsserver.broker.redis.broker import RedisBroker
-from wsserver.broker.redis.connection import RedisAddress
-from wsserver.messages import Message, PresenceMember, PresencePage
-from wsserver.presence import Presence
-from wsserver.tally import CHUNK, Update, Updated
+from wsserver.cluster.leased_counts import CHUNK, Update, Updated
+from wsserver.errors import BrokerUnavailable
+from wsserver.protocol.messages import Message, PresenceMember, PresencePage
+from wsserver.rooms.presence import Presence
+from wsserver.storage.memory.counts import MemoryPresence
+from wsserver.storage.redis.broker import RedisBroker
+from wsserver.storage.redis.connection import RedisAddress
 from wsserver.telemetry import metrics
 
 Start = Callable[..., Worker]

@@ -17,13 +17,13 @@ from support.pausable import Pausable
 from support.redis_server import RedisServer
 from support.wait import until
 
-from wsserver.broker import BrokerUnavailable
-from wsserver.broker.memory_tally import MemoryTally
-from wsserver.broker.redis.connection import RedisAddress
-from wsserver.broker.redis.tally import RedisTally
-from wsserver.quotas import Quotas
-from wsserver.rates import PublishRates
-from wsserver.tally import TallyStore
+from wsserver.cluster.leased_counts import TallyStore
+from wsserver.errors import BrokerUnavailable
+from wsserver.limits.quotas import Quotas
+from wsserver.limits.user_rate import PublishRates
+from wsserver.storage.memory.counts import MemoryTally
+from wsserver.storage.redis.connection import RedisAddress
+from wsserver.storage.redis.counts import RedisTally
 
 PER_USER = 3
 PER_IP = 5

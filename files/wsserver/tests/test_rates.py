@@ -12,10 +12,10 @@ from support.members import calls
 from support.redis_server import RedisServer
 from support.wait import until
 
-from wsserver import rates
-from wsserver.broker.redis.connection import RedisAddress
-from wsserver.broker.redis.rates import RedisRates
-from wsserver.rates import PublishRates
+from wsserver.limits import user_rate as rates
+from wsserver.limits.user_rate import PublishRates
+from wsserver.storage.redis.connection import RedisAddress
+from wsserver.storage.redis.user_rate import RedisRates
 
 LIMIT = 200
 
@@ -95,7 +95,7 @@ async def test_the_limit_holds_over_several_workers(
     clock: Clock, worker: Callable[[], PublishRates], offered: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Reports run out by Redis's clock, which a slow machine must not let pass the tests' own.
-    monkeypatch.setattr("wsserver.broker.redis.rates._REPORT_MS", 60_000)
+    monkeypatch.setattr("wsserver.storage.redis.user_rate._REPORT_MS", 60_000)
     workers = [worker() for _ in offered]
     wanted = dict(zip(workers, offered, strict=True))
     for _ in range(4):

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from support.clock import JumpingLoop
 
-from wsserver import sweep as sweep_module
-from wsserver.drain import drain
-from wsserver.messages import Reconnect
-from wsserver.sweep import Sweep
+from wsserver.protocol.messages import Reconnect
+from wsserver.transport import registry as sweep_module
+from wsserver.transport.drain import drain
+from wsserver.transport.registry import Sweep
 
 
 class Connection:

@@ -11,10 +11,10 @@ from support.auth import ORIGIN, authenticator, good_claims, request
 from support.redis_server import RedisServer
 
 from wsserver.auth import Identity, Refused, TicketStore, issue_ticket
-from wsserver.broker import BrokerUnavailable
-from wsserver.broker.memory_tickets import MemoryTickets
-from wsserver.broker.redis.connection import RedisAddress
-from wsserver.broker.redis.tickets import RedisTickets
+from wsserver.errors import BrokerUnavailable
+from wsserver.storage.memory.tickets import MemoryTickets
+from wsserver.storage.redis.connection import RedisAddress
+from wsserver.storage.redis.tickets import RedisTickets
 
 
 @pytest.fixture

@@ -29,13 +29,14 @@ from support.controlled import Typed, Worker, socket_of
 from support.wait import until
 from support.worker import environment
 
-from wsserver.control import ControlSocket
+from wsserver.admin.control_socket import ControlSocket
+from wsserver.admin.top import watched
+from wsserver.admin.top.frame import frame
+from wsserver.admin.top.rates import quantile, total, worst
+from wsserver.admin.top.watched import Row, Watched
 from wsserver.status import ArchiveStatus, BrokerStatus, Counters, Histogram
-from wsserver.telemetry import counters, metrics
-from wsserver.top import watched
-from wsserver.top.frame import frame
-from wsserver.top.rates import quantile, total, worst
-from wsserver.top.watched import Row, Watched
+from wsserver.telemetry import metrics
+from wsserver.telemetry import snapshot as counters
 
 BOUNDS = [0.001, 0.002, 0.004]
 NONE = Histogram(BOUNDS, [0, 0, 0, 0], 0.0)
@@ -418,7 +419,7 @@ async def test_the_interval_is_checked(typed: Typed, capsys: pytest.CaptureFixtu
 
 
 def test_a_worker_does_not_load_it() -> None:
-    program = "import sys, wsserver.cli; sys.exit(any(name.startswith('wsserver.top') for name in sys.modules))"
+    program = "import sys, wsserver.cli; sys.exit(any(name.startswith('wsserver.admin.top') for name in sys.modules))"
     subprocess.run([sys.executable, "-c", program], env=environment(), check=True, timeout=30)
 
 
@@ -462,10 +463,10 @@ SWITCHED = "\x1b[?1049h"
 BACK = "\x1b[?7h\x1b[?25h\x1b[?1049l"
 PROGRAM = """if True:
     import argparse, pathlib, sys
-    from wsserver import ctl
+    from wsserver.admin import ctl
     ctl.RUN, ctl.INSTANCES = pathlib.Path(sys.argv.pop(1)), pathlib.Path("/nowhere")
     if sys.argv[1] == "--break":
-        from wsserver.top import command
+        from wsserver.admin.top import command
         del sys.argv[1]
         frame, frames = command.frame, []
         def breaks(*arguments):

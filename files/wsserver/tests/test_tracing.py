@@ -25,11 +25,11 @@ from support.worker import SECRET, SRC, Worker, environment, free_port
 
 from wsserver import __version__
 from wsserver.auth import any_of
-from wsserver.broker import Published
-from wsserver.broker.memory import MemoryBroker
-from wsserver.outbox import Outbox
-from wsserver.publisher import Publisher
+from wsserver.rooms.batch_writer import Outbox
+from wsserver.rooms.broker import Published
+from wsserver.rooms.publisher import Publisher
 from wsserver.settings import Settings
+from wsserver.storage.memory.broker import MemoryBroker
 from wsserver.telemetry import otlp, tracing
 from wsserver.telemetry.tracing import Tracer
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 import asyncio
 from functools import partial
 
-from wsserver.turnstile import Turnstile
+from wsserver.limits.handshakes import Turnstile
 
 
 async def test_all_enter_in_order_and_a_burst_takes_several_turns() -> None:

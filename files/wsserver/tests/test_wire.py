@@ -6,7 +6,7 @@ from support.wire import client_frame, server_frames, text, upgrade_request
 from websockets.frames import Opcode
 from websockets.http11 import Request
 
-from wsserver.wire import Wire
+from wsserver.transport.websocket_protocol import Wire
 
 
 def opened(max_message_bytes: int = 1024) -> Wire:

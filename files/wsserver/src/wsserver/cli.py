@@ -13,15 +13,16 @@ from typing import Any
 import asyncpg
 import uvloop
 
-from wsserver import __version__, ctl, settings
+from wsserver import __version__, settings
+from wsserver.admin import ctl
+from wsserver.archive.migrate import migrate
 from wsserver.auth import mint
-from wsserver.backend import in_memory, in_redis
-from wsserver.dev import make_dev_server
-from wsserver.migrate import migrate
-from wsserver.server import Server
 from wsserver.settings import BadSettings
 from wsserver.telemetry import logs
 from wsserver.witness import command as witness
+from wsserver.worker.components import in_memory, in_redis
+from wsserver.worker.dev import make_dev_server
+from wsserver.worker.worker import Server
 
 # As for bad arguments; the unit does not restart a worker whose settings are wrong.
 _EXIT_BAD_SETTINGS = 2

@@ -22,7 +22,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from redis.asyncio.connection import parse_url
 
-from wsserver import envfile
+from wsserver.runtime import env_file as envfile
 
 _PREFIX = "WS_"
 

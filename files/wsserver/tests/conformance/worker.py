@@ -17,9 +17,9 @@ from websockets.server import ServerProtocol
 
 from wsserver import cli
 from wsserver.auth import mint
-from wsserver.messages import Command, Event, JsonCodec, Ping, Pong, text_frame
+from wsserver.protocol.messages import Command, Event, JsonCodec, Ping, Pong, text_frame
 from wsserver.settings import load
-from wsserver.wire import Wire
+from wsserver.transport.websocket_protocol import Wire
 
 
 def let_in() -> None:

@@ -11,13 +11,13 @@ import asyncpg
 
 from support.redis_server import RedisServer
 from support.wait import until
-from wsserver.archive import Archive
-from wsserver.broker import Broker
-from wsserver.broker.redis.archive_stream import ArchiveStream
-from wsserver.broker.redis.broker import RedisBroker
-from wsserver.broker.redis.connection import RedisAddress
-from wsserver.messages import Message, Position
-from wsserver.postgres import Postgres
+from wsserver.archive.archiver import Archive
+from wsserver.archive.postgres import Postgres
+from wsserver.protocol.messages import Message, Position
+from wsserver.rooms.broker import Broker
+from wsserver.storage.redis.archive_stream import ArchiveStream
+from wsserver.storage.redis.broker import RedisBroker
+from wsserver.storage.redis.connection import RedisAddress
 
 
 class _Nobody:

@@ -15,8 +15,8 @@ from websockets.datastructures import Headers
 from websockets.http11 import Request
 
 from wsserver.auth import Authenticator, Identity, Refused, TicketStore
-from wsserver.broker.memory_tickets import MemoryTickets
 from wsserver.settings import Settings
+from wsserver.storage.memory.tickets import MemoryTickets
 
 SECRET = "a secret of at least 32 characters"
 ORIGIN = "https://chat.example.org"

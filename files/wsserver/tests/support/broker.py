@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A broker that misbehaves on command, within what `wsserver.broker` allows.
+"""A broker that misbehaves on command, within what `wsserver.rooms.broker` allows.
 
 Its live feed drops, delays and repeats messages but never reorders them; its log trims, expires, loses its tail
 and begins new epochs; its reads take their time and fail.
@@ -11,8 +11,9 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
-from wsserver.broker import BrokerUnavailable, Listener, Published
-from wsserver.messages import Message, Position
+from wsserver.errors import BrokerUnavailable
+from wsserver.protocol.messages import Message, Position
+from wsserver.rooms.broker import Listener, Published
 
 
 class RoomLog:

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from wsserver import ctl
-from wsserver.drainage import Drainage
+from wsserver.admin import ctl
 from wsserver.status import ArchiveStatus, BrokerStatus, Counters, State, Status
-from wsserver.telemetry import counters
+from wsserver.telemetry import snapshot as counters
+from wsserver.transport.drain import Drainage
 
 
 class Worker:

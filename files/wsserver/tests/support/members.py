@@ -12,11 +12,11 @@ from typing import Any, Self
 from support.pausable import Pausable
 from support.redis_server import RedisServer
 from support.wait import until
-from wsserver.broker import BrokerUnavailable
-from wsserver.broker.redis.connection import RedisAddress
-from wsserver.broker.redis.presence import RedisPresence
-from wsserver.presence import Presence
-from wsserver.tally import Update, Updated
+from wsserver.cluster.leased_counts import Update, Updated
+from wsserver.errors import BrokerUnavailable
+from wsserver.rooms.presence import Presence
+from wsserver.storage.redis.connection import RedisAddress
+from wsserver.storage.redis.presence import RedisPresence
 
 # Short enough to wait for, long enough for a machine that is busy with something else.
 LEASE_S = 1.5

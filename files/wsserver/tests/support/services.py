@@ -7,20 +7,20 @@ from typing import Any
 
 from pydantic import SecretStr
 
+from wsserver.archive.history import History
 from wsserver.auth import Authenticator, any_of
-from wsserver.broker import Broker
-from wsserver.broker.memory_tally import MemoryPresence, MemoryTally
-from wsserver.broker.memory_tickets import MemoryTickets
-from wsserver.history import History
-from wsserver.hub import Hub
-from wsserver.limits import ConnectionLimits, Rate
-from wsserver.outbox import Outbox
-from wsserver.presence import Presence
-from wsserver.publisher import Publisher
-from wsserver.quotas import Quotas
-from wsserver.rates import PublishRates
-from wsserver.services import Services
+from wsserver.limits.connection import ConnectionLimits, Rate
+from wsserver.limits.quotas import Quotas
+from wsserver.limits.user_rate import PublishRates
+from wsserver.rooms.batch_writer import Outbox
+from wsserver.rooms.broker import Broker
+from wsserver.rooms.hub import Hub
+from wsserver.rooms.presence import Presence
+from wsserver.rooms.publisher import Publisher
+from wsserver.sessions.context import Services
 from wsserver.settings import Settings
+from wsserver.storage.memory.counts import MemoryPresence, MemoryTally
+from wsserver.storage.memory.tickets import MemoryTickets
 
 SECRET = "a secret of at least 32 characters"
 

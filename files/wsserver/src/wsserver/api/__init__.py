@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
-from wsserver.broker import Published
-from wsserver.messages import Message, Position, PresencePage
+from wsserver.protocol.messages import Message, Position, PresencePage
+from wsserver.rooms.broker import Published
 from wsserver.status import State, Status
 
 

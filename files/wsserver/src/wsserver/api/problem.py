@@ -9,7 +9,7 @@ from http import HTTPStatus
 import msgspec
 from aiohttp import web
 
-from wsserver.broker import BrokerError, OutcomeUnknown
+from wsserver.errors import BrokerError, OutcomeUnknown
 
 _RETRY_AFTER_S = "1"
 _STATUS = {

@@ -14,15 +14,16 @@ from aiohttp import hdrs, web
 from aiohttp.abc import AbstractAccessLogger
 from msgspec import Raw, Struct
 
-from wsserver import listening, orders
 from wsserver.api import Operations, bodies
 from wsserver.api.bodies import DisconnectBody, HistoryQuery, PresenceQuery, TicketBody
 from wsserver.api.problem import Problem, answer, bad_request, from_broker, too_large
 from wsserver.api.publishing import Publishing
 from wsserver.auth import TICKET_TTL_S
-from wsserver.broker import BrokerError
-from wsserver.messages import HistoryMessage, Message, PresenceMember
-from wsserver.orders import Disconnect
+from wsserver.cluster import control_messages as orders
+from wsserver.cluster.control_messages import Disconnect
+from wsserver.errors import BrokerError
+from wsserver.protocol.messages import HistoryMessage, Message, PresenceMember
+from wsserver.runtime import sockets as listening
 from wsserver.settings import Settings
 from wsserver.telemetry import metrics
 from wsserver.telemetry.logs import log

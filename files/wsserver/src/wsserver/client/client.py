@@ -25,7 +25,7 @@ from wsserver.client.link import Link
 from wsserver.client.publishes import Publishes
 from wsserver.client.requests import Question, Request, Requests
 from wsserver.client.room import Arrival, Message, Position, Room, Unreadable, read
-from wsserver.messages import (
+from wsserver.protocol.messages import (
     PAGE_MAX,
     Ack,
     Authenticate,
@@ -48,7 +48,7 @@ from wsserver.messages import (
     Reset,
     Welcome,
 )
-from wsserver.tasks import Tasks
+from wsserver.runtime.tasks import Tasks
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ import msgspec
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
-from wsserver.messages import Command, Event, Ping
+from wsserver.protocol.messages import Command, Event, Ping
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from wsserver.client.errors import Closed, PublishError, passes, pause_s
-from wsserver.messages import Error, Publish
+from wsserver.protocol.messages import Error, Publish
 
 # The server knows a repeat for five minutes after the publish; a later one would be a second message.
 _REPEATED_FOR_S = 240.0

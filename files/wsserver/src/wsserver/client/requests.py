@@ -8,7 +8,7 @@ from typing import Any
 
 from wsserver.client.errors import Closed
 from wsserver.client.room import Room
-from wsserver.messages import Error, History, HistoryPage, Join, Joined, Leave, Left, Presence, PresencePage
+from wsserver.protocol.messages import Error, History, HistoryPage, Join, Joined, Leave, Left, Presence, PresencePage
 
 Question = Join | Leave | Presence | History
 Answer = Joined | Left | PresencePage | HistoryPage

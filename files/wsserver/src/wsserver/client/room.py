@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Self
 
 import msgspec
 
-from wsserver.messages import Delivery, Gap, Joined, Reset, Since
+from wsserver.protocol.messages import Delivery, Gap, Joined, Reset, Since
 
 
 class Position(NamedTuple):

@@ -9,8 +9,8 @@ from collections import Counter
 from collections.abc import Callable
 
 from wsserver.client import Client, Closed, Message, Position, PublishError, State
-from wsserver.messages import Event, Gap, Joined, Reconnect, Reset
-from wsserver.tasks import Tasks
+from wsserver.protocol.messages import Event, Gap, Joined, Reconnect, Reset
+from wsserver.runtime.tasks import Tasks
 from wsserver.witness.ledger import Key, Ledger
 from wsserver.witness.plan import Plan
 

@@ -9,7 +9,7 @@ from collections import Counter
 from typing import Self
 
 from wsserver.client import Closed, JoinError
-from wsserver.tasks import Tasks
+from wsserver.runtime.tasks import Tasks
 from wsserver.witness.clients import Attendee, Publisher, Subscriber
 from wsserver.witness.credentials import ROOMS
 from wsserver.witness.ledger import Ledger

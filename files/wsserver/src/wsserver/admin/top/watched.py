@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: MIT
+"""One worker, which is asked again and again."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from wsserver.admin.top import process, rates
+from wsserver.admin.top.process import Process
+from wsserver.admin.top.rates import Rates
+from wsserver.status import ArchiveStatus, BrokerStatus, Counters
+
+ANSWER_S = 2.0
+# So long is one connection waited on. Each new one stands in a queue of the worker, which a wedged one does not empty.
+_PATIENCE_S = 30.0
+_COMMAND = b'{"cmd":"status"}\n'
+
+
+class Answer(Struct, frozen=True):
+    """A worker's `Status`, as far as it is shown. Later releases may have other states, earlier ones no counters."""
+
+    version: str
+    pid: int
+    started_at: float
+    uptime_s: float
+    state: str
+    drained_by: list[str]
+    connections: int
+    rooms: int
+    broker: BrokerStatus
+    archive: ArchiveStatus | None = None
+    counters: Counters | None = None
+
+
+class _Error(Struct):
+    message: str
+
+
+class _Line(Struct):
+    result: Answer | None = None
+    error: _Error | None = None
+
+
+class _Trouble(Exception):
+    """Why there is no answer: in a word, and as the end of a sentence."""
+
+    def __init__(self, state: str, why: str) -> None:
+        super().__init__(why)
+        self.state = state
+
+
+@dataclass(frozen=True)
+class Row:
+    """A worker as it is now. `answer`, `rates` and `lag_s` are None while it does not answer; `note` then says why."""
+
+    name: str
+    state: str
+    note: str
+    answer: Answer | None
+    rates: Rates | None
+    lag_s: float | None
+    process: Process | None
+    cpu: float | None
+
+
+class Watched:
+    def __init__(self, name: str, path: Path) -> None:
+        self._name = name
+        self._path = path
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        self._asking: asyncio.Task[None] | None = None
+        self._silent_since: float | None = None
+        self._trouble: _Trouble | None = None
+        self._answer: Answer | None = None
+        self._rates: Rates | None = None
+        self._lag_s: float | None = None
+        self._pid = 0
+        self._process: Process | None = None
+        self._cpu: float | None = None
+
+    async def look(self, wait_s: float) -> None:
+        """Return after `wait_s` at most; the worker may still answer then, and is not asked anew."""
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(self._look())
+        await asyncio.wait({self._asking}, timeout=0 if self._silent else wait_s)
+        if self._asking.done():
+            self._asking.result()
+        before, self._process = self._process, process.look(self._pid)
+        self._cpu = self._process.cpu_since(before) if self._process else None
+
+    @property
+    def row(self) -> Row:
+        answer = None
+        if self._silent_since is not None and self._silent:
+            state, note = "no answer", f"has not answered for {time.monotonic() - self._silent_since:.0f} s"
+        elif self._trouble is not None:
+            state, note = self._trouble.state, str(self._trouble)
+        elif self._answer is None:
+            state, note = "asked", ""
+        else:
+            answer = self._answer
+            state, note = answer.state, f"is drained by {', '.join(answer.drained_by)}" if answer.drained_by else ""
+        if answer is None:
+            return Row(self._name, state, note, None, None, None, self._process, self._cpu)
+        return Row(self._name, state, note, answer, self._rates, self._lag_s, self._process, self._cpu)
+
+    async def close(self) -> None:
+        if self._asking is not None:
+            self._asking.cancel()
+            await asyncio.wait({self._asking})
+        self._hang_up()
+
+    @property
+    def _silent(self) -> bool:
+        return self._silent_since is not None and time.monotonic() - self._silent_since >= ANSWER_S
+
+    # A look.
+
+    async def _look(self) -> None:
+        self._silent_since = self._silent_since or time.monotonic()
+        try:
+            async with asyncio.timeout(_PATIENCE_S):
+                answer = await self._ask()
+        except (TimeoutError, BlockingIOError):  # the latter: its queue is full, as it takes nothing from it
+            self._hang_up()
+            self._trouble = None
+            return
+        except _Trouble as trouble:
+            self._hang_up()
+            self._trouble = trouble
+            if trouble.state == "down":
+                self._pid = 0
+        else:
+            self._trouble = None
+            self._heard(answer)
+        self._silent_since = None
+
+    async def _ask(self) -> Answer:
+        """Raises _Trouble, TimeoutError, BlockingIOError."""
+        try:
+            if self._streams is not None:
+                try:
+                    return await _converse(*self._streams)
+                except (ConnectionError, EOFError):
+                    self._hang_up()  # it may have been started anew
+            self._streams = await self._connect()
+            return await _converse(*self._streams)
+        except (FileNotFoundError, NotADirectoryError):
+            raise _Trouble("down", "does not run") from None
+        except (ConnectionError, EOFError):
+            raise _Trouble("down", "is dead") from None
+        except PermissionError:
+            raise _Trouble("no access", "obeys root and its own group, and you are neither") from None
+        except (TimeoutError, BlockingIOError):
+            raise
+        except OSError as exc:
+            raise _Trouble("fault", f"cannot be asked: {exc}") from None
+
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        # Without the event loop, which takes a full queue for one that has room.
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            connection.setblocking(False)
+            connection.connect(str(self._path))
+            self._pid = process.behind(connection)
+            return await asyncio.open_unix_connection(sock=connection)
+        except BaseException:
+            connection.close()
+            raise
+
+    def _heard(self, answer: Answer) -> None:
+        before, self._answer = self._answer, answer
+        self._rates = None
+        if before is None or (before.pid, before.started_at) != (answer.pid, answer.started_at):
+            self._lag_s = None
+        elif before.counters is not None and answer.counters is not None:
+            self._rates = rates.between(before.counters, answer.counters)
+        if self._rates is not None:
+            worst = rates.worst(self._rates.event_loop_lag)
+            # The event loop looks at its lag once a second, which may be more rarely than this is asked.
+            self._lag_s = self._lag_s if worst is None else worst
+
+    def _hang_up(self) -> None:
+        if self._streams is not None:
+            self._streams[1].close()
+            self._streams = None
+
+
+async def _converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Answer:
+    """Raises _Trouble, EOFError, OSError."""
+    writer.write(_COMMAND)
+    try:
+        line = await reader.readline()
+    except ValueError:
+        raise _Trouble("fault", "answers with a line that has no end") from None
+    if not line.endswith(b"\n"):
+        raise EOFError
+    try:
+        said = msgspec.json.decode(line, type=_Line)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise _Trouble("fault", "answers what this release does not understand") from None
+    if said.result is None:
+        raise _Trouble("fault", f"refuses: {said.error.message if said.error else 'it does not say why'}")
+    return said.result

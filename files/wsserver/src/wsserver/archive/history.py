@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: MIT
+"""A room's past in pages: its log in Redis first, and where that does not reach, Postgres.
+
+The log is believed where it is unbroken: each message the one after the last. It ends at a room's head, begins
+where it was trimmed (of what Postgres has), and at the start of an epoch it may lack the tail of the one before.
+Where it is not enough, Postgres is asked for the whole page and both are merged.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from wsserver.archive.postgres import Postgres, PostgresUnavailable
+from wsserver.protocol.messages import Message, Position
+from wsserver.rooms.broker import READ_BYTES, Broker
+
+_END = Position(2**62, 0)
+
+# As many as a broker reads of its log.
+_BOUNDED = """
+    SELECT epoch, seq, sender, extract(epoch FROM ts)::float8, data FROM (
+        SELECT *, sum(octet_length(data::text)) OVER (
+            ORDER BY {order} ROWS BETWEEN UNBOUNDED PRECEDING AND 2 PRECEDING
+        ) AS before_last FROM (
+            SELECT * FROM messages WHERE room = $1 AND (epoch, seq) {side} ($2, $3) ORDER BY {order} LIMIT $4
+        ) AS found
+    ) AS measured WHERE coalesce(before_last, 0) < $5
+"""
+_BEFORE = _BOUNDED.format(side="<", order="epoch DESC, seq DESC")
+_SINCE = _BOUNDED.format(side=">", order="epoch, seq")
+
+Page = tuple[list[Message], bool]
+
+
+class History:
+    """`postgres`: None where there is no archive; then the log is all."""
+
+    def __init__(self, broker: Broker, postgres: Postgres | None) -> None:
+        self._broker = broker
+        self._postgres = postgres
+
+    async def page(self, room: str, before: Position | None, since: Position | None, limit: int) -> Page:
+        """Up to `limit` messages, oldest first, and whether others follow in the direction of the question.
+
+        since: the first ones after it; else the last ones before `before`, or of all. A page ends early when it has
+        READ_BYTES of data, and may be shorter than that while Postgres is away. Raises BrokerUnavailable.
+        """
+        if since is not None:
+            return await self._since(room, since, limit)
+        return await self._before(room, before, limit)
+
+    async def _before(self, room: str, before: Position | None, limit: int) -> Page:
+        # One more than asked for tells whether there are others.
+        logged = await self._broker.read_before(room, before, limit + 1)
+        unbroken = _unbroken_end(logged, before)
+        if self._postgres is None or _last(unbroken, limit)[1]:
+            return _last(logged, limit)
+        try:
+            archived = await _fetch(self._postgres, _BEFORE, room, before or _END, limit + 1)
+        except PostgresUnavailable:
+            if not unbroken:
+                raise
+            return unbroken, True
+        return _last(_merge(archived, logged), limit)
+
+    async def _since(self, room: str, since: Position, limit: int) -> Page:
+        logged = await self._broker.read(room, since, limit + 1)
+        unbroken = _unbroken_start(logged, since)
+        complete = len(unbroken) == len(logged) if logged else await self._broker.heads([room]) == [since]
+        if self._postgres is None or complete or _first(unbroken, limit)[1]:
+            return _first(logged, limit)
+        try:
+            archived = await _fetch(self._postgres, _SINCE, room, since, limit + 1)
+        except PostgresUnavailable:
+            if not unbroken:
+                raise
+            return unbroken, True
+        return _first(_merge(archived, logged), limit)
+
+
+def _unbroken_start(messages: list[Message], since: Position) -> list[Message]:
+    for index, message in enumerate(messages):
+        if message.position != since.next():
+            return messages[:index]
+        since = message.position
+    return messages
+
+
+def _unbroken_end(messages: list[Message], before: Position | None) -> list[Message]:
+    for index in range(len(messages), 0, -1):
+        position = messages[index - 1].position
+        if before is not None and position.next() != before:
+            return messages[index:]
+        before = position
+    return messages
+
+
+def _first(messages: list[Message], limit: int) -> Page:
+    """The page that these begin with: one of them is left where the limit or the bytes of a read have ended it."""
+    size = count = 0
+    while count < min(limit, len(messages)) and size < READ_BYTES:
+        size += len(messages[count].data)
+        count += 1
+    return messages[:count], count < len(messages)
+
+
+def _last(messages: list[Message], limit: int) -> Page:
+    page, more = _first(messages[::-1], limit)
+    return page[::-1], more
+
+
+def _merge(archived: list[Message], logged: list[Message]) -> list[Message]:
+    by_position = {message.position: message for message in (*archived, *logged)}
+    return [by_position[position] for position in sorted(by_position)]
+
+
+async def _fetch(postgres: Postgres, query: str, room: str, position: Position, limit: int) -> list[Message]:
+    async with postgres.connection() as connection:
+        rows: list[Any] = await connection.fetch(query, room, *position, limit, READ_BYTES)
+    return [
+        Message(room=room, position=Position(epoch, seq), user=sender, ts=ts, data=data.encode())
+        for epoch, seq, sender, ts, data in rows
+    ]

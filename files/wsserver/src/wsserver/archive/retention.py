@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: MIT
+"""Deletes messages from Postgres when they are old enough."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+from wsserver.archive.postgres import Postgres, PostgresUnavailable
+from wsserver.telemetry.logs import log
+
+_INTERVAL_S = 3600.0
+# Short transactions with pauses: moving and reading go on meanwhile.
+_BATCH = 2000
+_PAUSE_S = 0.05
+# Any number, but the same in every release: one worker of all deletes at a time.
+_LOCK = 7_314_190_427
+
+_DELETE = """
+    DELETE FROM messages WHERE ctid = ANY (ARRAY(
+        SELECT ctid FROM messages WHERE ts < now() - make_interval(days => $1) ORDER BY ts LIMIT $2
+    ))
+"""
+
+
+async def keep(postgres: Postgres, days: int) -> None:
+    """Delete what is older than `days`, now and then, until cancelled."""
+    while True:
+        # At no fixed time, so that workers that were started together do not all ask together.
+        await asyncio.sleep(random.uniform(0.01, 1) * _INTERVAL_S)
+        try:
+            deleted = await delete_old(postgres, days)
+        except PostgresUnavailable:
+            continue
+        if deleted:
+            log.info("archive_expired", messages=deleted, days=days)
+
+
+async def delete_old(postgres: Postgres, days: int) -> int:
+    """How many were deleted; none if another worker is about it. Raises PostgresUnavailable."""
+    deleted = 0
+    async with postgres.connection() as connection:
+        if not await connection.fetchval("SELECT pg_try_advisory_lock($1)", _LOCK):
+            return 0
+        while True:
+            # "DELETE n"
+            count = int((await connection.execute(_DELETE, days, _BATCH)).split()[1])
+            deleted += count
+            if count < _BATCH:
+                break
+            await asyncio.sleep(_PAUSE_S)
+        await connection.execute("SELECT pg_advisory_unlock($1)", _LOCK)
+    return deleted

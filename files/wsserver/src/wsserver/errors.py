@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: MIT
+"""Errors of the stores."""
+
+from __future__ import annotations
+
+
+class BrokerError(Exception):
+    """A publish or a read failed; `code` and the text go to the client."""
+
+    code = "broker_error"
+
+
+class BrokerUnavailable(BrokerError):
+    """The broker is away; nothing was done."""
+
+    code = "unavailable"
+
+
+class OutcomeUnknown(BrokerError):
+    """The connection broke while a publish was under way: it may or may not have happened."""
+
+    code = "outcome_unknown"
+
+
+class BrokerFull(BrokerError):
+    """The broker refuses new messages rather than dropping old ones."""
+
+    code = "broker_full"

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: MIT
+"""What the hub asks of a broker: sequence and keep the messages of each room, and tell whoever subscribed.
+
+A broker's live feed may lose messages (pub/sub is at most once) but never reorders within a room; its log
+does not lose any until it trims the oldest. The hub makes "exactly once, in order" of the two.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+from wsserver.protocol.messages import Message, Position
+
+# Bounds what one client's question takes of a worker's memory, and of the loop's time.
+READ_BYTES = 256 * 1024
+
+
+class Published(NamedTuple):
+    """Where a publish landed; `repeat` if an earlier one with the same user, room and id had landed already."""
+
+    position: Position
+    repeat: bool
+
+
+class Listener(Protocol):
+    """The hub, as the broker sees it."""
+
+    def on_message(self, message: Message) -> None:
+        """A message from the live feed."""
+
+    def on_member(self, room: str, user: str, joined: bool) -> None:
+        """A user's first connection joined a room, or the last one left it. May be lost; `PresenceStore` knows."""
+
+    def on_available(self) -> None:
+        """The broker is reachable (again) and every subscription is in place; messages may have been missed."""
+
+
+class Broker(Protocol):
+    """One worker's way to all rooms. Reads raise BrokerUnavailable while the broker is away."""
+
+    available: bool
+
+    async def run(self, listener: Listener, carry_out: Callable[[bytes], None]) -> None:
+        """Keep the broker connected, and its subscriptions in place, until cancelled.
+
+        `carry_out` gets what any worker told all of them with `order`; that may be lost.
+        """
+
+    def publish(self, room: str, user: str, id: str, data: bytes, trace: str = "") -> asyncio.Future[Published]:
+        """One atomic step: drop a repeat of (user, room, id), take the next seq, append to the log, tell subscribers.
+
+        Publishes take effect in the order of the calls. The future raises a BrokerError.
+        `trace`: a W3C traceparent, which travels with the message.
+        """
+
+    async def order(self, payload: bytes) -> None:
+        """Tell every worker, this one included; at most once. Raises BrokerUnavailable."""
+
+    async def subscribe(self, room: str) -> None:
+        """Returns once the live feed of `room` is confirmed."""
+
+    async def unsubscribe(self, room: str) -> None:
+        """Takes effect in order with `subscribe`: whichever was called last holds."""
+
+    async def head(self, room: str) -> Position:
+        """The position of the room's newest message; begins a new epoch where the old one cannot be continued."""
+
+    async def heads(self, rooms: list[str]) -> list[Position | None]:
+        """The newest positions of many rooms, cheaply; None for a room whose log is gone. Keeps them from expiring."""
+
+    async def renew(self, room: str, seen: Position) -> Position:
+        """Begin a new epoch if the room's log ends before `seen`, which was delivered once; the head after that."""
+
+    async def message(self, room: str, position: Position) -> Message | None:
+        """The one at this position; None if the room's log does not have it any more."""
+
+    async def read(self, room: str, after: Position, limit: int) -> list[Message]:
+        """Up to `limit` messages that follow `after`, in order, epoch by epoch; the oldest may have been trimmed.
+
+        There may be fewer: a read may end as soon as those before its last one have READ_BYTES of data.
+        """
+
+    async def read_before(self, room: str, before: Position | None, limit: int) -> list[Message]:
+        """The last `limit` messages before `before` (None: of all), in order; or fewer likewise, counted backwards."""

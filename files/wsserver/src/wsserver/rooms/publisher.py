@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: MIT
+"""One publish, from whichever door it came: traced, handed to the broker, and durable where its room asks for it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+
+from wsserver.archive.archiver import Archive
+from wsserver.errors import BrokerError
+from wsserver.rooms.broker import Broker, Published
+from wsserver.telemetry.tracing import PublishSpan, Tracer
+
+
+class Publisher:
+    """`archive` and `durable`: Postgres, and which rooms wait for it (None and never without Postgres)."""
+
+    def __init__(
+        self, broker: Broker, archive: Archive | None, durable: Callable[[str], bool], tracer: Tracer | None
+    ) -> None:
+        self._broker = broker
+        self._archive = archive
+        self._durable = durable
+        self._tracer = tracer
+
+    def publish(self, room: str, user: str, id: str, data: bytes, trace: str = "") -> asyncio.Future[Published]:
+        """As `Broker.publish`, and done when the publisher may have its ack. `trace`: the traceparent of who asked."""
+        span = self._tracer.publish(room, trace) if self._tracer is not None else None
+        future = self._broker.publish(room, user, id, data, span.traceparent if span is not None else trace)
+        if self._archive is not None and self._durable(room):
+            future = asyncio.ensure_future(_stored(future, room, self._archive))
+        if span is not None:
+            future.add_done_callback(partial(_end, span))
+        return future
+
+
+async def _stored(future: asyncio.Future[Published], room: str, archive: Archive) -> Published:
+    published = await future
+    await archive.store(room, published.position)
+    return published
+
+
+def _end(span: PublishSpan, future: asyncio.Future[Published]) -> None:
+    try:
+        span.end(seq=future.result().position.seq)
+    except BrokerError as exc:
+        span.end(exc.code)
+    except asyncio.CancelledError:
+        span.end("cancelled")
+    except Exception:
+        span.end("internal")  # whoever waits for the future reports it

@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: MIT
+"""What all sessions of a worker share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from wsserver.archive.history import History
+from wsserver.auth import Authenticator
+from wsserver.limits.connection import ConnectionLimits
+from wsserver.limits.quotas import Quotas
+from wsserver.rooms.batch_writer import Outbox
+from wsserver.rooms.hub import Hub
+from wsserver.rooms.presence import Presence
+from wsserver.rooms.publisher import Publisher
+
+
+@dataclass(slots=True)
+class Services:
+    authenticator: Authenticator
+    hub: Hub
+    outbox: Outbox
+    publisher: Publisher
+    presence: Presence
+    history: History
+    quotas: Quotas
+    limits: ConnectionLimits

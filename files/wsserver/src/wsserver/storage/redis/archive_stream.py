@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: MIT
+"""What waits in Redis for Postgres: a stream for each shard, to which publishing appends in the same atomic step.
+
+One worker at a time moves a shard, the one that holds its lease. So it can read the stream from its head, in order,
+and when it has moved a message it has moved all before it: that is what a room's field `archived` says, and what a
+room's log may be trimmed by. A consumer group would hand the messages of one room to several workers, and nobody
+would know that. The lease saves double work and nothing else: two workers at once, or one that died between the
+commit and `moved`, move some messages twice, which changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+from collections.abc import Collection, Iterable
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+import msgspec
+
+from wsserver.errors import BrokerUnavailable
+from wsserver.protocol.messages import Message, Position
+from wsserver.storage.redis.connection import RedisAddress, reading, script
+from wsserver.storage.redis.envelope import decode
+from wsserver.storage.redis.keys import SHARDS, RoomKeys, archive_stream
+
+# A dead worker's shards are taken over after this.
+_LEASE_MS = 10_000
+# Of the shards that others hold, how many to ask for at a time: the workers of a fleet that starts share them.
+_ASK_AT_ONCE = 4
+_RELEASE_TIMEOUT_S = 1.0
+# These scripts free memory, so they must work when there is none left.
+_FREES_MEMORY = "allow-oom"
+
+
+class Entry(NamedTuple):
+    """`message` is None if this release cannot read it."""
+
+    id: str
+    message: Message | None
+
+
+class Head(NamedTuple):
+    """The oldest entries of one shard, how many there are in all, and the age of the first in seconds."""
+
+    entries: list[Entry]
+    pending: int
+    age_s: float
+
+
+class ArchiveStream:
+    """One worker's hold on the streams. All methods raise BrokerUnavailable."""
+
+    def __init__(self, address: RedisAddress, log_length: int) -> None:
+        self._redis = address.client(connections=1)
+        self._log_length = log_length
+        self._worker = secrets.token_hex(8)
+        self._held: dict[int, int] = {}  # shard -> entries when it was last asked
+        self._others = random.sample(range(SHARDS), SHARDS)
+        self._read = self._redis.register_script(script("archive_head.lua", flags=_FREES_MEMORY))
+        self._moved = self._redis.register_script(script("archived_position.lua", "archived.lua", flags=_FREES_MEMORY))
+        self._release = self._redis.register_script(script("archive_release.lua", flags=_FREES_MEMORY))
+
+    async def heads(self, most_entries: int, most_bytes: int) -> dict[int, Head]:
+        """The heads of the shards that this worker holds, together of about that size at most.
+
+        Keeps the leases of those, and takes a few that nobody holds: call it every few seconds.
+        """
+        shards = [*self._held, *self._others[:_ASK_AT_ONCE]]
+        busy = sum(pending > 0 for pending in self._held.values())
+        async with reading(), self._redis.pipeline(transaction=False) as pipeline:
+            for shard in shards:
+                share = busy if self._held.get(shard) else SHARDS
+                await self._read(
+                    keys=[archive_stream(shard), _lease(shard)],
+                    args=[self._worker, _LEASE_MS, max(1, most_entries // share), max(1, most_bytes // share)],
+                    client=pipeline,
+                )
+            replies = await pipeline.execute()
+        heads = {shard: _head(*reply) for shard, reply in zip(shards, replies, strict=True) if reply is not None}
+        self._others = [*self._others[_ASK_AT_ONCE:], *(shard for shard in shards if shard not in heads)]
+        self._held = {shard: head.pending for shard, head in heads.items()}
+        return heads
+
+    async def moved(self, heads: dict[int, Head], refused: Collection[str]) -> None:
+        """Postgres has these entries, but for the refused ones (ids), which are put aside: forget them all."""
+        async with reading(), self._redis.pipeline(transaction=False) as pipeline:
+            for shard, head in heads.items():
+                if not head.entries:
+                    continue
+                newest = _newest(entry.message for entry in head.entries)
+                rooms = [RoomKeys(room) for room in newest]
+                stream = archive_stream(shard)
+                await self._moved(
+                    keys=[stream, f"{stream}:refused", *(key for room in rooms for key in (room.hash, room.stream))],
+                    args=[
+                        *(_next_id(head.entries[-1].id), self._log_length),
+                        *(f"{position.epoch}-{position.seq}" for position in newest.values()),
+                        *(entry.id for entry in head.entries if entry.id in refused),
+                    ],
+                    client=pipeline,
+                )
+            await pipeline.execute()
+
+    async def close(self) -> None:
+        """Leave the shards to the other workers at once."""
+        with suppress(BrokerUnavailable):
+            async with reading(), asyncio.timeout(_RELEASE_TIMEOUT_S):
+                for shard in self._held:
+                    await self._release(keys=[_lease(shard)], args=[self._worker])
+        await self._redis.aclose()
+
+
+def _lease(shard: int) -> str:
+    return f"{archive_stream(shard)}:lease"
+
+
+def _head(pending: int, age_ms: int, entries: list[Any]) -> Head:
+    return Head([_entry(*entry) for entry in entries], pending, max(0, age_ms) / 1000)
+
+
+def _entry(id: bytes, fields: list[bytes]) -> Entry:
+    names_and_values = dict(zip(fields[::2], fields[1::2], strict=True))
+    try:
+        message = decode(names_and_values[b"r"].decode(), names_and_values[b"m"])
+    except (KeyError, UnicodeDecodeError, msgspec.MsgspecError):
+        return Entry(id.decode(), None)
+    return Entry(id.decode(), message)
+
+
+def _newest(messages: Iterable[Message | None]) -> dict[str, Position]:
+    """The position up to which each room was moved: they come in order."""
+    return {message.room: message.position for message in messages if message is not None}
+
+
+def _next_id(id: str) -> str:
+    ms, _dash, number = id.partition("-")
+    return f"{ms}-{int(number) + 1}"

@@ -1,0 +1,348 @@
+# SPDX-License-Identifier: MIT
+"""The broker of a fleet: Redis holds each room's log and carries its live feed between the workers.
+
+With an archive, every message goes to its shard's archive stream in the same step; see archive_stream.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import hiredis
+import msgspec
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import NoScriptError, OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
+
+from wsserver.errors import BrokerError, BrokerFull, BrokerUnavailable, OutcomeUnknown
+from wsserver.protocol.messages import Message, Position
+from wsserver.rooms.broker import READ_BYTES, Listener, Published
+from wsserver.storage.redis.connection import COMMAND_TIMEOUT_S, RedisAddress, SoundConnection, reading, script
+from wsserver.storage.redis.envelope import decode, publisher_fields
+from wsserver.storage.redis.keys import ORDERS_CHANNEL, RoomKeys
+from wsserver.telemetry import metrics
+from wsserver.telemetry.logs import log
+
+_ORDERS = ORDERS_CHANNEL.encode()
+_DEDUPE_TTL_S = 300
+# An unanswered ping means that Redis is gone; this is far above a healthy Redis's pauses.
+_CHECK_INTERVAL_S = 2.0
+_SILENCE_LIMIT_S = 6.0
+_RETRY_DELAY_MAX_S = 1.0
+# Bounds one pipeline's memory, and how long a publish waits behind others.
+_PUBLISH_BATCH = 200
+_SUBSCRIBE_BATCH = 500
+
+
+class _MemberEvent(msgspec.Struct):
+    """A user's first connection joined a room (1), or the last one left it (0). See scripts/presence.lua."""
+
+    member: str
+    joined: int
+
+
+class RedisBroker:
+    """One connection carries the live feed, one the publishes in order, one the checks, a few more the reads.
+
+    archive: whether messages are to go to Postgres; a room's log then also keeps what is not there yet.
+    """
+
+    def __init__(self, address: RedisAddress, log_length: int, room_ttl_s: int, archive: bool = False) -> None:
+        self.available = False
+        self._log_length = log_length
+        self._room_ttl_s = room_ttl_s
+        self._archive = archive
+        self._redis = address.client(connections=8)
+        self._control = address.client(connections=1)
+        self._publisher: AbstractConnection | None = None
+        self._publish_sha = ""
+        self._head = self._redis.register_script(script("room.lua", "head.lua"))
+        self._renew = self._redis.register_script(script("room.lua", "renew.lua"))
+        self._read = self._redis.register_script(script("read.lua", flags="no-writes"))
+        self._life = ""
+        self._queue: list[tuple[tuple[Any, ...], asyncio.Future[Published]]] = []
+        self._queued = asyncio.Event()
+        self._feed: AbstractConnection | None = None
+        self._feed_heard = 0.0
+        self._channels: dict[str, str] = {}  # channel -> room, all that should be subscribed
+        self._confirmations: dict[str, asyncio.Future[None]] = {}
+        self._member_decoder = msgspec.json.Decoder(_MemberEvent)
+
+    # Connection.
+
+    async def run(self, listener: Listener, carry_out: Callable[[bytes], None]) -> None:
+        delay = 0.0
+        try:
+            while True:
+                try:
+                    async with asyncio.TaskGroup() as tasks:
+                        await self._connect(tasks, listener, carry_out)
+                        delay = 0.0
+                        log.info("broker_available", life=self._life, rooms=len(self._channels))
+                        listener.on_available()
+                        tasks.create_task(self._send_publishes())
+                        tasks.create_task(self._check())
+                except* (RedisError, OSError, TimeoutError) as group:
+                    # A group of one in practice; the first is the cause, the rest follow from it.
+                    cause = group.exceptions[0]
+                    log.warning("broker_unavailable", error=f"{type(cause).__name__}: {cause}", retry_s=delay)
+                await self._disconnected()
+                await asyncio.sleep(delay)
+                delay = min(delay * 2 or 0.05, _RETRY_DELAY_MAX_S)
+        finally:
+            await self._disconnected()
+            await self._redis.aclose()
+            await self._control.aclose()
+
+    async def _connect(self, tasks: asyncio.TaskGroup, listener: Listener, carry_out: Callable[[bytes], None]) -> None:
+        # Before `life` is asked for: no publish reaches a Redis that was started after that with the life
+        # of the one before.
+        self._publisher = await self._dedicated()
+        self._publish_sha = await self._control.script_load(script("room.lua", "archived_position.lua", "publish.lua"))
+        self._life = await self._current_life()
+        self._feed = await self._dedicated()
+        self._feed_heard = time.monotonic()
+        tasks.create_task(self._read_feed(self._feed, listener, carry_out))
+        channels = [ORDERS_CHANNEL, *self._channels]
+        confirmed = [self._expect(channel) for channel in channels]
+        for start in range(0, len(channels), _SUBSCRIBE_BATCH):
+            await self._feed.send_command("SUBSCRIBE", *channels[start : start + _SUBSCRIBE_BATCH])
+        async with asyncio.timeout(_SILENCE_LIMIT_S + len(channels) / 1000):
+            await asyncio.gather(*confirmed)
+        self.available = True
+
+    async def _dedicated(self) -> AbstractConnection:
+        connection: SoundConnection = self._redis.connection_pool.make_connection()  # type: ignore[no-untyped-call]
+        connection.dedicated = True
+        await connection.connect()  # type: ignore[no-untyped-call]
+        return connection
+
+    async def _disconnected(self) -> None:
+        self.available = False
+        queue, self._queue = self._queue, []
+        for _arguments, future in queue:
+            _fail(future, BrokerUnavailable("the broker is unavailable; nothing was published"))
+        for confirmation in self._confirmations.values():
+            _fail(confirmation, BrokerUnavailable("the broker is unavailable"))
+        self._confirmations.clear()
+        for connection in (self._feed, self._publisher):
+            if connection is not None:
+                await connection.disconnect(nowait=True)
+        self._feed = self._publisher = None
+
+    async def _current_life(self) -> str:
+        """See scripts/room.lua."""
+        settings = await self._control.config_get("append*")
+        if settings["appendonly"] == "yes" and settings["appendfsync"] == "always":
+            return "aof"
+        server = await self._control.info("server")
+        return str(server["run_id"])
+
+    async def _check(self) -> None:
+        """Notice a Redis that is gone without a word (a half-open connection, a stopped process)."""
+        assert self._feed is not None
+        while True:
+            await asyncio.sleep(_CHECK_INTERVAL_S)
+            self._life = await self._current_life()
+            await self._feed.send_command("PING")
+            if time.monotonic() - self._feed_heard > _SILENCE_LIMIT_S:
+                raise TimeoutError("the live feed is silent")
+
+    # The live feed.
+
+    async def subscribe(self, room: str) -> None:
+        if not self.available or self._feed is None:
+            raise BrokerUnavailable("the broker is unavailable")
+        channel = RoomKeys(room).channel
+        self._channels[channel] = room
+        confirmation = self._expect(channel)
+        try:
+            await self._feed.send_command("SUBSCRIBE", channel)
+            await confirmation
+        except (RedisError, OSError, BrokerUnavailable) as exc:
+            self._channels.pop(channel, None)
+            raise BrokerUnavailable("the broker is unavailable") from exc
+
+    async def unsubscribe(self, room: str) -> None:
+        channel = RoomKeys(room).channel
+        self._channels.pop(channel, None)
+        if self._feed is not None and self.available:
+            try:
+                await self._feed.send_command("UNSUBSCRIBE", channel)
+            except (RedisError, OSError):
+                return  # the connection is gone, and the subscription with it
+
+    def _expect(self, channel: str) -> asyncio.Future[None]:
+        confirmation = self._confirmations.get(channel)
+        if confirmation is None:
+            confirmation = self._confirmations[channel] = asyncio.get_running_loop().create_future()
+        return confirmation
+
+    async def _read_feed(
+        self, feed: AbstractConnection, listener: Listener, carry_out: Callable[[bytes], None]
+    ) -> None:
+        while True:
+            reply = await feed.read_response(timeout=math.inf)
+            self._feed_heard = time.monotonic()
+            match reply:
+                case [b"message", channel, payload] if channel == _ORDERS:
+                    carry_out(payload)
+                case [b"message", channel, payload]:
+                    self._heard(channel.decode(), payload, listener)
+                case [b"subscribe", channel, _]:
+                    confirmation = self._confirmations.pop(channel.decode(), None)
+                    if confirmation is not None and not confirmation.done():
+                        confirmation.set_result(None)
+
+    def _heard(self, channel: str, payload: bytes, listener: Listener) -> None:
+        room = self._channels.get(channel)
+        if room is None:
+            return  # unsubscribed meanwhile
+        if payload.startswith(b'{"member":'):
+            event = self._member_decoder.decode(payload)
+            listener.on_member(room, event.member, event.joined == 1)
+        elif (message := self._decode(room, payload)) is not None:
+            listener.on_message(message)
+
+    def _decode(self, room: str, envelope: bytes) -> Message | None:
+        try:
+            return decode(room, envelope)
+        except msgspec.MsgspecError as exc:
+            # Never this release's own doing; the hub will report the hole that it leaves.
+            log.error("broker_envelope_unreadable", error=str(exc))
+            return None
+
+    # Publishing.
+
+    def publish(self, room: str, user: str, id: str, data: bytes, trace: str = "") -> asyncio.Future[Published]:
+        future: asyncio.Future[Published] = asyncio.get_running_loop().create_future()
+        if not self.available:
+            future.set_exception(BrokerUnavailable("the broker is unavailable; nothing was published"))
+            return future
+        names = RoomKeys(room)
+        keys = [names.hash, names.stream, names.once(user, room, id), names.channel]
+        values: list[Any] = [self._life, publisher_fields(user, trace), data]
+        values += [self._log_length, self._room_ttl_s, _DEDUPE_TTL_S]
+        if self._archive:
+            keys.append(names.archive)
+            values.append(room)
+        arguments = (len(keys), *keys, *values)
+        self._queue.append((arguments, future))
+        self._queued.set()
+        return future
+
+    async def _send_publishes(self) -> None:
+        """One pipeline at a time, in order; whatever arrives meanwhile makes the next."""
+        assert self._publisher is not None
+        connection = self._publisher
+        while True:
+            await self._queued.wait()
+            batch, self._queue = self._queue[:_PUBLISH_BATCH], self._queue[_PUBLISH_BATCH:]
+            if not self._queue:
+                self._queued.clear()
+            # hiredis's own packing, and one deadline for all replies: redis-py's cost as much as all else here.
+            commands = [
+                hiredis.pack_command(("EVALSHA", self._publish_sha, *arguments)) for arguments, _future in batch
+            ]
+            sent = time.monotonic()
+            try:
+                await connection.send_packed_command(commands)
+                async with asyncio.timeout(COMMAND_TIMEOUT_S):
+                    replies = [await _reply(connection) for _publish in batch]
+                metrics.BROKER_PUBLISH.observe(time.monotonic() - sent)
+            except BaseException:
+                unknown = OutcomeUnknown("the broker's answer was lost; repeat the publish with the same id")
+                for _arguments, future in batch:
+                    _fail(future, unknown)
+                raise
+            for (_arguments, future), reply in zip(batch, replies, strict=True):
+                if isinstance(reply, Exception):
+                    _fail(future, _broker_error(reply))
+                elif not future.done():
+                    epoch, seq, repeat = reply
+                    future.set_result(Published(Position(int(epoch), seq), repeat == 1))
+            for reply in replies:
+                # Scripts forgotten, or a replica in the master's place: only a new connection helps.
+                if isinstance(reply, NoScriptError | ReadOnlyError):
+                    raise reply
+
+    # Orders.
+
+    async def order(self, payload: bytes) -> None:
+        async with reading():
+            await self._redis.publish(ORDERS_CHANNEL, payload)
+
+    # Reading.
+
+    async def head(self, room: str) -> Position:
+        keys = RoomKeys(room)
+        async with reading():
+            epoch, seq = await self._head(keys=[keys.hash, keys.stream], args=[self._life, self._room_ttl_s])
+        return Position(int(epoch), seq)
+
+    async def heads(self, rooms: list[str]) -> list[Position | None]:
+        pipeline = self._redis.pipeline(transaction=False)
+        for room in rooms:
+            keys = RoomKeys(room)
+            pipeline.hmget(keys.hash, "epoch", "seq")
+            pipeline.expire(keys.hash, self._room_ttl_s)
+            pipeline.expire(keys.stream, self._room_ttl_s)
+        async with reading():
+            replies = await pipeline.execute()
+        return [Position(int(epoch), int(seq)) if epoch else None for epoch, seq in replies[::3]]
+
+    async def renew(self, room: str, seen: Position) -> Position:
+        keys = RoomKeys(room)
+        async with reading():
+            epoch, seq = await self._renew(
+                keys=[keys.hash, keys.stream],
+                args=[self._life, self._room_ttl_s, seen.epoch, seen.seq],
+            )
+        return Position(int(epoch), seq)
+
+    async def message(self, room: str, position: Position) -> Message | None:
+        id = f"{position.epoch}-{position.seq}"
+        async with reading():
+            entries: Any = await self._redis.xrange(RoomKeys(room).stream, id, id)
+        return self._decode(room, entries[0][1][b"m"]) if entries else None
+
+    async def read(self, room: str, after: Position, limit: int) -> list[Message]:
+        return await self._read_log(room, "XRANGE", f"({after.epoch}-{after.seq}", "+", limit)
+
+    async def read_before(self, room: str, before: Position | None, limit: int) -> list[Message]:
+        last = "+" if before is None else f"({before.epoch}-{before.seq}"
+        return (await self._read_log(room, "XREVRANGE", last, "-", limit))[::-1]
+
+    async def _read_log(self, room: str, command: str, start: str, end: str, limit: int) -> list[Message]:
+        async with reading():
+            envelopes = await self._read(keys=[RoomKeys(room).stream], args=[command, start, end, limit, READ_BYTES])
+        messages = (self._decode(room, envelope) for envelope in envelopes)
+        return [message for message in messages if message is not None]
+
+
+async def _reply(connection: AbstractConnection) -> Any:
+    try:
+        return await connection.read_response(timeout=math.inf)
+    except ResponseError as exc:  # of this command alone
+        return exc
+
+
+def _fail(future: asyncio.Future[Any], exc: BrokerError) -> None:
+    if not future.done():
+        future.set_exception(exc)
+        future.exception()  # whoever waited for it may be gone; that is no fault to report
+
+
+def _broker_error(reply: Exception) -> BrokerError:
+    """Redis's own refusal of one publish: it did not happen."""
+    if isinstance(reply, NoScriptError | ReadOnlyError):
+        return BrokerUnavailable("the broker is unavailable; nothing was published")
+    if isinstance(reply, OutOfMemoryError):
+        return BrokerFull("the broker is out of memory; nothing was published")
+    if isinstance(reply, ResponseError) and "MISCONF" in str(reply):
+        return BrokerFull("the broker cannot write to its disk; nothing was published")
+    log.error("broker_error", error=f"{type(reply).__name__}: {reply}")
+    return BrokerError("the broker refused the publish; nothing was published")

@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: MIT
+"""Tickets in Redis, where every worker finds them."""
+
+from __future__ import annotations
+
+import secrets
+from hashlib import sha256
+from typing import Any
+
+from wsserver.storage.redis.connection import RedisAddress, reading
+from wsserver.storage.redis.keys import prefix, shard_of
+
+
+class RedisTickets:
+    """Keeps a digest of each ticket: whoever reads Redis, its disk or a backup of it, can spend none."""
+
+    def __init__(self, address: RedisAddress) -> None:
+        self._redis = address.client(connections=4)
+
+    async def issue(self, grant: bytes, ttl_s: int) -> str:
+        ticket = secrets.token_urlsafe(32)
+        async with reading():
+            await self._redis.set(_key(ticket), grant, ex=ttl_s)
+        return ticket
+
+    async def take(self, ticket: str) -> bytes | None:
+        async with reading():
+            grant: Any = await self._redis.getdel(_key(ticket))
+        return None if grant is None else bytes(grant)
+
+    async def close(self) -> None:
+        await self._redis.aclose()
+
+
+def _key(ticket: str) -> str:
+    digest = sha256(ticket.encode()).hexdigest()
+    return f"{prefix(shard_of(digest))}:ticket:{digest}"

@@ -1,0 +1,272 @@
+# SPDX-License-Identifier: MIT
+"""From a request to a session, or to the answer that says why not.
+
+503 means "not ready" and nothing else: the edge passes the client on to another worker. Limits answer 429.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Coroutine
+from functools import partial
+from http import HTTPStatus
+from ipaddress import ip_address
+from typing import Any
+from urllib.parse import parse_qs
+
+import msgspec
+from prometheus_client import Gauge
+from websockets.http11 import Request, Response
+
+from wsserver.auth import Identity, Refused
+from wsserver.errors import BrokerError
+from wsserver.limits.handshakes import Turnstile
+from wsserver.protocol.messages import Join, JsonCodec, Room
+from wsserver.runtime.tasks import Tasks
+from wsserver.sessions.context import Services
+from wsserver.sessions.session import Session
+from wsserver.settings import Settings
+from wsserver.telemetry import metrics
+from wsserver.telemetry.logs import log
+from wsserver.transport import responses as http
+from wsserver.transport.connection import Endpoint
+from wsserver.transport.registry import Sweep
+from wsserver.transport.sse import EventStream, SseCodec, position_of
+from wsserver.transport.websocket import Connection
+
+_Admit = Callable[[Connection, Request], Coroutine[Any, Any, None]]
+
+_RETRY_S = 1
+# Connections that came together must not be retired together.
+_AGE_JITTER = 0.1
+
+
+class Door:
+    """Owns the connections of one worker from their first byte to their last.
+
+    `unready`: why no new client is welcome at the moment, or None. `pages`: what is served besides, by path.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        services: Services,
+        sweep: Sweep,
+        unready: Callable[[], str | None],
+        pages: dict[str, Response],
+    ) -> None:
+        self._settings = settings
+        self._services = services
+        self._sweep = sweep
+        self._unready = unready
+        self._pages = pages
+        self._turnstile = Turnstile()
+        self._tasks = Tasks()
+        self._json = JsonCodec()
+        self._sse = SseCodec()
+
+    def connection(self) -> Connection:
+        """The protocol of a connection that was just accepted."""
+        return Connection(self, self._settings.max_message_bytes)
+
+    # Owner of connections and event streams.
+
+    def opened(self, connection: Connection) -> None:
+        connection.transport.set_write_buffer_limits(high=self._settings.send_buffer_bytes)
+        self._sweep.opened(connection)
+
+    def requested(self, connection: Connection, request: Request) -> None:
+        path = request.path.partition("?")[0]
+        if request.method != "GET":
+            connection.answer(http.text(HTTPStatus.METHOD_NOT_ALLOWED, "GET only", Allow="GET"))
+            return
+        connection.remote = _client_address(connection, request)
+        if path == "/ws":
+            self._turnstile.enter(partial(self._let_in, connection, request, self._websocket))
+        elif path == "/events":
+            self._turnstile.enter(partial(self._let_in, connection, request, self._events))
+        else:
+            connection.answer(self._page(path, ",".join(request.headers.get_all("Accept"))))
+
+    def throttled(self, connection: Connection) -> None:
+        self._sweep.throttled(connection)
+
+    def closing(self, client: Endpoint) -> None:
+        self._sweep.closing(client)
+
+    def lost(self, client: Endpoint) -> None:
+        self._sweep.lost(client)
+        session = client.session
+        if session is None:
+            return
+        _open(client).dec()
+        self._services.quotas.released(session.identity.user, client.remote)
+        code = client.close_code
+        metrics.CLOSES.labels(code if 1000 <= code <= 1015 else "other").inc()
+        log.info(
+            "disconnect",
+            **_who(client, session),
+            code=code,
+            reason=client.close_reason,
+            duration_s=round(time.monotonic() - client.opened_at, 3),
+            messages_in=session.messages_in,
+        )
+
+    # Plain answers.
+
+    def _page(self, path: str, accept: str) -> Response:
+        if path == "/healthz":
+            return http.text(HTTPStatus.OK, "ok")
+        if path == "/readyz":
+            why = self._unready()
+            return http.text(HTTPStatus.OK, "ready") if why is None else _not_ready(why)
+        if path == "/metrics":
+            return http.metrics_page(accept)
+        return self._pages.get(path) or http.text(HTTPStatus.NOT_FOUND, "not found")
+
+    # Clients.
+
+    def _let_in(self, connection: Connection, request: Request, admit: _Admit) -> None:
+        self._tasks.spawn(self._safely(connection, request, admit))
+
+    async def _safely(self, connection: Connection, request: Request, admit: _Admit) -> None:
+        try:
+            await admit(connection, request)
+        except Exception:
+            # A fault of this program must not leave the client waiting.
+            log.exception("admission_failed")
+            connection.answer(http.text(HTTPStatus.INTERNAL_SERVER_ERROR, "a fault of the server; it is in its log"))
+
+    async def _websocket(self, connection: Connection, request: Request) -> None:
+        if not self._welcome(connection):
+            return
+        response = connection.wire.accept(request)
+        if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
+            self._refuse(connection, response, "not a WebSocket handshake")
+            return
+        # A page is not shown the status of a handshake: a client that offers `bearer` is told in a close.
+        opening = response if connection.wire.subprotocol else None
+        identity = await self._identify(connection, request, opening)
+        if identity is None:
+            return
+        session = Session(identity, self._json, connection, self._services)
+        self._connected(connection)
+        log.info("connect", **_who(connection, session))
+        session.welcome(self._settings.heartbeat_s, self._settings.max_message_bytes)
+        connection.upgrade(response, session)
+
+    async def _events(self, connection: Connection, request: Request) -> None:
+        if not self._welcome(connection):
+            return
+        try:
+            join = _wanted_events(request)
+        except ValueError as exc:
+            self._refuse(connection, http.text(HTTPStatus.BAD_REQUEST, str(exc)), str(exc))
+            return
+        identity = await self._identify(connection, request)
+        if identity is None:
+            return
+        if not identity.may_join(join.room):
+            self._services.quotas.released(identity.user, connection.remote)
+            text = "the token does not let you join this room"
+            self._refuse(connection, http.text(HTTPStatus.FORBIDDEN, text), text)
+            return
+        stream = EventStream(self, connection)
+        session = Session(identity, self._sse, stream, self._services)
+        self._sweep.lost(connection)
+        self._connected(stream)
+        log.info("connect", **_who(stream, session), events=True)
+        stream.start(session, request.headers.get("Origin"))
+        session.carry_out(join)
+
+    def _welcome(self, connection: Connection) -> bool:
+        """Whether a new client is; one that is not is told."""
+        if connection.gone:
+            return False
+        if (why := self._unready()) is not None:
+            self._refuse(connection, _not_ready(why), "not ready")
+        return why is None
+
+    async def _identify(
+        self, connection: Connection, request: Request, opening: Response | None = None
+    ) -> Identity | None:
+        """Who asks, counted against all quotas; None if the request was answered or the client is gone.
+
+        `opening`: the answer 101, for a client that learns only from a close that what it shows is not good.
+        """
+        if self._sweep.open_count >= self._settings.max_connections:
+            self._limit(connection, "connections", "this worker has as many connections as it may")
+            return None
+        try:
+            identity = await self._services.authenticator.authenticate(request)
+            metrics.AUTH.labels("ok").inc()
+            over = await self._services.quotas.admit(identity.user, connection.remote)
+        except Refused as refused:
+            metrics.AUTH.labels(refused.outcome).inc()
+            status = HTTPStatus(refused.status)
+            headers = {"WWW_Authenticate": "Bearer"} if status is HTTPStatus.UNAUTHORIZED else {}
+            self._refuse(connection, http.text(status, str(refused), **headers), str(refused), opening)
+            return None
+        except BrokerError:
+            self._refuse(connection, _not_ready("the broker is unavailable"), "not ready")
+            return None
+        if over is not None:
+            self._limit(connection, over.limit, over.text)
+            return None
+        if self._welcome(connection):  # still
+            return identity
+        self._services.quotas.released(identity.user, connection.remote)
+        return None
+
+    def _limit(self, connection: Connection, limit: str, text: str) -> None:
+        metrics.LIMITED.labels(limit).inc()
+        self._refuse(connection, http.text(HTTPStatus.TOO_MANY_REQUESTS, text, Retry_After=str(_RETRY_S)), text)
+
+    def _refuse(self, connection: Connection, response: Response, why: str, opening: Response | None = None) -> None:
+        metrics.HANDSHAKES_REFUSED.labels(response.status_code).inc()
+        log.info("refused", status=response.status_code, why=why, ip=connection.remote)
+        if opening is None:
+            connection.answer(response)
+        else:
+            connection.turn_away(opening, why)
+
+    def _connected(self, client: Endpoint) -> None:
+        jitter = random.uniform(1 - _AGE_JITTER, 1 + _AGE_JITTER)
+        client.retire_at = time.monotonic() + self._settings.max_connection_age_s * jitter
+        self._sweep.connected(client)
+        _open(client).inc()
+
+
+def _open(client: Endpoint) -> Gauge:
+    return metrics.EVENT_STREAMS if isinstance(client, EventStream) else metrics.ACTIVE_CONNECTIONS
+
+
+def _not_ready(why: str) -> Response:
+    return http.text(HTTPStatus.SERVICE_UNAVAILABLE, f"not ready: {why}", Retry_After=str(_RETRY_S))
+
+
+def _wanted_events(request: Request) -> Join:
+    """The room and the position of `/events?room=R`. Raises ValueError."""
+    query = parse_qs(request.path.partition("?")[2], keep_blank_values=True, max_num_fields=20)
+    rooms = query.get("room", [])
+    if len(rooms) != 1:
+        raise ValueError("name one room: /events?room=R")
+    try:
+        last = request.headers.get("Last-Event-ID") or query.get("last_event_id", [""])[0]
+        return Join(msgspec.convert(rooms[0], Room), position_of(last), "members" in query)
+    except msgspec.ValidationError:
+        raise ValueError("the room or the Last-Event-ID is not valid") from None
+
+
+def _who(client: Endpoint, session: Session) -> dict[str, str]:
+    return {"connection": client.id.hex, "user": session.identity.user, "ip": client.remote}
+
+
+def _client_address(connection: Connection, request: Request) -> str:
+    """The client's address as the edge names it; without an edge, the peer's."""
+    try:
+        return str(ip_address(request.headers["X-Real-IP"]))
+    except (LookupError, ValueError):
+        peer = connection.transport.get_extra_info("peername")
+        return str(peer[0]) if peer else ""

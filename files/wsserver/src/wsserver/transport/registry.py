@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: MIT
+"""One sweep a second in place of timers: heartbeats, and every deadline that a connection has."""
+
+from __future__ import annotations
+
+import random
+import time
+
+from websockets.frames import CloseCode
+
+from wsserver.protocol.messages import Reconnect
+from wsserver.telemetry import metrics
+from wsserver.transport.connection import Endpoint
+
+_CLOSING_S = 5.0
+# A client is told that its token expires at least this long before.
+_EXPIRY_NOTICE_S = 60.0
+_AFTER_MS_MAX = 2000
+
+
+class Sweep:
+    """All connections of this worker, in as many buckets as a heartbeat has seconds: each second visits one.
+
+    handshake_s: seconds for a request to come and be answered.
+    heartbeat_s: seconds between two pings of a connection; one that is silent from one ping to the next is dead,
+    unless it is this worker that does not listen.
+    slow_client_s: how long a client may leave its full buffer unread.
+    """
+
+    def __init__(self, handshake_s: float, heartbeat_s: float, slow_client_s: float) -> None:
+        self._handshake_s = handshake_s
+        self._heartbeat_s = heartbeat_s
+        self._slow_client_s = slow_client_s
+        self._buckets: list[dict[Endpoint, None]] = [{} for _second in range(max(1, round(heartbeat_s)))]
+        self._turn = 0
+        self._handshaking: dict[Endpoint, float] = {}
+        self._closing: dict[Endpoint, float] = {}
+        self._throttled: set[Endpoint] = set()
+
+    @property
+    def open_connections(self) -> list[Endpoint]:
+        return [client for bucket in self._buckets for client in bucket]
+
+    @property
+    def open_count(self) -> int:
+        return sum(map(len, self._buckets))
+
+    @property
+    def handshaking_count(self) -> int:
+        return len(self._handshaking)
+
+    @property
+    def closing_count(self) -> int:
+        return len(self._closing)
+
+    @property
+    def idle(self) -> bool:
+        """True once no connection is left in any state."""
+        return not self._handshaking and not self._closing and not any(self._buckets)
+
+    def opened(self, client: Endpoint) -> None:
+        self._handshaking[client] = time.monotonic() + self._handshake_s
+
+    def connected(self, client: Endpoint) -> None:
+        self._handshaking.pop(client, None)
+        self._bucket(client)[client] = None
+
+    def throttled(self, client: Endpoint) -> None:
+        self._throttled.add(client)
+
+    def closing(self, client: Endpoint) -> None:
+        self._bucket(client).pop(client, None)
+        self._closing[client] = time.monotonic() + _CLOSING_S
+
+    def lost(self, client: Endpoint) -> None:
+        self._handshaking.pop(client, None)
+        self._closing.pop(client, None)
+        self._throttled.discard(client)
+        self._bucket(client).pop(client, None)
+
+    def _bucket(self, client: Endpoint) -> dict[Endpoint, None]:
+        return self._buckets[client.id.int % len(self._buckets)]
+
+    def tick(self) -> None:
+        """Call once a second."""
+        now = time.monotonic()
+        # Deadlines of one kind are equally long: the dict is in their order.
+        for client in [client for client, deadline in self._handshaking.items() if deadline < now]:
+            metrics.LIMITED.labels("handshake").inc()
+            client.time_out()
+        for client in [client for client, deadline in self._closing.items() if deadline < now]:
+            client.abort()
+        for client in list(self._throttled):
+            if client.session is None or client.session.resume_if_paid():
+                self._throttled.discard(client)
+        self._turn = (self._turn + 1) % len(self._buckets)
+        for client in list(self._buckets[self._turn]):
+            self._beat(client, now)
+
+    def _beat(self, client: Endpoint, now: float) -> None:
+        session = client.session
+        if session is None:
+            return
+        if session.paused:
+            if now - session.paused_at > self._slow_client_s:
+                metrics.LIMITED.labels("slow_client").inc()
+                client.close(CloseCode.TRY_AGAIN_LATER, "too slow")
+            return
+        if not client.heard and not client.holding:
+            metrics.LIMITED.labels("heartbeat").inc()
+            client.close(CloseCode.INTERNAL_ERROR, "no answer to pings")
+            return
+        if session.retiring:
+            client.close(CloseCode.GOING_AWAY, "connected for long enough")
+            return
+        left = session.identity.expires - time.time()
+        if left <= 0:
+            client.close(CloseCode.POLICY_VIOLATION, "token expired")
+            return
+        if left < _EXPIRY_NOTICE_S + self._heartbeat_s and not session.expiry_told:
+            session.tell_expiry()
+        if now > client.retire_at:
+            session.retiring = True
+            session.send(Reconnect(random.randint(0, _AFTER_MS_MAX), "connected for long enough"))
+        client.heard = False
+        client.ping()

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: MIT
+"""Server-sent events: one room read over plain HTTP, for clients that cannot or need not speak WebSocket.
+
+A second wire for the same session and hub: `SseCodec` in place of the JSON frames, `EventStream` in place of
+`Connection`. It has no commands; each event's id is the position to resume from.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol
+from uuid import UUID
+
+import msgspec
+
+from wsserver.protocol.messages import BadMessage, Command, Delivery, Event, Position, Reconnect, Since
+from wsserver.sessions.session import Session
+from wsserver.transport.connection import Endpoint
+from wsserver.transport.websocket import Connection
+
+_HEAD = (
+    b"HTTP/1.1 200 OK\r\n"
+    b"Content-Type: text/event-stream; charset=utf-8\r\n"
+    b"Cache-Control: no-store\r\n"
+    b"X-Accel-Buffering: no\r\n"
+    b"Connection: close\r\n"
+)
+
+
+class SseCodec:
+    """Events as `id:`, `event:` and `data:` lines; a room's messages under the name `message`."""
+
+    def __init__(self) -> None:
+        self._encoder = msgspec.json.Encoder()
+
+    def decode(self, payload: bytes) -> Command:
+        raise BadMessage("an event stream takes no commands")
+
+    def frame(self, event: Event, position: Position | None = None) -> bytes:
+        # Line breaks in JSON are blanks between its parts, and the end of a line here.
+        data = self._encoder.encode(event).translate(_BLANKS)
+        lines = [b"data: " + data, b"", b""]
+        if not isinstance(event, Delivery):
+            lines.insert(0, f"event: {type(event).__struct_config__.tag}".encode())
+        if position is not None:
+            lines.insert(0, b"id: %d-%d" % position)
+        if isinstance(event, Reconnect):
+            lines.insert(0, b"retry: %d" % event.after_ms)
+        return b"\n".join(lines)
+
+
+_BLANKS = bytes.maketrans(b"\r\n", b"  ")
+
+
+def position_of(event_id: str) -> Since | None:
+    """The position that an event's id names. Raises ValueError."""
+    if not event_id:
+        return None
+    epoch, dash, seq = event_id.partition("-")
+    if not dash:
+        raise ValueError("an id has the form <epoch>-<seq>")
+    return msgspec.convert({"epoch": epoch, "seq": int(seq)}, Since)
+
+
+class Owner(Protocol):
+    def closing(self, stream: EventStream) -> None: ...
+    def lost(self, stream: EventStream) -> None: ...
+
+
+class EventStream(Endpoint, asyncio.Protocol):
+    """What a connection becomes once its request for events was granted."""
+
+    __slots__ = ("_close_code", "_close_reason", "_id", "_owner")
+
+    def __init__(self, owner: Owner, connection: Connection) -> None:
+        super().__init__()
+        self._owner = owner
+        self._id = connection.id
+        self._close_code = 1006
+        self._close_reason = ""
+        self.transport = connection.transport
+        self.remote = connection.remote
+        self.opened_at = connection.opened_at
+        # Nothing is read, so silence means nothing; a client that is gone shows by what it leaves unread.
+        self.holding = True
+
+    def start(self, session: Session, origin: str | None) -> None:
+        """`origin`: of the page that asks, which was found to be allowed; it may then read the answer."""
+        self.session = session
+        self.transport.set_protocol(self)
+        headers = [_HEAD]
+        if origin is not None:
+            headers.append(b"Access-Control-Allow-Origin: %s\r\n" % origin.encode())
+            headers.append(b"Access-Control-Allow-Credentials: true\r\nVary: Origin\r\n")
+        self.transport.write(b"".join([*headers, b"\r\n"]))
+
+    # asyncio.Protocol.
+
+    def data_received(self, data: bytes) -> None:
+        """A client of events has nothing to say."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self.session is not None:
+            self.session.close()
+        self._owner.lost(self)
+
+    # Outlet of the session.
+
+    def hold_reading(self, hold: bool) -> None:
+        """Nothing is read."""
+
+    def throttle(self) -> None:
+        """Nothing is read."""
+
+    # The server's side.
+
+    @property
+    def id(self) -> UUID:
+        return self._id
+
+    @property
+    def close_code(self) -> int:
+        return self._close_code
+
+    @property
+    def close_reason(self) -> str:
+        return self._close_reason
+
+    def ping(self) -> None:
+        self.transport.write(b":\n\n")
+
+    def close(self, code: int, reason: str) -> None:
+        if self.session is None or not self.session.open:
+            return
+        self._close_code, self._close_reason = int(code), reason
+        self.session.flush()
+        self.transport.write(b"event: closed\ndata: " + msgspec.json.encode({"code": int(code), "reason": reason}))
+        self.transport.write(b"\n\n")
+        self.session.close()
+        self.transport.close()
+        self._owner.closing(self)

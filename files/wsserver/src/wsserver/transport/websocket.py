@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: MIT
+"""One TCP connection: the sans-I/O wire driven by an asyncio protocol, without a task, queue or timer of its own.
+
+`sweep` does for all connections what a timer would do for each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol, cast
+from uuid import UUID
+
+from websockets.frames import CloseCode
+from websockets.http11 import Request, Response
+from websockets.protocol import CONNECTING, OPEN
+
+from wsserver.sessions.session import Session
+from wsserver.transport.connection import Endpoint
+from wsserver.transport.websocket_protocol import Wire
+
+# What one read takes from one client, so that a flood of it is followed by everybody else's turn.
+_READ_SIZE = 16384
+_LINGER_S = 0.5
+_CLOSE_REASON_BYTES = 123
+_REQUEST_TIMEOUT = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+
+
+class Owner(Protocol):
+    """The server, as a connection sees it."""
+
+    def opened(self, connection: Connection) -> None: ...
+
+    def requested(self, connection: Connection, request: Request) -> None:
+        """Answer it with one of `connection.answer`, `turn_away` and `upgrade`, or make an event stream of it, now or
+        soon."""
+
+    def throttled(self, connection: Connection) -> None: ...
+    def closing(self, connection: Connection) -> None: ...
+    def lost(self, connection: Connection) -> None: ...
+
+
+class Connection(Endpoint, asyncio.BufferedProtocol):
+    __slots__ = ("_asked", "_owner", "wire")
+
+    # One for all: what a read brought is taken out before the next read of any connection.
+    _buffer = memoryview(bytearray(_READ_SIZE))
+
+    def __init__(self, owner: Owner, max_message_bytes: int) -> None:
+        super().__init__()
+        self._owner = owner
+        self._asked = False  # a whole request came
+        self.wire = Wire(max_message_bytes)
+
+    @property
+    def id(self) -> UUID:
+        return self.wire.id
+
+    # asyncio.BufferedProtocol.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self._owner.opened(self)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._receive(bytes(self._buffer[:nbytes]))
+
+    def _receive(self, data: bytes) -> None:
+        self.heard = True
+        frames_before = self.wire.frames
+        received = self.wire.receive(data)
+        if self.session is not None:
+            self.session.charge(self.wire.frames - frames_before, len(data))
+        for item in received:
+            if isinstance(item, Request):
+                self._asked = True
+                self._owner.requested(self, item)
+            elif self.session is not None:
+                self.session.receive(item)
+        self._write_wire()
+
+    def eof_received(self) -> None:
+        self.wire.receive_eof()
+        self._closing()  # the transport closes by itself, but not before the client has read what is buffered
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self.session is not None:
+            self.session.close()
+        self._owner.lost(self)
+
+    # Outlet of the session.
+
+    def hold_reading(self, hold: bool) -> None:
+        if hold != self.holding and not self.transport.is_closing():
+            self.holding = hold
+            if hold:
+                self.transport.pause_reading()
+            else:
+                self.transport.resume_reading()
+
+    def throttle(self) -> None:
+        self._owner.throttled(self)
+
+    # The server's side.
+
+    @property
+    def gone(self) -> bool:
+        return self.transport.is_closing()
+
+    def answer(self, response: Response) -> None:
+        """Answer the request, and close."""
+        if not self.gone:
+            self.wire.send_response(response)
+            self._write_wire()
+
+    def turn_away(self, response: Response, why: str) -> None:
+        """Answer 101, and close with 1008 at once."""
+        if not self.gone:
+            self.wire.send_response(response)
+            reason = why.encode()[:_CLOSE_REASON_BYTES].decode(errors="ignore")
+            self.wire.send_close(CloseCode.POLICY_VIOLATION, reason)
+            self._write_wire()
+
+    def upgrade(self, response: Response, session: Session) -> None:
+        """Answer 101 and begin the conversation with what came behind the request."""
+        self.session = session
+        self.wire.send_response(response)
+        self._write_wire()
+        self._receive(b"")
+
+    def time_out(self) -> None:
+        if self.wire.state is CONNECTING:
+            self.transport.write(_REQUEST_TIMEOUT)
+        super().time_out()
+
+    def ping(self) -> None:
+        if self.wire.state is OPEN:
+            self.wire.send_ping(b"")
+            self._write_wire()
+
+    def close(self, code: int, reason: str) -> None:
+        """Start the closing handshake."""
+        if self.wire.state is not OPEN or self.session is None:
+            return
+        self.session.flush()
+        self.wire.send_close(code, reason)
+        self._write_wire()
+
+    @property
+    def close_code(self) -> int:
+        close = self.wire.close_sent or self.wire.close_rcvd
+        return close.code if close else 1006
+
+    @property
+    def close_reason(self) -> str:
+        close = self.wire.close_sent or self.wire.close_rcvd
+        return close.reason if close else ""
+
+    def _write_wire(self) -> None:
+        """Write what the protocol itself has to say."""
+        writes = self.wire.data_to_send()
+        if not writes:
+            return
+        if self.wire.state is not OPEN and self.wire.state is not CONNECTING:
+            self._closing()
+        for data in writes:
+            if data:
+                self.transport.write(data)
+            elif self.wire.close_rcvd is not None or (self.session is None and self._asked):
+                # A server ends the TCP connection itself; close() sends what is buffered first.
+                self.transport.close()
+            else:
+                # The client broke the protocol and may still be sending: closing now, or only half of it through
+                # an edge, would reset the connection, and the answer that says why would be lost.
+                asyncio.get_running_loop().call_later(_LINGER_S, self.transport.close)
+
+    def _closing(self) -> None:
+        if self.session is not None and self.session.open:
+            self.session.close()
+            self.hold_reading(False)  # for the client's side of the closing handshake
+            self._owner.closing(self)

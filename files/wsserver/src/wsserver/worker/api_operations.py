@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: MIT
+"""The worker, as the server API sees it: `wsserver.api.Operations` over the parts that do the work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from wsserver.auth import issue_ticket
+from wsserver.sessions.context import Services
+from wsserver.status import State, Status
+from wsserver.worker.components import Backend
+
+
+class WorkerOperations:
+    def __init__(self, status: Callable[[], Status], services: Services, backend: Backend) -> None:
+        self.status = status
+        self.publish = services.publisher.publish
+        self.presence = services.presence.page
+        self.history = services.history.page
+        self.order = backend.broker.order
+        self._tickets = backend.tickets
+
+    @property
+    def state(self) -> State:
+        return self.status().state
+
+    async def issue_ticket(
+        self, user: str, join: tuple[str, ...] | None, publish: tuple[str, ...] | None, expires_s: int | None
+    ) -> str:
+        return await issue_ticket(self._tickets, user, join, publish, expires_s)

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: MIT
+"""What keeps the rooms: Redis and Postgres for a fleet, this process's memory for one worker that forgets."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from wsserver.archive.archiver import Archive
+from wsserver.archive.history import History
+from wsserver.archive.postgres import Postgres
+from wsserver.auth import TicketStore
+from wsserver.cluster.leased_counts import TallyStore
+from wsserver.limits.quotas import Quotas
+from wsserver.limits.user_rate import PublishRates, RateStore
+from wsserver.rooms.broker import Broker
+from wsserver.rooms.presence import Presence
+from wsserver.settings import Settings
+from wsserver.status import ArchiveStatus
+from wsserver.storage.memory.broker import MemoryBroker
+from wsserver.storage.memory.counts import MemoryPresence, MemoryTally
+from wsserver.storage.memory.tickets import MemoryTickets
+from wsserver.storage.redis.archive_stream import ArchiveStream
+from wsserver.storage.redis.broker import RedisBroker
+from wsserver.storage.redis.connection import RedisAddress
+from wsserver.storage.redis.counts import RedisTally
+from wsserver.storage.redis.presence import RedisPresence
+from wsserver.storage.redis.tickets import RedisTickets
+from wsserver.storage.redis.user_rate import RedisRates
+
+
+@dataclass(frozen=True)
+class Backend:
+    broker: Broker
+    presence: Presence
+    quotas: Quotas
+    tickets: TicketStore
+    history: History
+    archive: Archive | None
+
+    @property
+    def archive_status(self) -> ArchiveStatus | None:
+        return self.archive.status if self.archive is not None else None
+
+    def background(self) -> list[Coroutine[Any, Any, None]]:
+        """What has to run, until cancelled, beside the broker."""
+        work = [self.presence.run(), self.quotas.run()]
+        return work if self.archive is None else [*work, self.archive.run()]
+
+    async def stop(self) -> None:
+        """After all of that was cancelled."""
+        await asyncio.gather(self.presence.stop(), self.quotas.stop())
+
+
+def in_redis(settings: Settings) -> Backend:
+    password = settings.redis_password.get_secret_value() if settings.redis_password is not None else None
+    address = RedisAddress(settings.redis_url, settings.redis_username, password)
+    postgres = Postgres(settings.postgres_dsn.get_secret_value()) if settings.postgres_dsn is not None else None
+    broker = RedisBroker(address, settings.room_log_length, settings.room_ttl_s, archive=postgres is not None)
+    archive = None
+    if postgres is not None:
+        stream = ArchiveStream(address, settings.room_log_length)
+        archive = Archive(postgres, stream, broker, settings.archive_retention_days)
+    return Backend(
+        broker=broker,
+        presence=Presence(RedisPresence(address)),
+        quotas=_quotas(settings, RedisTally(address), RedisRates(address)),
+        tickets=RedisTickets(address),
+        history=History(broker, postgres),
+        archive=archive,
+    )
+
+
+def in_memory(settings: Settings) -> Backend:
+    broker = MemoryBroker(settings.room_log_length)
+    return Backend(
+        broker=broker,
+        presence=Presence(MemoryPresence(broker.tell_member)),
+        quotas=_quotas(settings, MemoryTally(), None),
+        tickets=MemoryTickets(),
+        history=History(broker, None),
+        archive=None,
+    )
+
+
+def _quotas(settings: Settings, connections: TallyStore, rates: RateStore | None) -> Quotas:
+    publishes = PublishRates(settings.user_messages_per_s, rates)
+    return Quotas(connections, publishes, settings.max_connections_per_user, settings.max_connections_per_ip)

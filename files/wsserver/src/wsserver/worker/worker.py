@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: MIT
+"""Puts the parts together and sees a worker through its life: starting, ready, draining, gone."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+import time
+
+from websockets.frames import CloseCode
+from websockets.http11 import Response
+
+from wsserver import __version__
+from wsserver.admin.control_socket import ControlSocket
+from wsserver.api.server import Api
+from wsserver.auth import Authenticator, any_of
+from wsserver.cluster import control_messages as orders
+from wsserver.limits.connection import ConnectionLimits, Rate
+from wsserver.rooms.batch_writer import Outbox
+from wsserver.rooms.hub import Hub
+from wsserver.rooms.publisher import Publisher
+from wsserver.runtime import sockets as listening
+from wsserver.runtime import systemd
+from wsserver.sessions.context import Services
+from wsserver.settings import Settings
+from wsserver.status import BrokerStatus, Counters, State, Status
+from wsserver.telemetry import metrics, tracing
+from wsserver.telemetry import snapshot as counters
+from wsserver.telemetry.logs import log
+from wsserver.transport import drain
+from wsserver.transport.acceptor import Door
+from wsserver.transport.drain import Drainage
+from wsserver.transport.registry import Sweep
+from wsserver.worker.api_operations import WorkerOperations
+from wsserver.worker.components import Backend
+
+_SWEEP_INTERVAL_S = 1.0
+_HEADS_INTERVAL_S = 5.0
+# The kernel lowers this to net.core.somaxconn; asyncio's own default of 100 would make that setting useless.
+_BACKLOG = 65535
+
+
+class Server:
+    """One worker. `pages`: what `ws-server dev` serves besides, by path."""
+
+    def __init__(self, settings: Settings, backend: Backend, pages: dict[str, Response] | None = None) -> None:
+        self._settings = settings
+        self._backend = backend
+        self._started_at = time.time()
+        self._started = False
+        self._tracer = tracing.start(settings)
+        self._sweep = Sweep(settings.handshake_s, settings.heartbeat_s, settings.slow_client_s)
+        self._drainage = Drainage(self._send_away)
+        outbox = Outbox()
+        self._services = Services(
+            authenticator=Authenticator(settings, backend.tickets),
+            hub=Hub(backend.broker, outbox, self._tracer),
+            outbox=outbox,
+            publisher=Publisher(backend.broker, backend.archive, any_of(settings.durable_rooms), self._tracer),
+            presence=backend.presence,
+            history=backend.history,
+            quotas=backend.quotas,
+            limits=ConnectionLimits(
+                frames=Rate(settings.messages_per_s),
+                bytes=Rate(settings.bytes_per_s),
+                rooms=settings.max_rooms_per_connection,
+            ),
+        )
+        self._door = Door(settings, self._services, self._sweep, self._unready, pages or {})
+        metrics.MAX_CONNECTIONS.set(settings.max_connections)
+        metrics.READY.set_function(lambda: float(self.state == "ready"))
+        metrics.DRAINING.set_function(lambda: float(self._drainage.state is not None))
+        metrics.ROOMS.set_function(lambda: float(self._services.hub.rooms))
+        metrics.BROKER_AVAILABLE.set_function(lambda: float(backend.broker.available))
+
+    # State.
+
+    @property
+    def state(self) -> State:
+        drained = self._drainage.state
+        if drained is not None:
+            return drained
+        if self._backend.broker.available and self._backend.quotas.available:
+            return "ready"
+        return "broker_unavailable" if self._started else "starting"
+
+    def _unready(self) -> str | None:
+        match self.state:
+            case "ready":
+                return None
+            case "starting" | "broker_unavailable":
+                return "the broker is unavailable"
+            case state:
+                return state
+
+    def status(self) -> Status:
+        now = time.time()
+        return Status(
+            version=__version__,
+            pid=os.getpid(),
+            instance=self._settings.instance or str(self._settings.port),
+            started_at=self._started_at,
+            uptime_s=round(now - self._started_at, 3),
+            state=self.state,
+            drained_by=self._drainage.by,
+            connections=self._sweep.open_count,
+            handshaking=self._sweep.handshaking_count,
+            closing=self._sweep.closing_count,
+            rooms=self._services.hub.rooms,
+            broker=BrokerStatus(self._backend.broker.available),
+            archive=self._backend.archive_status,
+        )
+
+    def counters(self) -> Counters:
+        return counters.read()
+
+    # Life.
+
+    async def run(self) -> None:
+        """Serve until SIGTERM or SIGINT, then drain. Raises OSError if an address cannot be listened on."""
+        loop = asyncio.get_running_loop()
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        # Accepting begins before the worker is ready, and is answered 503: whoever balances the load prefers
+        # an empty worker, and a queue that nobody serves would swallow its clients.
+        addresses, port = self._settings.listen_address, self._settings.port
+        listeners = [
+            await loop.create_server(self._door.connection, sock=bound, backlog=_BACKLOG)
+            for bound in listening.bind_all(addresses, port)
+        ]
+        log.info("listening", address=listening.words(addresses), port=port)
+        doors = self._other_doors()
+        for door in doors:
+            await door.start()
+        # What start-up made lives as long as the process; keep it out of every later collection.
+        gc.collect()
+        gc.freeze()
+        async with asyncio.TaskGroup() as tasks:
+            background = [
+                tasks.create_task(work)
+                for work in (
+                    self._backend.broker.run(self._services.hub, self._carry_out),
+                    *self._backend.background(),
+                    self._services.authenticator.run(),
+                    self._sweep_often(),
+                    self._check_heads(),
+                )
+            ]
+            ready = tasks.create_task(self._tell_when_ready())
+            await stop.wait()
+            ready.cancel()
+            systemd.notify("STOPPING=1\nSTATUS=draining")
+            await self._drainage.stop()
+            for door in doors:
+                await door.stop()
+            for task in background:
+                task.cancel()
+        await self._backend.stop()
+        for listener in listeners:
+            listener.close()
+        if self._tracer is not None:
+            await self._tracer.stop()
+        log.info("stopped")
+
+    def _other_doors(self) -> list[Api | ControlSocket]:
+        doors: list[Api | ControlSocket] = []
+        if self._settings.api_key is not None:
+            doors.append(Api(self._settings, WorkerOperations(self.status, self._services, self._backend)))
+        if self._settings.control_socket is not None:
+            doors.append(ControlSocket(self._settings.control_socket, self))
+        return doors
+
+    async def _tell_when_ready(self) -> None:
+        while self.state != "ready":  # noqa: ASYNC110 - readiness has two sources, and start-up is short
+            await asyncio.sleep(0.02)
+        self._started = True
+        log.info("ready")
+        systemd.notify(f"READY=1\nSTATUS=serving, version {__version__}")
+
+    async def _sweep_often(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            self._sweep.tick()
+            # From the event loop itself: a loop that hangs is a worker that systemd replaces.
+            systemd.notify("WATCHDOG=1")
+            due = loop.time() + _SWEEP_INTERVAL_S
+            await asyncio.sleep(_SWEEP_INTERVAL_S)
+            metrics.EVENT_LOOP_LAG.observe(max(0.0, loop.time() - due))
+
+    async def _check_heads(self) -> None:
+        while True:
+            await asyncio.sleep(_HEADS_INTERVAL_S)
+            if self._backend.broker.available:
+                await self._services.hub.check()
+
+    # What others ask of it: the operator through the control socket, any worker through the broker.
+
+    def drain(self, by: str, window_s: float | None) -> asyncio.Task[None]:
+        return self._drainage.drain(by, window_s)
+
+    def undrain(self, by: str, force: bool) -> None:
+        self._drainage.undrain(by, force)
+
+    async def _send_away(self, window_s: float | None) -> None:
+        log.info("draining", connections=self._sweep.open_count)
+        await drain.drain(self._sweep, self._settings.drain_window_s if window_s is None else window_s)
+
+    def kick(self, user: str | None, connection: str | None, reason: str) -> int:
+        return self._disconnect(user, connection, CloseCode.POLICY_VIOLATION, reason)
+
+    def _carry_out(self, payload: bytes) -> None:
+        order = orders.decode(payload)
+        if order is not None:
+            self._disconnect(order.user, None, order.code, order.reason)
+
+    def _disconnect(self, user: str | None, connection: str | None, code: int, reason: str) -> int:
+        """Close the connections of a user, or one by its id; how many these were."""
+        chosen = [
+            client
+            for client in self._sweep.open_connections
+            if client.session is not None and (client.session.identity.user == user or client.id.hex == connection)
+        ]
+        for client in chosen:
+            client.close(code, reason)
+        return len(chosen)
