@@ -165,7 +165,7 @@ async def _serves(fleet: Fleet) -> None:
 
 async def test_hosts_side_by_side_take_turns_and_stop_together(fleet: Fleet, other: str, tmp_path: Path) -> None:
     """Both in one batch. The release is bad, so the first worker is the only one that is touched."""
-    source = install(fleet, tmp_path, {"worker/worker.py": "\nServer.state = property(lambda self: 'starting')\n"})
+    source = install(fleet, tmp_path, {"worker/worker.py": "\nWorker.state = property(lambda self: 'starting')\n"})
     variables = [f"ws_server_source={source}", "ws_server_ready_timeout=10", "ws_roll_serial=100%"]
     arguments = [word for variable in variables for word in ("--extra-vars", variable)]
     before = {host: links(fleet, host=host) for host in fleet.worker_hosts}

@@ -67,7 +67,7 @@ BAD = {
         ["Wait until it is ready: Worker 80 crashes again and again", "No module named 'wsserver.not_packed'"],
     ),
     "it never becomes ready": (
-        {"worker/worker.py": "\nServer.state = property(lambda self: 'starting')\n"},
+        {"worker/worker.py": "\nWorker.state = property(lambda self: 'starting')\n"},
         ["Wait until it is ready: Worker 80 was not ready within 10 s: its unit is activating"],
     ),
     "it is ready and acknowledges nothing": (
@@ -153,7 +153,7 @@ async def test_a_rollout_to_a_bad_release_that_is_killed_is_taken_back_by_the_ne
     fleet: Fleet, tmp_path: Path
 ) -> None:
     """Whether the link was moved only, or the bad release was started as well."""
-    source = install(fleet, tmp_path, {"worker/worker.py": "\nServer.state = property(lambda self: 'starting')\n"})
+    source = install(fleet, tmp_path, {"worker/worker.py": "\nWorker.state = property(lambda self: 'starting')\n"})
     arguments = [f"--extra-vars=ws_server_source={source}", "--extra-vars=ws_server_ready_timeout=10"]
     before = links(fleet)
     async with witness(fleet) as one:

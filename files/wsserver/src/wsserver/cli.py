@@ -21,8 +21,8 @@ from wsserver.settings import BadSettings
 from wsserver.telemetry import logs
 from wsserver.witness import command as witness
 from wsserver.worker.components import in_memory, in_redis
-from wsserver.worker.dev import make_dev_server
-from wsserver.worker.worker import Server
+from wsserver.worker.dev import make_dev_worker
+from wsserver.worker.worker import Worker
 
 # As for bad arguments; the unit does not restart a worker whose settings are wrong.
 _EXIT_BAD_SETTINGS = 2
@@ -78,15 +78,15 @@ def _serve(_arguments: argparse.Namespace) -> int:
     chosen = settings.load()
     logs.set_up(chosen.log_level, instance=chosen.instance or str(chosen.port), version=__version__)
     backend = in_memory(chosen) if chosen.broker == "memory" else in_redis(chosen)
-    uvloop.run(Server(chosen, backend).run())
+    uvloop.run(Worker(chosen, backend).run())
     return 0
 
 
 def _dev(arguments: argparse.Namespace) -> int:
     logs.set_up("info")
-    server, introduction = make_dev_server(arguments.port)
+    worker, introduction = make_dev_worker(arguments.port)
     print(introduction, flush=True)
-    uvloop.run(server.run())
+    uvloop.run(worker.run())
     return 0
 
 

@@ -13,13 +13,13 @@ from wsserver.auth import mint
 from wsserver.settings import load
 from wsserver.transport import responses as http
 from wsserver.worker.components import in_memory
-from wsserver.worker.worker import Server
+from wsserver.worker.worker import Worker
 
 _TOKEN_TTL_S = 86400
 
 
-def make_dev_server(port: int) -> tuple[Server, str]:
-    """A server on loopback with a secret of its own, and the text that tells how to use it."""
+def make_dev_worker(port: int) -> tuple[Worker, str]:
+    """A worker on loopback with a secret of its own, and the text that tells how to use it."""
     secret = secrets.token_hex(32)
     origins = frozenset(f"http://{host}:{port}" for host in ("localhost", "127.0.0.1"))
     settings = load(PORT=port, broker="memory", jwt_secret=SecretStr(secret), allowed_origins=origins)
@@ -28,8 +28,8 @@ def make_dev_server(port: int) -> tuple[Server, str]:
         "/": http.page((web / "dev.html").read_bytes(), "text/html"),
         "/wsclient.js": http.page((web / "wsclient.js").read_bytes(), "text/javascript"),
     }
-    server = Server(settings, in_memory(settings), pages)
-    return server, _introduction(port, {user: mint(secret, user, _TOKEN_TTL_S) for user in ("alice", "bob")})
+    worker = Worker(settings, in_memory(settings), pages)
+    return worker, _introduction(port, {user: mint(secret, user, _TOKEN_TTL_S) for user in ("alice", "bob")})
 
 
 def _introduction(port: int, tokens: dict[str, str]) -> str:

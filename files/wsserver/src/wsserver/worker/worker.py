@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Puts the parts together and sees a worker through its life: starting, ready, draining, gone."""
+"""One worker process: puts its parts together, and runs them from start to drained exit."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _HEADS_INTERVAL_S = 5.0
 _BACKLOG = 65535
 
 
-class Server:
+class Worker:
     """One worker. `pages`: what `ws-server dev` serves besides, by path."""
 
     def __init__(self, settings: Settings, backend: Backend, pages: dict[str, Response] | None = None) -> None:
@@ -116,7 +116,7 @@ class Server:
     def counters(self) -> Counters:
         return counters.read()
 
-    # Life.
+    # Life cycle.
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT, then drain. Raises OSError if an address cannot be listened on."""
@@ -124,18 +124,18 @@ class Server:
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
-        # Accepting begins before the worker is ready, and is answered 503: whoever balances the load prefers
-        # an empty worker, and a queue that nobody serves would swallow its clients.
+        # The worker accepts before it is ready, and answers 503: a load balancer prefers an empty worker,
+        # and a queue that no process serves would swallow its clients.
         addresses, port = self._settings.listen_address, self._settings.port
         listeners = [
             await loop.create_server(self._door.connection, sock=bound, backlog=_BACKLOG)
             for bound in listening.bind_all(addresses, port)
         ]
         log.info("listening", address=listening.words(addresses), port=port)
-        doors = self._other_doors()
-        for door in doors:
-            await door.start()
-        # What start-up made lives as long as the process; keep it out of every later collection.
+        servers = self._other_servers()
+        for server in servers:
+            await server.start()
+        # Objects from start-up live as long as the process: exclude them from every later collection.
         gc.collect()
         gc.freeze()
         async with asyncio.TaskGroup() as tasks:
@@ -154,8 +154,8 @@ class Server:
             ready.cancel()
             systemd.notify("STOPPING=1\nSTATUS=draining")
             await self._drainage.stop()
-            for door in doors:
-                await door.stop()
+            for server in servers:
+                await server.stop()
             for task in background:
                 task.cancel()
         await self._backend.stop()
@@ -165,13 +165,13 @@ class Server:
             await self._tracer.stop()
         log.info("stopped")
 
-    def _other_doors(self) -> list[Api | ControlSocket]:
-        doors: list[Api | ControlSocket] = []
+    def _other_servers(self) -> list[Api | ControlSocket]:
+        servers: list[Api | ControlSocket] = []
         if self._settings.api_key is not None:
-            doors.append(Api(self._settings, WorkerOperations(self.status, self._services, self._backend)))
+            servers.append(Api(self._settings, WorkerOperations(self.status, self._services, self._backend)))
         if self._settings.control_socket is not None:
-            doors.append(ControlSocket(self._settings.control_socket, self))
-        return doors
+            servers.append(ControlSocket(self._settings.control_socket, self))
+        return servers
 
     async def _tell_when_ready(self) -> None:
         while self.state != "ready":  # noqa: ASYNC110 - readiness has two sources, and start-up is short
@@ -196,7 +196,7 @@ class Server:
             if self._backend.broker.available:
                 await self._services.hub.check()
 
-    # What others ask of it: the operator through the control socket, any worker through the broker.
+    # Requests: the operator's through the control socket, any worker's through the broker.
 
     def drain(self, by: str, window_s: float | None) -> asyncio.Task[None]:
         return self._drainage.drain(by, window_s)
@@ -217,7 +217,7 @@ class Server:
             self._disconnect(order.user, None, order.code, order.reason)
 
     def _disconnect(self, user: str | None, connection: str | None, code: int, reason: str) -> int:
-        """Close the connections of a user, or one by its id; how many these were."""
+        """Close the connections of a user, or the one with this id. Returns their number."""
         chosen = [
             client
             for client in self._sweep.open_connections
