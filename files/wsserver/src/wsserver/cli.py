@@ -77,8 +77,8 @@ def _parser() -> argparse.ArgumentParser:
 def _serve(_arguments: argparse.Namespace) -> int:
     chosen = settings.load()
     logs.set_up(chosen.log_level, instance=chosen.instance or str(chosen.port), version=__version__)
-    backend = in_memory(chosen) if chosen.broker == "memory" else in_redis(chosen)
-    uvloop.run(Worker(chosen, backend).run())
+    components = in_memory(chosen) if chosen.broker == "memory" else in_redis(chosen)
+    uvloop.run(Worker(chosen, components).run())
     return 0
 
 

@@ -8,17 +8,17 @@ from collections.abc import Callable
 from wsserver.auth import issue_ticket
 from wsserver.sessions.context import Services
 from wsserver.status import State, Status
-from wsserver.worker.components import Backend
+from wsserver.worker.components import Components
 
 
 class WorkerOperations:
-    def __init__(self, status: Callable[[], Status], services: Services, backend: Backend) -> None:
+    def __init__(self, status: Callable[[], Status], services: Services, components: Components) -> None:
         self.status = status
         self.publish = services.publisher.publish
         self.presence = services.presence.page
         self.history = services.history.page
-        self.order = backend.broker.order
-        self._tickets = backend.tickets
+        self.order = components.broker.order
+        self._tickets = components.tickets
 
     @property
     def state(self) -> State:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What keeps the rooms: Redis and Postgres for a fleet, this process's memory for one worker that forgets."""
+"""The components behind one worker: Redis and Postgres for a fleet, or the memory of one process."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from wsserver.storage.redis.user_rate import RedisRates
 
 
 @dataclass(frozen=True)
-class Backend:
+class Components:
     broker: Broker
     presence: Presence
     quotas: Quotas
@@ -45,16 +45,16 @@ class Backend:
         return self.archive.status if self.archive is not None else None
 
     def background(self) -> list[Coroutine[Any, Any, None]]:
-        """What has to run, until cancelled, beside the broker."""
+        """Coroutines to run beside the broker until cancelled."""
         work = [self.presence.run(), self.quotas.run()]
         return work if self.archive is None else [*work, self.archive.run()]
 
     async def stop(self) -> None:
-        """After all of that was cancelled."""
+        """Call after the background coroutines were cancelled."""
         await asyncio.gather(self.presence.stop(), self.quotas.stop())
 
 
-def in_redis(settings: Settings) -> Backend:
+def in_redis(settings: Settings) -> Components:
     password = settings.redis_password.get_secret_value() if settings.redis_password is not None else None
     address = RedisAddress(settings.redis_url, settings.redis_username, password)
     postgres = Postgres(settings.postgres_dsn.get_secret_value()) if settings.postgres_dsn is not None else None
@@ -63,7 +63,7 @@ def in_redis(settings: Settings) -> Backend:
     if postgres is not None:
         stream = ArchiveStream(address, settings.room_log_length)
         archive = Archive(postgres, stream, broker, settings.archive_retention_days)
-    return Backend(
+    return Components(
         broker=broker,
         presence=Presence(RedisPresence(address)),
         quotas=_quotas(settings, RedisTally(address), RedisRates(address)),
@@ -73,9 +73,9 @@ def in_redis(settings: Settings) -> Backend:
     )
 
 
-def in_memory(settings: Settings) -> Backend:
+def in_memory(settings: Settings) -> Components:
     broker = MemoryBroker(settings.room_log_length)
-    return Backend(
+    return Components(
         broker=broker,
         presence=Presence(MemoryPresence(broker.tell_member)),
         quotas=_quotas(settings, MemoryTally(), None),

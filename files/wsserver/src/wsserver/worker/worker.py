@@ -34,7 +34,7 @@ from wsserver.transport.acceptor import Door
 from wsserver.transport.drain import Drainage
 from wsserver.transport.registry import Sweep
 from wsserver.worker.api_operations import WorkerOperations
-from wsserver.worker.components import Backend
+from wsserver.worker.components import Components
 
 _SWEEP_INTERVAL_S = 1.0
 _HEADS_INTERVAL_S = 5.0
@@ -45,9 +45,9 @@ _BACKLOG = 65535
 class Worker:
     """One worker. `pages`: what `ws-server dev` serves besides, by path."""
 
-    def __init__(self, settings: Settings, backend: Backend, pages: dict[str, Response] | None = None) -> None:
+    def __init__(self, settings: Settings, components: Components, pages: dict[str, Response] | None = None) -> None:
         self._settings = settings
-        self._backend = backend
+        self._components = components
         self._started_at = time.time()
         self._started = False
         self._tracer = tracing.start(settings)
@@ -55,13 +55,13 @@ class Worker:
         self._drainage = Drainage(self._send_away)
         outbox = Outbox()
         self._services = Services(
-            authenticator=Authenticator(settings, backend.tickets),
-            hub=Hub(backend.broker, outbox, self._tracer),
+            authenticator=Authenticator(settings, components.tickets),
+            hub=Hub(components.broker, outbox, self._tracer),
             outbox=outbox,
-            publisher=Publisher(backend.broker, backend.archive, any_of(settings.durable_rooms), self._tracer),
-            presence=backend.presence,
-            history=backend.history,
-            quotas=backend.quotas,
+            publisher=Publisher(components.broker, components.archive, any_of(settings.durable_rooms), self._tracer),
+            presence=components.presence,
+            history=components.history,
+            quotas=components.quotas,
             limits=ConnectionLimits(
                 frames=Rate(settings.messages_per_s),
                 bytes=Rate(settings.bytes_per_s),
@@ -73,7 +73,7 @@ class Worker:
         metrics.READY.set_function(lambda: float(self.state == "ready"))
         metrics.DRAINING.set_function(lambda: float(self._drainage.state is not None))
         metrics.ROOMS.set_function(lambda: float(self._services.hub.rooms))
-        metrics.BROKER_AVAILABLE.set_function(lambda: float(backend.broker.available))
+        metrics.BROKER_AVAILABLE.set_function(lambda: float(components.broker.available))
 
     # State.
 
@@ -82,7 +82,7 @@ class Worker:
         drained = self._drainage.state
         if drained is not None:
             return drained
-        if self._backend.broker.available and self._backend.quotas.available:
+        if self._components.broker.available and self._components.quotas.available:
             return "ready"
         return "broker_unavailable" if self._started else "starting"
 
@@ -109,8 +109,8 @@ class Worker:
             handshaking=self._sweep.handshaking_count,
             closing=self._sweep.closing_count,
             rooms=self._services.hub.rooms,
-            broker=BrokerStatus(self._backend.broker.available),
-            archive=self._backend.archive_status,
+            broker=BrokerStatus(self._components.broker.available),
+            archive=self._components.archive_status,
         )
 
     def counters(self) -> Counters:
@@ -142,8 +142,8 @@ class Worker:
             background = [
                 tasks.create_task(work)
                 for work in (
-                    self._backend.broker.run(self._services.hub, self._carry_out),
-                    *self._backend.background(),
+                    self._components.broker.run(self._services.hub, self._carry_out),
+                    *self._components.background(),
                     self._services.authenticator.run(),
                     self._sweep_often(),
                     self._check_heads(),
@@ -158,7 +158,7 @@ class Worker:
                 await server.stop()
             for task in background:
                 task.cancel()
-        await self._backend.stop()
+        await self._components.stop()
         for listener in listeners:
             listener.close()
         if self._tracer is not None:
@@ -168,7 +168,7 @@ class Worker:
     def _other_servers(self) -> list[Api | ControlSocket]:
         servers: list[Api | ControlSocket] = []
         if self._settings.api_key is not None:
-            servers.append(Api(self._settings, WorkerOperations(self.status, self._services, self._backend)))
+            servers.append(Api(self._settings, WorkerOperations(self.status, self._services, self._components)))
         if self._settings.control_socket is not None:
             servers.append(ControlSocket(self._settings.control_socket, self))
         return servers
@@ -193,7 +193,7 @@ class Worker:
     async def _check_heads(self) -> None:
         while True:
             await asyncio.sleep(_HEADS_INTERVAL_S)
-            if self._backend.broker.available:
+            if self._components.broker.available:
                 await self._services.hub.check()
 
     # Requests: the operator's through the control socket, any worker's through the broker.
