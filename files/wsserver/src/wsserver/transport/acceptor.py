@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""From a request to a session, or to the answer that says why not.
+"""Handles each request: authenticates the client and starts a session, or answers with an error.
 
 503 means "not ready" and nothing else: the edge passes the client on to another worker. Limits answer 429.
 """
@@ -38,14 +38,14 @@ from wsserver.transport.websocket import Connection
 _Admit = Callable[[Connection, Request], Coroutine[Any, Any, None]]
 
 _RETRY_S = 1
-# Connections that came together must not be retired together.
+# Connections that opened together must not retire together.
 _AGE_JITTER = 0.1
 
 
-class Door:
+class Acceptor:
     """Owns the connections of one worker from their first byte to their last.
 
-    `unready`: why no new client is welcome at the moment, or None. `pages`: what is served besides, by path.
+    `unready`: the reason to refuse new clients now, or None. `pages`: other responses, by path.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Door:
         self._sse = SseCodec()
 
     def connection(self) -> Connection:
-        """The protocol of a connection that was just accepted."""
+        """The protocol for a connection that was just accepted."""
         return Connection(self, self._settings.max_message_bytes)
 
     # Owner of connections and event streams.
@@ -134,7 +134,7 @@ class Door:
         try:
             await admit(connection, request)
         except Exception:
-            # A fault of this program must not leave the client waiting.
+            # A programming error must not leave the client without an answer.
             log.exception("admission_failed")
             connection.answer(http.text(HTTPStatus.INTERNAL_SERVER_ERROR, "a fault of the server; it is in its log"))
 
@@ -145,7 +145,7 @@ class Door:
         if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
             self._refuse(connection, response, "not a WebSocket handshake")
             return
-        # A page is not shown the status of a handshake: a client that offers `bearer` is told in a close.
+        # Browsers hide the status of a handshake: a client that offers `bearer` gets the reason in a close.
         opening = response if connection.wire.subprotocol else None
         identity = await self._identify(connection, request, opening)
         if identity is None:
@@ -181,7 +181,7 @@ class Door:
         session.carry_out(join)
 
     def _welcome(self, connection: Connection) -> bool:
-        """Whether a new client is; one that is not is told."""
+        """Whether new clients are accepted; if not, answers this one."""
         if connection.gone:
             return False
         if (why := self._unready()) is not None:
@@ -191,9 +191,9 @@ class Door:
     async def _identify(
         self, connection: Connection, request: Request, opening: Response | None = None
     ) -> Identity | None:
-        """Who asks, counted against all quotas; None if the request was answered or the client is gone.
+        """The client's identity, counted against all quotas; None if the request was answered or the client is gone.
 
-        `opening`: the answer 101, for a client that learns only from a close that what it shows is not good.
+        `opening`: the answer 101, for a client that can read a refusal only from a close.
         """
         if self._sweep.open_count >= self._settings.max_connections:
             self._limit(connection, "connections", "this worker has as many connections as it may")
@@ -214,7 +214,7 @@ class Door:
         if over is not None:
             self._limit(connection, over.limit, over.text)
             return None
-        if self._welcome(connection):  # still
+        if self._welcome(connection):  # the state may have changed meanwhile
             return identity
         self._services.quotas.released(identity.user, connection.remote)
         return None
@@ -264,7 +264,7 @@ def _who(client: Endpoint, session: Session) -> dict[str, str]:
 
 
 def _client_address(connection: Connection, request: Request) -> str:
-    """The client's address as the edge names it; without an edge, the peer's."""
+    """The client's address from the edge's header; without an edge, the peer's."""
     try:
         return str(ip_address(request.headers["X-Real-IP"]))
     except (LookupError, ValueError):

@@ -30,7 +30,7 @@ from wsserver.telemetry import metrics, tracing
 from wsserver.telemetry import snapshot as counters
 from wsserver.telemetry.logs import log
 from wsserver.transport import drain
-from wsserver.transport.acceptor import Door
+from wsserver.transport.acceptor import Acceptor
 from wsserver.transport.drain import Drainage
 from wsserver.transport.registry import Sweep
 from wsserver.worker.api_operations import WorkerOperations
@@ -68,7 +68,7 @@ class Worker:
                 rooms=settings.max_rooms_per_connection,
             ),
         )
-        self._door = Door(settings, self._services, self._sweep, self._unready, pages or {})
+        self._acceptor = Acceptor(settings, self._services, self._sweep, self._unready, pages or {})
         metrics.MAX_CONNECTIONS.set(settings.max_connections)
         metrics.READY.set_function(lambda: float(self.state == "ready"))
         metrics.DRAINING.set_function(lambda: float(self._drainage.state is not None))
@@ -128,7 +128,7 @@ class Worker:
         # and a queue that no process serves would swallow its clients.
         addresses, port = self._settings.listen_address, self._settings.port
         listeners = [
-            await loop.create_server(self._door.connection, sock=bound, backlog=_BACKLOG)
+            await loop.create_server(self._acceptor.connection, sock=bound, backlog=_BACKLOG)
             for bound in listening.bind_all(addresses, port)
         ]
         log.info("listening", address=listening.words(addresses), port=port)
