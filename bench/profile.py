@@ -26,7 +26,7 @@ _SECONDS = 8
 _SHOWN = 25
 # What a publish passes through, on its way in and out: a function's share with all that it calls.
 _PARTS = {
-    "Connection.buffer_updated": "a client's frames: read, taken apart, checked, handed to the broker",
+    "WebSocketConnection.buffer_updated": "a client's frames: read, taken apart, checked, handed to the broker",
     "Wire.receive": "… of which the WebSocket protocol",
     "Session._publish": "… of which the publish itself: permission, limits, keys, the queue to Redis",
     "RedisBroker._send_publishes": "the commands to Redis, and its answers",

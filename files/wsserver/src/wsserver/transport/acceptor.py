@@ -30,12 +30,12 @@ from wsserver.settings import Settings
 from wsserver.telemetry import metrics
 from wsserver.telemetry.logs import log
 from wsserver.transport import responses as http
-from wsserver.transport.connection import Endpoint
+from wsserver.transport.connection import Connection
 from wsserver.transport.registry import Sweep
 from wsserver.transport.sse import EventStream, SseCodec, position_of
-from wsserver.transport.websocket import Connection
+from wsserver.transport.websocket import WebSocketConnection
 
-_Admit = Callable[[Connection, Request], Coroutine[Any, Any, None]]
+_Admit = Callable[[WebSocketConnection, Request], Coroutine[Any, Any, None]]
 
 _RETRY_S = 1
 # Connections that opened together must not retire together.
@@ -66,17 +66,17 @@ class Acceptor:
         self._json = JsonCodec()
         self._sse = SseCodec()
 
-    def connection(self) -> Connection:
+    def connection(self) -> WebSocketConnection:
         """The protocol for a connection that was just accepted."""
-        return Connection(self, self._settings.max_message_bytes)
+        return WebSocketConnection(self, self._settings.max_message_bytes)
 
     # Owner of connections and event streams.
 
-    def opened(self, connection: Connection) -> None:
+    def opened(self, connection: WebSocketConnection) -> None:
         connection.transport.set_write_buffer_limits(high=self._settings.send_buffer_bytes)
         self._sweep.opened(connection)
 
-    def requested(self, connection: Connection, request: Request) -> None:
+    def requested(self, connection: WebSocketConnection, request: Request) -> None:
         path = request.path.partition("?")[0]
         if request.method != "GET":
             connection.answer(http.text(HTTPStatus.METHOD_NOT_ALLOWED, "GET only", Allow="GET"))
@@ -89,13 +89,13 @@ class Acceptor:
         else:
             connection.answer(self._page(path, ",".join(request.headers.get_all("Accept"))))
 
-    def throttled(self, connection: Connection) -> None:
+    def throttled(self, connection: WebSocketConnection) -> None:
         self._sweep.throttled(connection)
 
-    def closing(self, client: Endpoint) -> None:
+    def closing(self, client: Connection) -> None:
         self._sweep.closing(client)
 
-    def lost(self, client: Endpoint) -> None:
+    def lost(self, client: Connection) -> None:
         self._sweep.lost(client)
         session = client.session
         if session is None:
@@ -127,10 +127,10 @@ class Acceptor:
 
     # Clients.
 
-    def _let_in(self, connection: Connection, request: Request, admit: _Admit) -> None:
+    def _let_in(self, connection: WebSocketConnection, request: Request, admit: _Admit) -> None:
         self._tasks.spawn(self._safely(connection, request, admit))
 
-    async def _safely(self, connection: Connection, request: Request, admit: _Admit) -> None:
+    async def _safely(self, connection: WebSocketConnection, request: Request, admit: _Admit) -> None:
         try:
             await admit(connection, request)
         except Exception:
@@ -138,7 +138,7 @@ class Acceptor:
             log.exception("admission_failed")
             connection.answer(http.text(HTTPStatus.INTERNAL_SERVER_ERROR, "a fault of the server; it is in its log"))
 
-    async def _websocket(self, connection: Connection, request: Request) -> None:
+    async def _websocket(self, connection: WebSocketConnection, request: Request) -> None:
         if not self._welcome(connection):
             return
         response = connection.wire.accept(request)
@@ -156,7 +156,7 @@ class Acceptor:
         session.welcome(self._settings.heartbeat_s, self._settings.max_message_bytes)
         connection.upgrade(response, session)
 
-    async def _events(self, connection: Connection, request: Request) -> None:
+    async def _events(self, connection: WebSocketConnection, request: Request) -> None:
         if not self._welcome(connection):
             return
         try:
@@ -180,7 +180,7 @@ class Acceptor:
         stream.start(session, request.headers.get("Origin"))
         session.carry_out(join)
 
-    def _welcome(self, connection: Connection) -> bool:
+    def _welcome(self, connection: WebSocketConnection) -> bool:
         """Whether new clients are accepted; if not, answers this one."""
         if connection.gone:
             return False
@@ -189,7 +189,7 @@ class Acceptor:
         return why is None
 
     async def _identify(
-        self, connection: Connection, request: Request, opening: Response | None = None
+        self, connection: WebSocketConnection, request: Request, opening: Response | None = None
     ) -> Identity | None:
         """The client's identity, counted against all quotas; None if the request was answered or the client is gone.
 
@@ -219,11 +219,13 @@ class Acceptor:
         self._services.quotas.released(identity.user, connection.remote)
         return None
 
-    def _limit(self, connection: Connection, limit: str, text: str) -> None:
+    def _limit(self, connection: WebSocketConnection, limit: str, text: str) -> None:
         metrics.LIMITED.labels(limit).inc()
         self._refuse(connection, http.text(HTTPStatus.TOO_MANY_REQUESTS, text, Retry_After=str(_RETRY_S)), text)
 
-    def _refuse(self, connection: Connection, response: Response, why: str, opening: Response | None = None) -> None:
+    def _refuse(
+        self, connection: WebSocketConnection, response: Response, why: str, opening: Response | None = None
+    ) -> None:
         metrics.HANDSHAKES_REFUSED.labels(response.status_code).inc()
         log.info("refused", status=response.status_code, why=why, ip=connection.remote)
         if opening is None:
@@ -231,14 +233,14 @@ class Acceptor:
         else:
             connection.turn_away(opening, why)
 
-    def _connected(self, client: Endpoint) -> None:
+    def _connected(self, client: Connection) -> None:
         jitter = random.uniform(1 - _AGE_JITTER, 1 + _AGE_JITTER)
         client.retire_at = time.monotonic() + self._settings.max_connection_age_s * jitter
         self._sweep.connected(client)
         _open(client).inc()
 
 
-def _open(client: Endpoint) -> Gauge:
+def _open(client: Connection) -> Gauge:
     return metrics.EVENT_STREAMS if isinstance(client, EventStream) else metrics.ACTIVE_CONNECTIONS
 
 
@@ -259,11 +261,11 @@ def _wanted_events(request: Request) -> Join:
         raise ValueError("the room or the Last-Event-ID is not valid") from None
 
 
-def _who(client: Endpoint, session: Session) -> dict[str, str]:
+def _who(client: Connection, session: Session) -> dict[str, str]:
     return {"connection": client.id.hex, "user": session.identity.user, "ip": client.remote}
 
 
-def _client_address(connection: Connection, request: Request) -> str:
+def _client_address(connection: WebSocketConnection, request: Request) -> str:
     """The client's address from the edge's header; without an edge, the peer's."""
     try:
         return str(ip_address(request.headers["X-Real-IP"]))

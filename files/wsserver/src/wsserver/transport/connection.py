@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a WebSocket connection and an event stream have in common: a transport, a session, and what a sweep looks at."""
+"""The base of WebSocket connections and event streams: a transport, a session, and the state of heartbeats."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from uuid import UUID
 from wsserver.sessions.session import Session
 
 
-class Endpoint(asyncio.BaseProtocol):
-    """One client's end of the server.
+class Connection(asyncio.BaseProtocol):
+    """The worker's end of one client's connection.
 
-    heard: since the last heartbeat. holding: not read from. opened_at, retire_at (when the client is asked to
-    reconnect): time.monotonic.
+    heard: the client sent something since the last heartbeat. holding: reading is paused. opened_at, and retire_at
+    (when the worker asks the client to reconnect): time.monotonic.
     """
 
     __slots__ = ("heard", "holding", "opened_at", "remote", "retire_at", "session", "transport")
@@ -37,7 +37,7 @@ class Endpoint(asyncio.BaseProtocol):
             self.session.pause()
 
     def resume_writing(self) -> None:
-        self.heard = True  # the last ping may have waited in the buffer; the next one counts
+        self.heard = True  # the last ping may have waited in the buffer: wait for the next
         if self.session is not None:
             self.session.resume()
 
@@ -46,7 +46,7 @@ class Endpoint(asyncio.BaseProtocol):
     def write(self, data: bytes) -> None:
         self.transport.write(data)
 
-    # The server's side.
+    # For the worker.
 
     @property
     def id(self) -> UUID:
@@ -55,7 +55,7 @@ class Endpoint(asyncio.BaseProtocol):
 
     @property
     def close_code(self) -> int:
-        """What ended the connection: the client's own code, or the one that it was sent first; 1006 for none."""
+        """The close code that came first, from the client or from this worker; 1006 for none."""
         raise NotImplementedError
 
     @property
@@ -66,11 +66,11 @@ class Endpoint(asyncio.BaseProtocol):
         raise NotImplementedError
 
     def close(self, code: int, reason: str) -> None:
-        """Say why, after everything that is queued for the client, and end the connection."""
+        """Write everything that is queued, send the reason, and end the connection."""
         raise NotImplementedError
 
     def time_out(self) -> None:
-        """The request was not made, or not granted, in time."""
+        """The request did not arrive, or was not answered, in time."""
         self.transport.close()
 
     def abort(self) -> None:

@@ -12,7 +12,7 @@ from websockets.frames import CloseCode
 
 from wsserver.protocol.messages import Reconnect
 from wsserver.telemetry.logs import log
-from wsserver.transport.connection import Endpoint
+from wsserver.transport.connection import Connection
 from wsserver.transport.registry import Sweep
 
 _STEP_S = 0.05
@@ -43,7 +43,7 @@ async def drain(connections: Sweep, window_s: float) -> None:
         await asyncio.sleep(_STEP_S)
 
 
-async def _close(batch: list[Endpoint]) -> None:
+async def _close(batch: list[Connection]) -> None:
     await asyncio.sleep(_GRACE_S)
     for client in batch:
         client.close(CloseCode.GOING_AWAY, _WHY)

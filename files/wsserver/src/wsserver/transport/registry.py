@@ -10,7 +10,7 @@ from websockets.frames import CloseCode
 
 from wsserver.protocol.messages import Reconnect
 from wsserver.telemetry import metrics
-from wsserver.transport.connection import Endpoint
+from wsserver.transport.connection import Connection
 
 _CLOSING_S = 5.0
 # A client is told that its token expires at least this long before.
@@ -31,14 +31,14 @@ class Sweep:
         self._handshake_s = handshake_s
         self._heartbeat_s = heartbeat_s
         self._slow_client_s = slow_client_s
-        self._buckets: list[dict[Endpoint, None]] = [{} for _second in range(max(1, round(heartbeat_s)))]
+        self._buckets: list[dict[Connection, None]] = [{} for _second in range(max(1, round(heartbeat_s)))]
         self._turn = 0
-        self._handshaking: dict[Endpoint, float] = {}
-        self._closing: dict[Endpoint, float] = {}
-        self._throttled: set[Endpoint] = set()
+        self._handshaking: dict[Connection, float] = {}
+        self._closing: dict[Connection, float] = {}
+        self._throttled: set[Connection] = set()
 
     @property
-    def open_connections(self) -> list[Endpoint]:
+    def open_connections(self) -> list[Connection]:
         return [client for bucket in self._buckets for client in bucket]
 
     @property
@@ -58,27 +58,27 @@ class Sweep:
         """True once no connection is left in any state."""
         return not self._handshaking and not self._closing and not any(self._buckets)
 
-    def opened(self, client: Endpoint) -> None:
+    def opened(self, client: Connection) -> None:
         self._handshaking[client] = time.monotonic() + self._handshake_s
 
-    def connected(self, client: Endpoint) -> None:
+    def connected(self, client: Connection) -> None:
         self._handshaking.pop(client, None)
         self._bucket(client)[client] = None
 
-    def throttled(self, client: Endpoint) -> None:
+    def throttled(self, client: Connection) -> None:
         self._throttled.add(client)
 
-    def closing(self, client: Endpoint) -> None:
+    def closing(self, client: Connection) -> None:
         self._bucket(client).pop(client, None)
         self._closing[client] = time.monotonic() + _CLOSING_S
 
-    def lost(self, client: Endpoint) -> None:
+    def lost(self, client: Connection) -> None:
         self._handshaking.pop(client, None)
         self._closing.pop(client, None)
         self._throttled.discard(client)
         self._bucket(client).pop(client, None)
 
-    def _bucket(self, client: Endpoint) -> dict[Endpoint, None]:
+    def _bucket(self, client: Connection) -> dict[Connection, None]:
         return self._buckets[client.id.int % len(self._buckets)]
 
     def tick(self) -> None:
@@ -97,7 +97,7 @@ class Sweep:
         for client in list(self._buckets[self._turn]):
             self._beat(client, now)
 
-    def _beat(self, client: Endpoint, now: float) -> None:
+    def _beat(self, client: Connection, now: float) -> None:
         session = client.session
         if session is None:
             return

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Server-sent events: one room read over plain HTTP, for clients that cannot or need not speak WebSocket.
 
-A second wire for the same session and hub: `SseCodec` in place of the JSON frames, `EventStream` in place of
-`Connection`. It has no commands; each event's id is the position to resume from.
+SSE is a second protocol over the same session and hub: `SseCodec` replaces the JSON frames, `EventStream` replaces
+`WebSocketConnection`. SSE has no commands; each event's id is the position to resume from.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import msgspec
 
 from wsserver.protocol.messages import BadMessage, Command, Delivery, Event, Position, Reconnect, Since
 from wsserver.sessions.session import Session
-from wsserver.transport.connection import Endpoint
-from wsserver.transport.websocket import Connection
+from wsserver.transport.connection import Connection
+from wsserver.transport.websocket import WebSocketConnection
 
 _HEAD = (
     b"HTTP/1.1 200 OK\r\n"
@@ -37,7 +37,7 @@ class SseCodec:
         raise BadMessage("an event stream takes no commands")
 
     def frame(self, event: Event, position: Position | None = None) -> bytes:
-        # Line breaks in JSON are blanks between its parts, and the end of a line here.
+        # In JSON a line break is white space; in SSE it would end the field.
         data = self._encoder.encode(event).translate(_BLANKS)
         lines = [b"data: " + data, b"", b""]
         if not isinstance(event, Delivery):
@@ -67,12 +67,12 @@ class Owner(Protocol):
     def lost(self, stream: EventStream) -> None: ...
 
 
-class EventStream(Endpoint, asyncio.Protocol):
-    """What a connection becomes once its request for events was granted."""
+class EventStream(Connection, asyncio.Protocol):
+    """Takes over a connection whose request for events was granted."""
 
     __slots__ = ("_close_code", "_close_reason", "_id", "_owner")
 
-    def __init__(self, owner: Owner, connection: Connection) -> None:
+    def __init__(self, owner: Owner, connection: WebSocketConnection) -> None:
         super().__init__()
         self._owner = owner
         self._id = connection.id
@@ -81,11 +81,11 @@ class EventStream(Endpoint, asyncio.Protocol):
         self.transport = connection.transport
         self.remote = connection.remote
         self.opened_at = connection.opened_at
-        # Nothing is read, so silence means nothing; a client that is gone shows by what it leaves unread.
+        # Reading is paused for good: a lost client shows by a full send buffer, not by silence.
         self.holding = True
 
     def start(self, session: Session, origin: str | None) -> None:
-        """`origin`: of the page that asks, which was found to be allowed; it may then read the answer."""
+        """`origin`: the allowed origin of the requesting page; the page may then read the answer."""
         self.session = session
         self.transport.set_protocol(self)
         headers = [_HEAD]
@@ -97,7 +97,7 @@ class EventStream(Endpoint, asyncio.Protocol):
     # asyncio.Protocol.
 
     def data_received(self, data: bytes) -> None:
-        """A client of events has nothing to say."""
+        """SSE is one-way: ignore anything the client sends."""
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self.session is not None:
@@ -112,7 +112,7 @@ class EventStream(Endpoint, asyncio.Protocol):
     def throttle(self) -> None:
         """Nothing is read."""
 
-    # The server's side.
+    # For the worker.
 
     @property
     def id(self) -> UUID:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""One TCP connection: the sans-I/O wire driven by an asyncio protocol, without a task, queue or timer of its own.
+"""One TCP connection: an asyncio protocol drives the sans-I/O WebSocket protocol.
 
-`sweep` does for all connections what a timer would do for each.
+A connection has no task, queue or timer of its own: the registry's one timer serves the deadlines of all.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from websockets.http11 import Request, Response
 from websockets.protocol import CONNECTING, OPEN
 
 from wsserver.sessions.session import Session
-from wsserver.transport.connection import Endpoint
+from wsserver.transport.connection import Connection
 from wsserver.transport.websocket_protocol import Wire
 
-# What one read takes from one client, so that a flood of it is followed by everybody else's turn.
+# Bytes per read: after each read of a flood, the other connections get their turn.
 _READ_SIZE = 16384
 _LINGER_S = 0.5
 _CLOSE_REASON_BYTES = 123
@@ -26,29 +26,28 @@ _REQUEST_TIMEOUT = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnec
 
 
 class Owner(Protocol):
-    """The server, as a connection sees it."""
+    """The acceptor, as a connection sees it."""
 
-    def opened(self, connection: Connection) -> None: ...
+    def opened(self, connection: WebSocketConnection) -> None: ...
 
-    def requested(self, connection: Connection, request: Request) -> None:
-        """Answer it with one of `connection.answer`, `turn_away` and `upgrade`, or make an event stream of it, now or
-        soon."""
+    def requested(self, connection: WebSocketConnection, request: Request) -> None:
+        """Now or soon: call one of `connection.answer`, `turn_away` and `upgrade`, or start an event stream on it."""
 
-    def throttled(self, connection: Connection) -> None: ...
-    def closing(self, connection: Connection) -> None: ...
-    def lost(self, connection: Connection) -> None: ...
+    def throttled(self, connection: WebSocketConnection) -> None: ...
+    def closing(self, connection: WebSocketConnection) -> None: ...
+    def lost(self, connection: WebSocketConnection) -> None: ...
 
 
-class Connection(Endpoint, asyncio.BufferedProtocol):
+class WebSocketConnection(Connection, asyncio.BufferedProtocol):
     __slots__ = ("_asked", "_owner", "wire")
 
-    # One for all: what a read brought is taken out before the next read of any connection.
+    # Shared by all connections: each read is copied out before the next read of any connection.
     _buffer = memoryview(bytearray(_READ_SIZE))
 
     def __init__(self, owner: Owner, max_message_bytes: int) -> None:
         super().__init__()
         self._owner = owner
-        self._asked = False  # a whole request came
+        self._asked = False  # a whole request arrived
         self.wire = Wire(max_message_bytes)
 
     @property
@@ -83,7 +82,7 @@ class Connection(Endpoint, asyncio.BufferedProtocol):
 
     def eof_received(self) -> None:
         self.wire.receive_eof()
-        self._closing()  # the transport closes by itself, but not before the client has read what is buffered
+        self._closing()  # the transport closes itself once the client has read the buffer
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self.session is not None:
@@ -103,7 +102,7 @@ class Connection(Endpoint, asyncio.BufferedProtocol):
     def throttle(self) -> None:
         self._owner.throttled(self)
 
-    # The server's side.
+    # For the worker.
 
     @property
     def gone(self) -> bool:
@@ -124,7 +123,7 @@ class Connection(Endpoint, asyncio.BufferedProtocol):
             self._write_wire()
 
     def upgrade(self, response: Response, session: Session) -> None:
-        """Answer 101 and begin the conversation with what came behind the request."""
+        """Answer 101 and process the frames that arrived behind the request."""
         self.session = session
         self.wire.send_response(response)
         self._write_wire()
@@ -159,7 +158,7 @@ class Connection(Endpoint, asyncio.BufferedProtocol):
         return close.reason if close else ""
 
     def _write_wire(self) -> None:
-        """Write what the protocol itself has to say."""
+        """Write the protocol's own frames: pongs and closes."""
         writes = self.wire.data_to_send()
         if not writes:
             return
@@ -169,11 +168,11 @@ class Connection(Endpoint, asyncio.BufferedProtocol):
             if data:
                 self.transport.write(data)
             elif self.wire.close_rcvd is not None or (self.session is None and self._asked):
-                # A server ends the TCP connection itself; close() sends what is buffered first.
+                # The server ends the TCP connection; close() sends the buffer first.
                 self.transport.close()
             else:
-                # The client broke the protocol and may still be sending: closing now, or only half of it through
-                # an edge, would reset the connection, and the answer that says why would be lost.
+                # The client broke the protocol and may still be sending. Closing now, or half-closing through an
+                # edge, would reset the connection and lose the answer with the reason.
                 asyncio.get_running_loop().call_later(_LINGER_S, self.transport.close)
 
     def _closing(self) -> None:
