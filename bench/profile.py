@@ -27,7 +27,7 @@ _SHOWN = 25
 # What a publish passes through, on its way in and out: a function's share with all that it calls.
 _PARTS = {
     "WebSocketConnection.buffer_updated": "a client's frames: read, taken apart, checked, handed to the broker",
-    "Wire.receive": "… of which the WebSocket protocol",
+    "WebSocketProtocol.receive": "… of which the WebSocket protocol",
     "Session._publish": "… of which the publish itself: permission, limits, keys, the queue to Redis",
     "RedisBroker._send_publishes": "the commands to Redis, and its answers",
     "RedisBroker._read_feed": "the live feed from Redis: decoded, put in order, queued for the members",

@@ -13,7 +13,7 @@ from support.wire import client_frame, server_frames, text, upgrade_request
 from websockets.frames import EXTERNAL_CLOSE_CODES, Opcode
 from websockets.http11 import Request
 
-from wsserver.transport.websocket_protocol import Wire
+from wsserver.transport.websocket_protocol import WebSocketProtocol
 
 _LARGEST = 1024
 
@@ -29,13 +29,13 @@ def cut(data: bytes, places: list[int]) -> list[bytes]:
     return [data[start:end] for start, end in pairwise(edges)]
 
 
-def fed(wire: Wire, pieces: list[bytes]) -> Outcome:
+def fed(wire: WebSocketProtocol, pieces: list[bytes]) -> Outcome:
     received = [item for piece in pieces for item in wire.receive(piece)]
     return Outcome(received, b"".join(wire.data_to_send()), wire.close_sent.code if wire.close_sent else None)
 
 
-def opened() -> Wire:
-    wire = Wire(_LARGEST)
+def opened() -> WebSocketProtocol:
+    wire = WebSocketProtocol(_LARGEST)
     [request] = wire.receive(upgrade_request())
     assert isinstance(request, Request)
     wire.send_response(wire.accept(request))
@@ -134,7 +134,7 @@ _requests = st.one_of(
 @given(_requests, _places)
 def test_any_handshake_is_accepted_answered_or_awaited(data: bytes, places: list[int]) -> None:
     def shaken(pieces: list[bytes]) -> tuple[bytes, int]:
-        wire = Wire(_LARGEST)
+        wire = WebSocketProtocol(_LARGEST)
         sent, requests = b"", 0
         for piece in pieces:
             for item in wire.receive(piece):

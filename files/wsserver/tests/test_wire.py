@@ -6,11 +6,11 @@ from support.wire import client_frame, server_frames, text, upgrade_request
 from websockets.frames import Opcode
 from websockets.http11 import Request
 
-from wsserver.transport.websocket_protocol import Wire
+from wsserver.transport.websocket_protocol import WebSocketProtocol
 
 
-def opened(max_message_bytes: int = 1024) -> Wire:
-    wire = Wire(max_message_bytes)
+def opened(max_message_bytes: int = 1024) -> WebSocketProtocol:
+    wire = WebSocketProtocol(max_message_bytes)
     [request] = wire.receive(upgrade_request())
     assert isinstance(request, Request)
     wire.send_response(wire.accept(request))
@@ -18,11 +18,11 @@ def opened(max_message_bytes: int = 1024) -> Wire:
     return wire
 
 
-def sent(wire: Wire) -> bytes:
+def sent(wire: WebSocketProtocol) -> bytes:
     return b"".join(wire.data_to_send())
 
 
-def closed_with(wire: Wire) -> int:
+def closed_with(wire: WebSocketProtocol) -> int:
     *_, close = server_frames(sent(wire))
     assert close.opcode is Opcode.CLOSE
     return int.from_bytes(close.data[:2], "big")
@@ -83,7 +83,7 @@ def test_the_clients_close_is_answered_with_its_code() -> None:
 
 
 def test_frames_that_come_with_the_request_wait_for_its_answer() -> None:
-    wire = Wire(1024)
+    wire = WebSocketProtocol(1024)
     data = upgrade_request() + text("early") + client_frame(Opcode.PING, b"p")
     [request] = wire.receive(data)
     assert isinstance(request, Request)
@@ -97,7 +97,7 @@ def test_frames_that_come_with_the_request_wait_for_its_answer() -> None:
 
 
 def test_frames_behind_a_refused_request_are_not_taken() -> None:
-    wire = Wire(1024)
+    wire = WebSocketProtocol(1024)
     [request] = wire.receive(upgrade_request(Sec_WebSocket_Version="7") + text("early"))
     assert isinstance(request, Request)
     wire.send_response(wire.accept(request))
@@ -119,7 +119,7 @@ def test_frames_behind_a_refused_request_are_not_taken() -> None:
     ],
 )
 def test_what_is_no_request_gets_an_answer_and_the_end(data: bytes, status: bytes) -> None:
-    wire = Wire(1024)
+    wire = WebSocketProtocol(1024)
     assert wire.receive(data) == []
     *answer, end = wire.data_to_send()
     assert b"".join(answer).startswith(b"HTTP/1.1 " + status + b" ")
@@ -130,7 +130,7 @@ def test_what_is_no_request_gets_an_answer_and_the_end(data: bytes, status: byte
 
 def test_only_the_bearer_subprotocol_is_chosen() -> None:
     for offered, chosen in (("bearer, token", "bearer"), ("chat", None), ("chat, bearer", "bearer")):
-        wire = Wire(1024)
+        wire = WebSocketProtocol(1024)
         [request] = wire.receive(upgrade_request(Sec_WebSocket_Protocol=offered))
         assert isinstance(request, Request)
         assert wire.accept(request).headers.get("Sec-WebSocket-Protocol") == chosen

@@ -19,21 +19,21 @@ from wsserver import cli
 from wsserver.auth import mint
 from wsserver.protocol.messages import Command, Event, JsonCodec, Ping, Pong, text_frame
 from wsserver.settings import load
-from wsserver.transport.websocket_protocol import Wire
+from wsserver.transport.websocket_protocol import WebSocketProtocol
 
 
 def let_in() -> None:
-    real = Wire.receive
+    real = WebSocketProtocol.receive
     secret = load().jwt_secret
     assert secret is not None
     header = f"\r\nAuthorization: Bearer {mint(secret.get_secret_value(), 'autobahn', 3600)}\r\n".encode()
 
-    def receive(self: Wire, data: bytes) -> list[Request | bytes]:
+    def receive(self: WebSocketProtocol, data: bytes) -> list[Request | bytes]:
         if self.state is CONNECTING:
             data = data.replace(b"\r\n", header, 1)
         return real(self, data)
 
-    Wire.receive = receive  # type: ignore[method-assign]
+    WebSocketProtocol.receive = receive  # type: ignore[method-assign]
 
 
 def echo_text() -> None:
@@ -49,9 +49,9 @@ def echo_text() -> None:
 
 
 def echo_binary() -> None:
-    real = Wire.recv_frame
+    real = WebSocketProtocol.recv_frame
 
-    def recv_frame(self: Wire, frame: Frame) -> None:
+    def recv_frame(self: WebSocketProtocol, frame: Frame) -> None:
         if frame.opcode is Opcode.BINARY or (frame.opcode is Opcode.CONT and vars(self).get("in_binary")):
             ServerProtocol.recv_frame(self, frame)  # the library's own checks
             self.events.pop()
@@ -61,7 +61,7 @@ def echo_binary() -> None:
         else:
             real(self, frame)
 
-    Wire.recv_frame = recv_frame  # type: ignore[method-assign]
+    WebSocketProtocol.recv_frame = recv_frame  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

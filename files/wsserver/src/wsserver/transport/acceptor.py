@@ -141,12 +141,12 @@ class Acceptor:
     async def _websocket(self, connection: WebSocketConnection, request: Request) -> None:
         if not self._welcome(connection):
             return
-        response = connection.wire.accept(request)
+        response = connection.protocol.accept(request)
         if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
             self._refuse(connection, response, "not a WebSocket handshake")
             return
         # Browsers hide the status of a handshake: a client that offers `bearer` gets the reason in a close.
-        opening = response if connection.wire.subprotocol else None
+        opening = response if connection.protocol.subprotocol else None
         identity = await self._identify(connection, request, opening)
         if identity is None:
             return

@@ -16,7 +16,7 @@ from websockets.protocol import CONNECTING, OPEN
 
 from wsserver.sessions.session import Session
 from wsserver.transport.connection import Connection
-from wsserver.transport.websocket_protocol import Wire
+from wsserver.transport.websocket_protocol import WebSocketProtocol
 
 # Bytes per read: after each read of a flood, the other connections get their turn.
 _READ_SIZE = 16384
@@ -39,7 +39,7 @@ class Owner(Protocol):
 
 
 class WebSocketConnection(Connection, asyncio.BufferedProtocol):
-    __slots__ = ("_asked", "_owner", "wire")
+    __slots__ = ("_asked", "_owner", "protocol")
 
     # Shared by all connections: each read is copied out before the next read of any connection.
     _buffer = memoryview(bytearray(_READ_SIZE))
@@ -48,11 +48,11 @@ class WebSocketConnection(Connection, asyncio.BufferedProtocol):
         super().__init__()
         self._owner = owner
         self._asked = False  # a whole request arrived
-        self.wire = Wire(max_message_bytes)
+        self.protocol = WebSocketProtocol(max_message_bytes)
 
     @property
     def id(self) -> UUID:
-        return self.wire.id
+        return self.protocol.id
 
     # asyncio.BufferedProtocol.
 
@@ -68,20 +68,20 @@ class WebSocketConnection(Connection, asyncio.BufferedProtocol):
 
     def _receive(self, data: bytes) -> None:
         self.heard = True
-        frames_before = self.wire.frames
-        received = self.wire.receive(data)
+        frames_before = self.protocol.frames
+        received = self.protocol.receive(data)
         if self.session is not None:
-            self.session.charge(self.wire.frames - frames_before, len(data))
+            self.session.charge(self.protocol.frames - frames_before, len(data))
         for item in received:
             if isinstance(item, Request):
                 self._asked = True
                 self._owner.requested(self, item)
             elif self.session is not None:
                 self.session.receive(item)
-        self._write_wire()
+        self._write_protocol()
 
     def eof_received(self) -> None:
-        self.wire.receive_eof()
+        self.protocol.receive_eof()
         self._closing()  # the transport closes itself once the client has read the buffer
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -111,63 +111,63 @@ class WebSocketConnection(Connection, asyncio.BufferedProtocol):
     def answer(self, response: Response) -> None:
         """Answer the request, and close."""
         if not self.gone:
-            self.wire.send_response(response)
-            self._write_wire()
+            self.protocol.send_response(response)
+            self._write_protocol()
 
     def turn_away(self, response: Response, why: str) -> None:
         """Answer 101, and close with 1008 at once."""
         if not self.gone:
-            self.wire.send_response(response)
+            self.protocol.send_response(response)
             reason = why.encode()[:_CLOSE_REASON_BYTES].decode(errors="ignore")
-            self.wire.send_close(CloseCode.POLICY_VIOLATION, reason)
-            self._write_wire()
+            self.protocol.send_close(CloseCode.POLICY_VIOLATION, reason)
+            self._write_protocol()
 
     def upgrade(self, response: Response, session: Session) -> None:
         """Answer 101 and process the frames that arrived behind the request."""
         self.session = session
-        self.wire.send_response(response)
-        self._write_wire()
+        self.protocol.send_response(response)
+        self._write_protocol()
         self._receive(b"")
 
     def time_out(self) -> None:
-        if self.wire.state is CONNECTING:
+        if self.protocol.state is CONNECTING:
             self.transport.write(_REQUEST_TIMEOUT)
         super().time_out()
 
     def ping(self) -> None:
-        if self.wire.state is OPEN:
-            self.wire.send_ping(b"")
-            self._write_wire()
+        if self.protocol.state is OPEN:
+            self.protocol.send_ping(b"")
+            self._write_protocol()
 
     def close(self, code: int, reason: str) -> None:
         """Start the closing handshake."""
-        if self.wire.state is not OPEN or self.session is None:
+        if self.protocol.state is not OPEN or self.session is None:
             return
         self.session.flush()
-        self.wire.send_close(code, reason)
-        self._write_wire()
+        self.protocol.send_close(code, reason)
+        self._write_protocol()
 
     @property
     def close_code(self) -> int:
-        close = self.wire.close_sent or self.wire.close_rcvd
+        close = self.protocol.close_sent or self.protocol.close_rcvd
         return close.code if close else 1006
 
     @property
     def close_reason(self) -> str:
-        close = self.wire.close_sent or self.wire.close_rcvd
+        close = self.protocol.close_sent or self.protocol.close_rcvd
         return close.reason if close else ""
 
-    def _write_wire(self) -> None:
+    def _write_protocol(self) -> None:
         """Write the protocol's own frames: pongs and closes."""
-        writes = self.wire.data_to_send()
+        writes = self.protocol.data_to_send()
         if not writes:
             return
-        if self.wire.state is not OPEN and self.wire.state is not CONNECTING:
+        if self.protocol.state is not OPEN and self.protocol.state is not CONNECTING:
             self._closing()
         for data in writes:
             if data:
                 self.transport.write(data)
-            elif self.wire.close_rcvd is not None or (self.session is None and self._asked):
+            elif self.protocol.close_rcvd is not None or (self.session is None and self._asked):
                 # The server ends the TCP connection; close() sends the buffer first.
                 self.transport.close()
             else:

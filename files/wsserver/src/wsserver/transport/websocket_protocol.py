@@ -14,15 +14,15 @@ from websockets.typing import Subprotocol
 
 from wsserver.auth import BEARER_SUBPROTOCOL
 
-# One logger for all: the library would look one up, and log each closed connection, per connection.
-_QUIET = logging.getLogger("wsserver.wire")
+# One quiet logger for all: by default the library looks up a logger, and logs a line, per connection.
+_QUIET = logging.getLogger("wsserver.websocket")
 _QUIET.setLevel(logging.WARNING)
 
 _BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
 class _AfterAnswer(Protocol):
-    """Leaves frames that came with the request alone until it is answered: what they cause goes behind that."""
+    """Parses frames that arrived with the request only after the answer, so that their replies follow the answer."""
 
     def parse(self) -> Generator[None]:
         while self.state is CONNECTING:
@@ -30,7 +30,7 @@ class _AfterAnswer(Protocol):
         yield from super().parse()
 
 
-class Wire(ServerProtocol, _AfterAnswer):
+class WebSocketProtocol(ServerProtocol, _AfterAnswer):
     """`ServerProtocol` that joins fragments, accepts text only, and offers the `bearer` subprotocol."""
 
     def __init__(self, max_message_bytes: int) -> None:
@@ -43,14 +43,14 @@ class Wire(ServerProtocol, _AfterAnswer):
         return bearer if bearer in subprotocols else None
 
     def receive(self, data: bytes) -> list[Request | bytes]:
-        """A request, or the complete text messages in `data`; the library keeps what is incomplete.
+        """Return a request, or the complete text messages in `data`; the library buffers the rest.
 
-        Call it with no data after a request was answered, for the messages that came with it.
-        Afterwards `data_to_send()` holds what the protocol itself answers: pongs, closes.
+        After the answer to a request, call this without data to get the messages that arrived with the request.
+        `data_to_send()` then holds the protocol's own frames: pongs and closes.
         """
         self.receive_data(data)
         if self.handshake_exc is not None and self.writes == [SEND_EOF]:
-            # The library only hangs up on what is no request it can read; a proxy would call that a dead server.
+            # For an unreadable request the library only hangs up, which a proxy takes for a dead server.
             self.writes.insert(0, _BAD_REQUEST)
         received: list[Request | bytes] = []
         for event in self.events_received():
@@ -65,8 +65,8 @@ class Wire(ServerProtocol, _AfterAnswer):
     def recv_frame(self, frame: Frame) -> None:
         """Leave one event for each complete text message.
 
-        What is no text is refused here, while frames are taken one by one: later, what came behind it in the same
-        bytes would have been answered already.
+        Refuse binary frames here, frame by frame: later, the frames behind it in the same chunk would already have
+        been answered.
         """
         self.frames += 1
         super().recv_frame(frame)
