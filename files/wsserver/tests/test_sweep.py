@@ -15,11 +15,11 @@ from support.clock import JumpingLoop
 from wsserver.protocol.messages import Reconnect
 from wsserver.transport import registry as sweep_module
 from wsserver.transport.drain import drain
-from wsserver.transport.registry import Sweep
+from wsserver.transport.registry import ConnectionRegistry
 
 
 class Connection:
-    def __init__(self, sweep: Sweep, connect: bool = True) -> None:
+    def __init__(self, sweep: ConnectionRegistry, connect: bool = True) -> None:
         self.notes: list[str] = []
         self.id = uuid.uuid4()
         self.session = SimpleNamespace(
@@ -77,11 +77,11 @@ class Clock:
 
 
 @pytest.fixture
-def passes(monkeypatch: pytest.MonkeyPatch) -> Callable[[Sweep, int], None]:
+def passes(monkeypatch: pytest.MonkeyPatch) -> Callable[[ConnectionRegistry, int], None]:
     clock = Clock()
     monkeypatch.setattr(sweep_module, "time", clock)
 
-    def seconds_pass(sweep: Sweep, seconds: int) -> None:
+    def seconds_pass(sweep: ConnectionRegistry, seconds: int) -> None:
         for _ in range(seconds):
             clock.now += 1
             sweep.tick()
@@ -89,8 +89,8 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> Callable[[Sweep, int], None]:
     return seconds_pass
 
 
-def test_every_connection_is_pinged_once_a_heartbeat(passes: Callable[[Sweep, int], None]) -> None:
-    sweep = Sweep(handshake_s=10, heartbeat_s=5, slow_client_s=30)
+def test_every_connection_is_pinged_once_a_heartbeat(passes: Callable[[ConnectionRegistry, int], None]) -> None:
+    sweep = ConnectionRegistry(handshake_s=10, heartbeat_s=5, slow_client_s=30)
     connections = [Connection(sweep) for _ in range(100)]
     passes(sweep, 5)
     assert all(connection.notes == ["ping"] for connection in connections)
@@ -100,8 +100,8 @@ def test_every_connection_is_pinged_once_a_heartbeat(passes: Callable[[Sweep, in
     assert all(connection.notes == ["ping"] * 2 for connection in connections)
 
 
-def test_pings_are_spread_over_the_heartbeat(passes: Callable[[Sweep, int], None]) -> None:
-    sweep = Sweep(handshake_s=10, heartbeat_s=30, slow_client_s=30)
+def test_pings_are_spread_over_the_heartbeat(passes: Callable[[ConnectionRegistry, int], None]) -> None:
+    sweep = ConnectionRegistry(handshake_s=10, heartbeat_s=30, slow_client_s=30)
     connections = [Connection(sweep) for _ in range(3000)]
     before = 0
     for _ in range(30):
@@ -111,8 +111,8 @@ def test_pings_are_spread_over_the_heartbeat(passes: Callable[[Sweep, int], None
         before = pinged
 
 
-def test_a_silent_connection_is_closed_and_then_cut(passes: Callable[[Sweep, int], None]) -> None:
-    sweep = Sweep(handshake_s=10, heartbeat_s=5, slow_client_s=30)
+def test_a_silent_connection_is_closed_and_then_cut(passes: Callable[[ConnectionRegistry, int], None]) -> None:
+    sweep = ConnectionRegistry(handshake_s=10, heartbeat_s=5, slow_client_s=30)
     silent = Connection(sweep)
     passes(sweep, 10)
     assert silent.notes == ["ping", "close 1011"]
@@ -123,17 +123,19 @@ def test_a_silent_connection_is_closed_and_then_cut(passes: Callable[[Sweep, int
 
 
 def test_a_connection_that_this_worker_does_not_read_is_not_taken_for_dead(
-    passes: Callable[[Sweep, int], None],
+    passes: Callable[[ConnectionRegistry, int], None],
 ) -> None:
-    sweep = Sweep(handshake_s=10, heartbeat_s=5, slow_client_s=30)
+    sweep = ConnectionRegistry(handshake_s=10, heartbeat_s=5, slow_client_s=30)
     waiting = Connection(sweep)
     waiting.holding = True
     passes(sweep, 20)
     assert waiting.notes == ["ping"] * 4
 
 
-def test_a_client_that_does_not_read_is_closed_after_its_time(passes: Callable[[Sweep, int], None]) -> None:
-    sweep = Sweep(handshake_s=10, heartbeat_s=2, slow_client_s=10)
+def test_a_client_that_does_not_read_is_closed_after_its_time(
+    passes: Callable[[ConnectionRegistry, int], None],
+) -> None:
+    sweep = ConnectionRegistry(handshake_s=10, heartbeat_s=2, slow_client_s=10)
     slow = Connection(sweep)
     slow.session.paused, slow.session.paused_at = True, 1000.0
     passes(sweep, 10)
@@ -142,9 +144,9 @@ def test_a_client_that_does_not_read_is_closed_after_its_time(passes: Callable[[
     assert slow.notes == ["close 1013"]
 
 
-def test_a_handshake_has_its_time(passes: Callable[[Sweep, int], None]) -> None:
+def test_a_handshake_has_its_time(passes: Callable[[ConnectionRegistry, int], None]) -> None:
     # A heartbeat longer than this test: whom it visits when is chance, and unanswered it would end a connection, too.
-    sweep = Sweep(handshake_s=10, heartbeat_s=60, slow_client_s=30)
+    sweep = ConnectionRegistry(handshake_s=10, heartbeat_s=60, slow_client_s=30)
     stuck, quick = Connection(sweep, connect=False), Connection(sweep)
     passes(sweep, 9)
     assert stuck.notes == []
@@ -153,8 +155,10 @@ def test_a_handshake_has_its_time(passes: Callable[[Sweep, int], None]) -> None:
     assert "time out" not in quick.notes
 
 
-def test_a_token_that_expires_is_told_and_then_ends_the_connection(passes: Callable[[Sweep, int], None]) -> None:
-    sweep = Sweep(handshake_s=10, heartbeat_s=2, slow_client_s=30)
+def test_a_token_that_expires_is_told_and_then_ends_the_connection(
+    passes: Callable[[ConnectionRegistry, int], None],
+) -> None:
+    sweep = ConnectionRegistry(handshake_s=10, heartbeat_s=2, slow_client_s=30)
     connection = Connection(sweep)
     connection.session.identity.expires = 1000.0 + 80
     heard(connection, passes, sweep, 16)
@@ -168,8 +172,8 @@ def test_a_token_that_expires_is_told_and_then_ends_the_connection(passes: Calla
     assert connection.notes.count("expiring") == 1
 
 
-def test_a_fresh_token_is_told_of_again(passes: Callable[[Sweep, int], None]) -> None:
-    sweep = Sweep(handshake_s=10, heartbeat_s=2, slow_client_s=30)
+def test_a_fresh_token_is_told_of_again(passes: Callable[[ConnectionRegistry, int], None]) -> None:
+    sweep = ConnectionRegistry(handshake_s=10, heartbeat_s=2, slow_client_s=30)
     connection = Connection(sweep)
     connection.session.identity.expires = 1000.0 + 50
     heard(connection, passes, sweep, 4)
@@ -180,9 +184,9 @@ def test_a_fresh_token_is_told_of_again(passes: Callable[[Sweep, int], None]) ->
 
 
 def test_a_connection_that_is_old_enough_is_asked_to_reconnect_and_then_closed(
-    passes: Callable[[Sweep, int], None],
+    passes: Callable[[ConnectionRegistry, int], None],
 ) -> None:
-    sweep = Sweep(handshake_s=10, heartbeat_s=5, slow_client_s=30)
+    sweep = ConnectionRegistry(handshake_s=10, heartbeat_s=5, slow_client_s=30)
     connection = Connection(sweep)
     connection.retire_at = 1000.0 + 20
     heard(connection, passes, sweep, 20)
@@ -195,7 +199,7 @@ def test_a_connection_that_is_old_enough_is_asked_to_reconnect_and_then_closed(
 
 
 def test_a_throttled_connection_is_asked_each_second_whether_it_may_go_on() -> None:
-    sweep: Any = Sweep(handshake_s=10, heartbeat_s=60, slow_client_s=30)
+    sweep: Any = ConnectionRegistry(handshake_s=10, heartbeat_s=60, slow_client_s=30)
     connection = Connection(sweep)
     answers = [False, False, True]
     connection.session.resume_if_paid = lambda: answers.pop(0)
@@ -205,7 +209,9 @@ def test_a_throttled_connection_is_asked_each_second_whether_it_may_go_on() -> N
     assert answers == []
 
 
-def heard(connection: Connection, passes: Callable[[Sweep, int], None], sweep: Sweep, seconds: int) -> None:
+def heard(
+    connection: Connection, passes: Callable[[ConnectionRegistry, int], None], sweep: ConnectionRegistry, seconds: int
+) -> None:
     """So many seconds in which the client is never silent."""
     for _ in range(seconds):
         connection.heard = True
@@ -213,7 +219,7 @@ def heard(connection: Connection, passes: Callable[[Sweep, int], None], sweep: S
 
 
 async def test_lost_in_any_state_leaves_nothing() -> None:
-    sweep: Any = Sweep(handshake_s=10, heartbeat_s=5, slow_client_s=30)
+    sweep: Any = ConnectionRegistry(handshake_s=10, heartbeat_s=5, slow_client_s=30)
     handshaking, open_, closing = Connection(sweep, connect=False), Connection(sweep), Connection(sweep)
     sweep.closing(closing)
     assert not sweep.idle
@@ -223,7 +229,7 @@ async def test_lost_in_any_state_leaves_nothing() -> None:
 
 
 def drained(count: int, window_s: float, leave_on_close: bool = True) -> tuple[list[Connection], float]:
-    sweep = Sweep(handshake_s=10, heartbeat_s=25, slow_client_s=30)
+    sweep = ConnectionRegistry(handshake_s=10, heartbeat_s=25, slow_client_s=30)
     connections = [Connection(sweep) for _ in range(count)]
     if leave_on_close:
         for connection in connections:

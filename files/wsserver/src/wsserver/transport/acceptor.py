@@ -31,7 +31,7 @@ from wsserver.telemetry import metrics
 from wsserver.telemetry.logs import log
 from wsserver.transport import responses as http
 from wsserver.transport.connection import Connection
-from wsserver.transport.registry import Sweep
+from wsserver.transport.registry import ConnectionRegistry
 from wsserver.transport.sse import EventStream, SseCodec, position_of
 from wsserver.transport.websocket import WebSocketConnection
 
@@ -52,13 +52,13 @@ class Acceptor:
         self,
         settings: Settings,
         services: Services,
-        sweep: Sweep,
+        registry: ConnectionRegistry,
         unready: Callable[[], str | None],
         pages: dict[str, Response],
     ) -> None:
         self._settings = settings
         self._services = services
-        self._sweep = sweep
+        self._registry = registry
         self._unready = unready
         self._pages = pages
         self._turnstile = Turnstile()
@@ -74,7 +74,7 @@ class Acceptor:
 
     def opened(self, connection: WebSocketConnection) -> None:
         connection.transport.set_write_buffer_limits(high=self._settings.send_buffer_bytes)
-        self._sweep.opened(connection)
+        self._registry.opened(connection)
 
     def requested(self, connection: WebSocketConnection, request: Request) -> None:
         path = request.path.partition("?")[0]
@@ -90,13 +90,13 @@ class Acceptor:
             connection.answer(self._page(path, ",".join(request.headers.get_all("Accept"))))
 
     def throttled(self, connection: WebSocketConnection) -> None:
-        self._sweep.throttled(connection)
+        self._registry.throttled(connection)
 
     def closing(self, client: Connection) -> None:
-        self._sweep.closing(client)
+        self._registry.closing(client)
 
     def lost(self, client: Connection) -> None:
-        self._sweep.lost(client)
+        self._registry.lost(client)
         session = client.session
         if session is None:
             return
@@ -174,7 +174,7 @@ class Acceptor:
             return
         stream = EventStream(self, connection)
         session = Session(identity, self._sse, stream, self._services)
-        self._sweep.lost(connection)
+        self._registry.lost(connection)
         self._connected(stream)
         log.info("connect", **_who(stream, session), events=True)
         stream.start(session, request.headers.get("Origin"))
@@ -195,7 +195,7 @@ class Acceptor:
 
         `opening`: the answer 101, for a client that can read a refusal only from a close.
         """
-        if self._sweep.open_count >= self._settings.max_connections:
+        if self._registry.open_count >= self._settings.max_connections:
             self._limit(connection, "connections", "this worker has as many connections as it may")
             return None
         try:
@@ -236,7 +236,7 @@ class Acceptor:
     def _connected(self, client: Connection) -> None:
         jitter = random.uniform(1 - _AGE_JITTER, 1 + _AGE_JITTER)
         client.retire_at = time.monotonic() + self._settings.max_connection_age_s * jitter
-        self._sweep.connected(client)
+        self._registry.connected(client)
         _open(client).inc()
 
 

@@ -13,7 +13,7 @@ from websockets.frames import CloseCode
 from wsserver.protocol.messages import Reconnect
 from wsserver.telemetry.logs import log
 from wsserver.transport.connection import Connection
-from wsserver.transport.registry import Sweep
+from wsserver.transport.registry import ConnectionRegistry
 
 _STEP_S = 0.05
 # Few clients need no pacing: this many per second are no load for an edge or for the other workers.
@@ -24,7 +24,7 @@ _CLOSE_WAIT_S = 3.0
 _WHY = "the server is going away"
 
 
-async def drain(connections: Sweep, window_s: float) -> None:
+async def drain(connections: ConnectionRegistry, window_s: float) -> None:
     """Hint all clients within `window_s`, close whoever stayed a grace later, and wait until they are gone."""
     clients = connections.open_connections
     random.shuffle(clients)  # else those who came together, often from one place, would go together

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""One sweep a second in place of timers: heartbeats, and every deadline that a connection has."""
+"""All connections of a worker, and one timer for their heartbeats and deadlines."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _EXPIRY_NOTICE_S = 60.0
 _AFTER_MS_MAX = 2000
 
 
-class Sweep:
-    """All connections of this worker, in as many buckets as a heartbeat has seconds: each second visits one.
+class ConnectionRegistry:
+    """All connections of this worker, in one bucket per second of the heartbeat: each tick visits one bucket.
 
-    handshake_s: seconds for a request to come and be answered.
-    heartbeat_s: seconds between two pings of a connection; one that is silent from one ping to the next is dead,
-    unless it is this worker that does not listen.
-    slow_client_s: how long a client may leave its full buffer unread.
+    handshake_s: seconds for a request to arrive and be answered.
+    heartbeat_s: seconds between two pings of a connection. A connection that is silent from one ping to the next is
+    dead, unless this worker has paused reading.
+    slow_client_s: seconds for which a client may leave its full buffer unread.
     """
 
     def __init__(self, handshake_s: float, heartbeat_s: float, slow_client_s: float) -> None:
@@ -84,7 +84,7 @@ class Sweep:
     def tick(self) -> None:
         """Call once a second."""
         now = time.monotonic()
-        # Deadlines of one kind are equally long: the dict is in their order.
+        # Deadlines of one kind have equal lengths: the dict is in their order.
         for client in [client for client, deadline in self._handshaking.items() if deadline < now]:
             metrics.LIMITED.labels("handshake").inc()
             client.time_out()

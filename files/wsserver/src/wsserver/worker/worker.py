@@ -32,7 +32,7 @@ from wsserver.telemetry.logs import log
 from wsserver.transport import drain
 from wsserver.transport.acceptor import Acceptor
 from wsserver.transport.drain import Drainage
-from wsserver.transport.registry import Sweep
+from wsserver.transport.registry import ConnectionRegistry
 from wsserver.worker.api_operations import WorkerOperations
 from wsserver.worker.components import Components
 
@@ -51,7 +51,7 @@ class Worker:
         self._started_at = time.time()
         self._started = False
         self._tracer = tracing.start(settings)
-        self._sweep = Sweep(settings.handshake_s, settings.heartbeat_s, settings.slow_client_s)
+        self._registry = ConnectionRegistry(settings.handshake_s, settings.heartbeat_s, settings.slow_client_s)
         self._drainage = Drainage(self._send_away)
         outbox = Outbox()
         self._services = Services(
@@ -68,7 +68,7 @@ class Worker:
                 rooms=settings.max_rooms_per_connection,
             ),
         )
-        self._acceptor = Acceptor(settings, self._services, self._sweep, self._unready, pages or {})
+        self._acceptor = Acceptor(settings, self._services, self._registry, self._unready, pages or {})
         metrics.MAX_CONNECTIONS.set(settings.max_connections)
         metrics.READY.set_function(lambda: float(self.state == "ready"))
         metrics.DRAINING.set_function(lambda: float(self._drainage.state is not None))
@@ -105,9 +105,9 @@ class Worker:
             uptime_s=round(now - self._started_at, 3),
             state=self.state,
             drained_by=self._drainage.by,
-            connections=self._sweep.open_count,
-            handshaking=self._sweep.handshaking_count,
-            closing=self._sweep.closing_count,
+            connections=self._registry.open_count,
+            handshaking=self._registry.handshaking_count,
+            closing=self._registry.closing_count,
             rooms=self._services.hub.rooms,
             broker=BrokerStatus(self._components.broker.available),
             archive=self._components.archive_status,
@@ -145,7 +145,7 @@ class Worker:
                     self._components.broker.run(self._services.hub, self._carry_out),
                     *self._components.background(),
                     self._services.authenticator.run(),
-                    self._sweep_often(),
+                    self._tick_often(),
                     self._check_heads(),
                 )
             ]
@@ -180,10 +180,10 @@ class Worker:
         log.info("ready")
         systemd.notify(f"READY=1\nSTATUS=serving, version {__version__}")
 
-    async def _sweep_often(self) -> None:
+    async def _tick_often(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            self._sweep.tick()
+            self._registry.tick()
             # From the event loop itself: a loop that hangs is a worker that systemd replaces.
             systemd.notify("WATCHDOG=1")
             due = loop.time() + _SWEEP_INTERVAL_S
@@ -205,8 +205,8 @@ class Worker:
         self._drainage.undrain(by, force)
 
     async def _send_away(self, window_s: float | None) -> None:
-        log.info("draining", connections=self._sweep.open_count)
-        await drain.drain(self._sweep, self._settings.drain_window_s if window_s is None else window_s)
+        log.info("draining", connections=self._registry.open_count)
+        await drain.drain(self._registry, self._settings.drain_window_s if window_s is None else window_s)
 
     def kick(self, user: str | None, connection: str | None, reason: str) -> int:
         return self._disconnect(user, connection, CloseCode.POLICY_VIOLATION, reason)
@@ -220,7 +220,7 @@ class Worker:
         """Close the connections of a user, or the one with this id. Returns their number."""
         chosen = [
             client
-            for client in self._sweep.open_connections
+            for client in self._registry.open_connections
             if client.session is not None and (client.session.identity.user == user or client.id.hex == connection)
         ]
         for client in chosen:
