@@ -17,7 +17,7 @@ from wsserver.rooms.broker import Broker
 from wsserver.rooms.hub import Hub
 from wsserver.rooms.presence import Presence
 from wsserver.rooms.publisher import Publisher
-from wsserver.sessions.context import Services
+from wsserver.sessions.context import SessionContext
 from wsserver.settings import Settings
 from wsserver.storage.memory.counts import MemoryPresence, MemoryTally
 from wsserver.storage.memory.tickets import MemoryTickets
@@ -25,11 +25,11 @@ from wsserver.storage.memory.tickets import MemoryTickets
 SECRET = "a secret of at least 32 characters"
 
 
-def make_services(hub: Hub, broker: Broker, outbox: Outbox, **changes: Any) -> Services:
+def make_services(hub: Hub, broker: Broker, outbox: Outbox, **changes: Any) -> SessionContext:
     """`changes`: settings; the limits are far away unless they say otherwise."""
     far: dict[str, Any] = {"messages_per_s": 1e5, "bytes_per_s": 2**30, "user_messages_per_s": 1e6}
     settings = Settings(jwt_secret=SecretStr(SECRET), **{**far, **changes})
-    return Services(
+    return SessionContext(
         authenticator=Authenticator(settings, MemoryTickets()),
         hub=hub,
         outbox=outbox,

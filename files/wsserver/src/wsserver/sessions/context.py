@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What all sessions of a worker share."""
+"""What all sessions of one worker share."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from wsserver.rooms.publisher import Publisher
 
 
 @dataclass(slots=True)
-class Services:
+class SessionContext:
     authenticator: Authenticator
     hub: Hub
     outbox: Outbox

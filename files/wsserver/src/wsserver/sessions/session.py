@@ -44,7 +44,7 @@ from wsserver.protocol.messages import (
     Welcome,
 )
 from wsserver.rooms.broker import Published
-from wsserver.sessions.context import Services
+from wsserver.sessions.context import SessionContext
 from wsserver.telemetry import metrics
 from wsserver.telemetry.logs import log
 
@@ -70,10 +70,10 @@ class Session:
         "_busy",
         "_bytes_paid",
         "_bytes_under_way",
+        "_context",
         "_entering",
         "_frames_paid",
         "_outlet",
-        "_services",
         "_throttled",
         "_under_way",
         "codec",
@@ -89,7 +89,7 @@ class Session:
         "write",
     )
 
-    def __init__(self, identity: Identity, codec: Codec, outlet: Outlet, services: Services) -> None:
+    def __init__(self, identity: Identity, codec: Codec, outlet: Outlet, context: SessionContext) -> None:
         self.identity = identity
         self.codec = codec
         self.rooms: set[str] = set()
@@ -102,7 +102,7 @@ class Session:
         self.expiry_told = False
         self.retiring = False  # was asked to reconnect elsewhere
         self._outlet = outlet
-        self._services = services
+        self._context = context
         self._under_way = 0
         self._bytes_under_way = 0
         self._frames_paid = 0.0
@@ -118,7 +118,7 @@ class Session:
 
     def send(self, event: Event) -> None:
         if self.open:
-            self._services.outbox.queue(self, self.codec.frame(event))
+            self._context.outbox.queue(self, self.codec.frame(event))
 
     def refuse(self, error: Error) -> None:
         metrics.ERRORS.labels(error.code).inc()
@@ -151,9 +151,9 @@ class Session:
             case Ping(t):
                 self.send(Pong(t))
             case Join(room):
-                if room not in self.rooms and len(self.rooms) >= self._services.limits.rooms:
+                if room not in self.rooms and len(self.rooms) >= self._context.limits.rooms:
                     metrics.LIMITED.labels("rooms").inc()
-                    text = f"one connection may be in {self._services.limits.rooms} rooms: leave one first"
+                    text = f"one connection may be in {self._context.limits.rooms} rooms: leave one first"
                     self.refuse(Error("too_many_rooms", text, room=room))
                 elif self._allowed(room):
                     self._take_time(partial(self._join, command), room)
@@ -204,7 +204,7 @@ class Session:
         self.rooms.add(room)
         self._entering = None if again else room
         try:
-            await self._services.hub.join(self, room, command.since, command.members)
+            await self._context.hub.join(self, room, command.since, command.members)
         except BaseException:
             if again:
                 self._leave(room)
@@ -213,25 +213,25 @@ class Session:
         finally:
             self._entering = None
         if self.open and not again:
-            self._services.presence.entered(room, self.identity.user)
+            self._context.presence.entered(room, self.identity.user)
 
     def _leave(self, room: str) -> None:
         if room in self.rooms:
             self.rooms.discard(room)
-            self._services.hub.leave(self, room)
-            self._services.presence.left(room, self.identity.user)
+            self._context.hub.leave(self, room)
+            self._context.presence.left(room, self.identity.user)
 
     async def _presence(self, room: str, after: str, limit: int) -> None:
-        self.send(await self._services.presence.page(room, after, limit))
+        self.send(await self._context.presence.page(room, after, limit))
 
     async def _history(self, command: History) -> None:
-        messages, more = await self._services.history.page(
+        messages, more = await self._context.history.page(
             command.room, _position(command.before), _position(command.since), command.limit
         )
         self.send(HistoryPage(command.room, [_past(message) for message in messages], more))
 
     async def _authenticate(self, token: str) -> None:
-        self.identity = await self._services.authenticator.refresh(token, self.identity)
+        self.identity = await self._context.authenticator.refresh(token, self.identity)
         self.expiry_told = False
         self.send(Authenticated(self.identity.expires))
         for room in [room for room in self.rooms if not self.identity.may_join(room)]:
@@ -241,11 +241,11 @@ class Session:
     # Publishing.
 
     def _publish(self, command: Publish) -> None:
-        services, room, id = self._services, command.room, command.id
+        context, room, id = self._context, command.room, command.id
         if not self.identity.may_publish(room):
             self.refuse(Error("forbidden", "the token does not let you publish to this room", id))
             return
-        if not services.quotas.allow(self.identity.user):
+        if not context.quotas.allow(self.identity.user):
             metrics.LIMITED.labels("user_messages").inc()
             text = "this user publishes more than is allowed over all connections"
             self.refuse(Error("rate_limited", text, id, retry_after_ms=1000))
@@ -254,7 +254,7 @@ class Session:
         self._under_way += 1
         self._bytes_under_way += len(data)
         self._hold()
-        future = services.publisher.publish(room, self.identity.user, id, data)
+        future = context.publisher.publish(room, self.identity.user, id, data)
         future.add_done_callback(partial(self._published, room, id, len(data)))
 
     def _published(self, room: str, id: str, size: int, future: asyncio.Future[Published]) -> None:
@@ -287,7 +287,7 @@ class Session:
 
     def charge(self, frames: int, size: int) -> None:
         """Count what the client sent; if that is too much, the rest waits."""
-        limits, now = self._services.limits, time.monotonic()
+        limits, now = self._context.limits, time.monotonic()
         self._frames_paid = limits.frames.spend(self._frames_paid, now, frames)
         self._bytes_paid = limits.bytes.spend(self._bytes_paid, now, size)
         late_frames = limits.frames.late_s(self._frames_paid, now)
@@ -307,7 +307,7 @@ class Session:
 
     def resume_if_paid(self) -> bool:
         """Read again if what came before is paid for; returns whether it is."""
-        limits, now = self._services.limits, time.monotonic()
+        limits, now = self._context.limits, time.monotonic()
         if limits.frames.late_s(self._frames_paid, now) or limits.bytes.late_s(self._bytes_paid, now):
             return False
         self._throttled = False
@@ -318,12 +318,12 @@ class Session:
         """The client does not read what it is sent."""
         self.paused = True
         self.paused_at = time.monotonic()
-        self._services.hub.pause(self, self.rooms)
+        self._context.hub.pause(self, self.rooms)
         self._hold()
 
     def resume(self) -> None:
         self.paused = False
-        self._services.hub.resume(self, self.rooms)
+        self._context.hub.resume(self, self.rooms)
         self._hold()
 
     # The end.
@@ -348,9 +348,9 @@ class Session:
         if self._busy is not None:
             self._busy.cancel()
         for room in self.rooms:
-            self._services.hub.leave(self, room)
+            self._context.hub.leave(self, room)
             if room != self._entering:
-                self._services.presence.dropped(room, self.identity.user)
+                self._context.presence.dropped(room, self.identity.user)
         self.rooms = set()
 
 

@@ -24,7 +24,7 @@ from wsserver.errors import BrokerError
 from wsserver.limits.handshakes import Turnstile
 from wsserver.protocol.messages import Join, JsonCodec, Room
 from wsserver.runtime.tasks import Tasks
-from wsserver.sessions.context import Services
+from wsserver.sessions.context import SessionContext
 from wsserver.sessions.session import Session
 from wsserver.settings import Settings
 from wsserver.telemetry import metrics
@@ -51,13 +51,13 @@ class Acceptor:
     def __init__(
         self,
         settings: Settings,
-        services: Services,
+        context: SessionContext,
         registry: ConnectionRegistry,
         unready: Callable[[], str | None],
         pages: dict[str, Response],
     ) -> None:
         self._settings = settings
-        self._services = services
+        self._context = context
         self._registry = registry
         self._unready = unready
         self._pages = pages
@@ -101,7 +101,7 @@ class Acceptor:
         if session is None:
             return
         _open(client).dec()
-        self._services.quotas.released(session.identity.user, client.remote)
+        self._context.quotas.released(session.identity.user, client.remote)
         code = client.close_code
         metrics.CLOSES.labels(code if 1000 <= code <= 1015 else "other").inc()
         log.info(
@@ -150,7 +150,7 @@ class Acceptor:
         identity = await self._identify(connection, request, opening)
         if identity is None:
             return
-        session = Session(identity, self._json, connection, self._services)
+        session = Session(identity, self._json, connection, self._context)
         self._connected(connection)
         log.info("connect", **_who(connection, session))
         session.welcome(self._settings.heartbeat_s, self._settings.max_message_bytes)
@@ -168,12 +168,12 @@ class Acceptor:
         if identity is None:
             return
         if not identity.may_join(join.room):
-            self._services.quotas.released(identity.user, connection.remote)
+            self._context.quotas.released(identity.user, connection.remote)
             text = "the token does not let you join this room"
             self._refuse(connection, http.text(HTTPStatus.FORBIDDEN, text), text)
             return
         stream = EventStream(self, connection)
-        session = Session(identity, self._sse, stream, self._services)
+        session = Session(identity, self._sse, stream, self._context)
         self._registry.lost(connection)
         self._connected(stream)
         log.info("connect", **_who(stream, session), events=True)
@@ -199,9 +199,9 @@ class Acceptor:
             self._limit(connection, "connections", "this worker has as many connections as it may")
             return None
         try:
-            identity = await self._services.authenticator.authenticate(request)
+            identity = await self._context.authenticator.authenticate(request)
             metrics.AUTH.labels("ok").inc()
-            over = await self._services.quotas.admit(identity.user, connection.remote)
+            over = await self._context.quotas.admit(identity.user, connection.remote)
         except Refused as refused:
             metrics.AUTH.labels(refused.outcome).inc()
             status = HTTPStatus(refused.status)
@@ -216,7 +216,7 @@ class Acceptor:
             return None
         if self._welcome(connection):  # the state may have changed meanwhile
             return identity
-        self._services.quotas.released(identity.user, connection.remote)
+        self._context.quotas.released(identity.user, connection.remote)
         return None
 
     def _limit(self, connection: WebSocketConnection, limit: str, text: str) -> None:

@@ -6,17 +6,17 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from wsserver.auth import issue_ticket
-from wsserver.sessions.context import Services
+from wsserver.sessions.context import SessionContext
 from wsserver.status import State, Status
 from wsserver.worker.components import Components
 
 
 class WorkerOperations:
-    def __init__(self, status: Callable[[], Status], services: Services, components: Components) -> None:
+    def __init__(self, status: Callable[[], Status], context: SessionContext, components: Components) -> None:
         self.status = status
-        self.publish = services.publisher.publish
-        self.presence = services.presence.page
-        self.history = services.history.page
+        self.publish = context.publisher.publish
+        self.presence = context.presence.page
+        self.history = context.history.page
         self.order = components.broker.order
         self._tickets = components.tickets
 

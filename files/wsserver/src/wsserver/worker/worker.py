@@ -23,7 +23,7 @@ from wsserver.rooms.hub import Hub
 from wsserver.rooms.publisher import Publisher
 from wsserver.runtime import sockets as listening
 from wsserver.runtime import systemd
-from wsserver.sessions.context import Services
+from wsserver.sessions.context import SessionContext
 from wsserver.settings import Settings
 from wsserver.status import BrokerStatus, Counters, State, Status
 from wsserver.telemetry import metrics, tracing
@@ -36,7 +36,7 @@ from wsserver.transport.registry import ConnectionRegistry
 from wsserver.worker.api_operations import WorkerOperations
 from wsserver.worker.components import Components
 
-_SWEEP_INTERVAL_S = 1.0
+_TICK_S = 1.0
 _HEADS_INTERVAL_S = 5.0
 # The kernel lowers this to net.core.somaxconn; asyncio's own default of 100 would make that setting useless.
 _BACKLOG = 65535
@@ -54,7 +54,7 @@ class Worker:
         self._registry = ConnectionRegistry(settings.handshake_s, settings.heartbeat_s, settings.slow_client_s)
         self._drainage = Drainage(self._send_away)
         outbox = Outbox()
-        self._services = Services(
+        self._context = SessionContext(
             authenticator=Authenticator(settings, components.tickets),
             hub=Hub(components.broker, outbox, self._tracer),
             outbox=outbox,
@@ -68,11 +68,11 @@ class Worker:
                 rooms=settings.max_rooms_per_connection,
             ),
         )
-        self._acceptor = Acceptor(settings, self._services, self._registry, self._unready, pages or {})
+        self._acceptor = Acceptor(settings, self._context, self._registry, self._unready, pages or {})
         metrics.MAX_CONNECTIONS.set(settings.max_connections)
         metrics.READY.set_function(lambda: float(self.state == "ready"))
         metrics.DRAINING.set_function(lambda: float(self._drainage.state is not None))
-        metrics.ROOMS.set_function(lambda: float(self._services.hub.rooms))
+        metrics.ROOMS.set_function(lambda: float(self._context.hub.rooms))
         metrics.BROKER_AVAILABLE.set_function(lambda: float(components.broker.available))
 
     # State.
@@ -108,7 +108,7 @@ class Worker:
             connections=self._registry.open_count,
             handshaking=self._registry.handshaking_count,
             closing=self._registry.closing_count,
-            rooms=self._services.hub.rooms,
+            rooms=self._context.hub.rooms,
             broker=BrokerStatus(self._components.broker.available),
             archive=self._components.archive_status,
         )
@@ -142,9 +142,9 @@ class Worker:
             background = [
                 tasks.create_task(work)
                 for work in (
-                    self._components.broker.run(self._services.hub, self._carry_out),
+                    self._components.broker.run(self._context.hub, self._carry_out),
                     *self._components.background(),
-                    self._services.authenticator.run(),
+                    self._context.authenticator.run(),
                     self._tick_often(),
                     self._check_heads(),
                 )
@@ -168,7 +168,7 @@ class Worker:
     def _other_servers(self) -> list[Api | ControlSocket]:
         servers: list[Api | ControlSocket] = []
         if self._settings.api_key is not None:
-            servers.append(Api(self._settings, WorkerOperations(self.status, self._services, self._components)))
+            servers.append(Api(self._settings, WorkerOperations(self.status, self._context, self._components)))
         if self._settings.control_socket is not None:
             servers.append(ControlSocket(self._settings.control_socket, self))
         return servers
@@ -186,15 +186,15 @@ class Worker:
             self._registry.tick()
             # From the event loop itself: a loop that hangs is a worker that systemd replaces.
             systemd.notify("WATCHDOG=1")
-            due = loop.time() + _SWEEP_INTERVAL_S
-            await asyncio.sleep(_SWEEP_INTERVAL_S)
+            due = loop.time() + _TICK_S
+            await asyncio.sleep(_TICK_S)
             metrics.EVENT_LOOP_LAG.observe(max(0.0, loop.time() - due))
 
     async def _check_heads(self) -> None:
         while True:
             await asyncio.sleep(_HEADS_INTERVAL_S)
             if self._components.broker.available:
-                await self._services.hub.check()
+                await self._context.hub.check()
 
     # Requests: the operator's through the control socket, any worker's through the broker.
 
