@@ -31,7 +31,7 @@ _PARTS = {
     "Session._publish": "… of which the publish itself: permission, limits, keys, the queue to Redis",
     "RedisBroker._send_publishes": "the commands to Redis, and its answers",
     "RedisBroker._read_feed": "the live feed from Redis: decoded, put in order, queued for the members",
-    "Outbox.flush": "the writes to the members",
+    "BatchWriter.flush": "the writes to the members",
     "Archive._move": "the move to Postgres",
 }
 _PAGE = """\

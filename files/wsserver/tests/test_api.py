@@ -26,7 +26,7 @@ from wsserver.cluster import control_messages as orders
 from wsserver.cluster.control_messages import Disconnect
 from wsserver.errors import BrokerError, BrokerFull, BrokerUnavailable, OutcomeUnknown
 from wsserver.protocol.messages import Message, Position, PresenceMember, PresencePage
-from wsserver.rooms.batch_writer import Outbox
+from wsserver.rooms.batch_writer import BatchWriter
 from wsserver.rooms.broker import Published
 from wsserver.rooms.hub import Hub
 from wsserver.settings import Settings
@@ -165,7 +165,7 @@ def backend() -> Backend:
 async def api(backend: Backend, make_api: Callable[..., Api]) -> AsyncIterator[Caller]:
     port = free_port()
     api = make_api(backend, api_port=port, max_message_bytes=1024, handshake_s=1)
-    running = asyncio.create_task(backend.broker.run(Hub(backend.broker, Outbox()), backend.orders.append))
+    running = asyncio.create_task(backend.broker.run(Hub(backend.broker, BatchWriter()), backend.orders.append))
     await api.start()
     caller = Caller(port)
     yield caller

@@ -23,7 +23,7 @@ from support.wire import server_frames
 from wsserver.auth import EVERYWHERE, Identity
 from wsserver.protocol.messages import JsonCodec, Position, PresenceMember
 from wsserver.rooms import hub as hub_module
-from wsserver.rooms.batch_writer import Outbox
+from wsserver.rooms.batch_writer import BatchWriter
 from wsserver.rooms.hub import Hub
 from wsserver.sessions.session import Session
 
@@ -35,7 +35,7 @@ BUFFER = 600  # bytes, about five messages
 class Client:
     """A session whose socket is a buffer with a limit, and a reader that checks all it is sent."""
 
-    def __init__(self, hub: Hub, broker: UnreliableBroker, outbox: Outbox, codec: JsonCodec) -> None:
+    def __init__(self, hub: Hub, broker: UnreliableBroker, outbox: BatchWriter, codec: JsonCodec) -> None:
         self.broker = broker
         self.reading = True
         self.buffer = bytearray()
@@ -148,7 +148,7 @@ class HubMachine(RuleBasedStateMachine):
         self.failures: list[dict[str, Any]] = []
         self.loop.set_exception_handler(lambda _, context: self.failures.append(context))
         self.broker = UnreliableBroker()
-        self.outbox = Outbox()
+        self.outbox = BatchWriter()
         self.hub = Hub(self.broker, self.outbox)
         self.broker.listen(self.hub)
         self.codecs = [JsonCodec(), JsonCodec()]
@@ -325,7 +325,7 @@ class Scene:
 
     def __init__(self) -> None:
         self.broker = UnreliableBroker()
-        self.outbox = Outbox()
+        self.outbox = BatchWriter()
         self.hub = Hub(self.broker, self.outbox)
         self.broker.listen(self.hub)
         self.codec = JsonCodec()

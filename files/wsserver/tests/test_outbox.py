@@ -4,7 +4,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-from wsserver.rooms.batch_writer import Outbox
+from wsserver.rooms.batch_writer import BatchWriter
 from wsserver.telemetry import metrics
 
 
@@ -16,7 +16,7 @@ class Destination:
 
 
 async def test_one_write_per_destination_and_turn_in_order() -> None:
-    outbox, one, two = Outbox(), Destination(), Destination()
+    outbox, one, two = BatchWriter(), Destination(), Destination()
     outbox.queue(one, b"a")
     outbox.broadcast([one, two], b"b")
     outbox.queue(two, b"c")
@@ -32,7 +32,7 @@ async def test_one_write_per_destination_and_turn_in_order() -> None:
 
 
 async def test_destinations_with_the_same_frames_share_one_buffer() -> None:
-    outbox, destinations, other = Outbox(), [Destination() for _ in range(50)], Destination()
+    outbox, destinations, other = BatchWriter(), [Destination() for _ in range(50)], Destination()
     outbox.broadcast(destinations, b"x")
     outbox.broadcast([*destinations, other], b"y")
     await asyncio.sleep(0)
@@ -42,7 +42,7 @@ async def test_destinations_with_the_same_frames_share_one_buffer() -> None:
 
 
 async def test_what_was_flushed_early_is_not_written_again() -> None:
-    outbox, destination = Outbox(), Destination()
+    outbox, destination = BatchWriter(), Destination()
     outbox.queue(destination, b"a")
     destination.pending = []  # as Session.flush does
     outbox.queue(destination, b"b")
@@ -55,7 +55,7 @@ async def test_what_was_flushed_early_is_not_written_again() -> None:
 
 
 async def test_a_frame_queued_while_writing_goes_out_in_the_next_turn() -> None:
-    outbox, one, two = Outbox(), Destination(), Destination()
+    outbox, one, two = BatchWriter(), Destination(), Destination()
     one.write = lambda data: (one.written.append(data), outbox.queue(two, b"x"))[0]  # type: ignore[func-returns-value]
     outbox.queue(one, b"a")
     await asyncio.sleep(0)
@@ -69,7 +69,7 @@ async def test_the_time_to_deliver_is_observed_once_and_after_the_writes() -> No
             s.value for m in metrics.PUBLISH_TO_DELIVER.collect() for s in m.samples if s.name.endswith("_count")
         )
 
-    outbox, before = Outbox(), count()
+    outbox, before = BatchWriter(), count()
     outbox.broadcast([Destination(), Destination()], b"x")
     outbox.observe(time.time())
     assert count() == before

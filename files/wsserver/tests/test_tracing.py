@@ -25,7 +25,7 @@ from support.worker import SECRET, SRC, Worker, environment, free_port
 
 from wsserver import __version__
 from wsserver.auth import any_of
-from wsserver.rooms.batch_writer import Outbox
+from wsserver.rooms.batch_writer import BatchWriter
 from wsserver.rooms.broker import Published
 from wsserver.rooms.publisher import Publisher
 from wsserver.settings import Settings
@@ -101,7 +101,7 @@ async def test_a_delivery_ends_when_this_turn_has_written(collector: Collector, 
             time.sleep(0.01)
             self.wrote_at = time.time_ns()
 
-    client, outbox = Client(), Outbox()
+    client, outbox = Client(), BatchWriter()
     outbox.broadcast([client], b"frame")
     tracer.deliver(f"00-{TRACE}-{PARENT}-01", "r", 1, 1)
     await until(lambda: collector.spans)

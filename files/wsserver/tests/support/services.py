@@ -12,7 +12,7 @@ from wsserver.auth import Authenticator, any_of
 from wsserver.limits.connection import ConnectionLimits, Rate
 from wsserver.limits.quotas import Quotas
 from wsserver.limits.user_rate import PublishRates
-from wsserver.rooms.batch_writer import Outbox
+from wsserver.rooms.batch_writer import BatchWriter
 from wsserver.rooms.broker import Broker
 from wsserver.rooms.hub import Hub
 from wsserver.rooms.presence import Presence
@@ -25,14 +25,14 @@ from wsserver.storage.memory.tickets import MemoryTickets
 SECRET = "a secret of at least 32 characters"
 
 
-def make_services(hub: Hub, broker: Broker, outbox: Outbox, **changes: Any) -> SessionContext:
+def make_services(hub: Hub, broker: Broker, outbox: BatchWriter, **changes: Any) -> SessionContext:
     """`changes`: settings; the limits are far away unless they say otherwise."""
     far: dict[str, Any] = {"messages_per_s": 1e5, "bytes_per_s": 2**30, "user_messages_per_s": 1e6}
     settings = Settings(jwt_secret=SecretStr(SECRET), **{**far, **changes})
     return SessionContext(
         authenticator=Authenticator(settings, MemoryTickets()),
         hub=hub,
-        outbox=outbox,
+        writer=outbox,
         publisher=Publisher(broker, None, any_of(()), None),
         presence=Presence(MemoryPresence(hub.on_member)),
         history=History(broker, None),

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Frames for clients, collected during one turn of the event loop and written once per client at its end.
+"""Collects frames during one turn of the event loop, and writes once per client at its end.
 
-Clients of one room mostly have the same frames waiting: those are joined once, and the buffer is shared.
+Most clients of a room wait for the same frames: the writer joins these once, and the clients share the buffer.
 """
 
 from __future__ import annotations
@@ -14,42 +14,42 @@ from typing import Protocol
 from wsserver.telemetry import metrics
 
 
-class Destination(Protocol):
-    """Where frames go; `pending` belongs to the outbox: None, or the frames queued in this turn."""
+class Writable(Protocol):
+    """Takes frames; `pending` belongs to the batch writer: None, or the frames queued in this turn."""
 
     pending: list[bytes] | None
     write: Callable[[bytes], None]
 
 
-class Outbox:
+class BatchWriter:
     def __init__(self) -> None:
-        self._dirty: list[Destination] = []
+        self._dirty: list[Writable] = []
         self._published: list[tuple[float, str]] = []
         self._scheduled = False
 
-    def queue(self, destination: Destination, frame: bytes) -> None:
-        if destination.pending is None:
-            destination.pending = [frame]
-            self._dirty.append(destination)
+    def queue(self, client: Writable, frame: bytes) -> None:
+        if client.pending is None:
+            client.pending = [frame]
+            self._dirty.append(client)
             self._schedule()
         else:
-            destination.pending.append(frame)
+            client.pending.append(frame)
 
-    def broadcast(self, destinations: Iterable[Destination], frame: bytes) -> None:
-        """As `queue` for each destination, without a call for each: this is the service's hottest loop."""
+    def broadcast(self, clients: Iterable[Writable], frame: bytes) -> None:
+        """As `queue` for each client, without a call for each: this is the service's hottest loop."""
         dirty = self._dirty
-        for destination in destinations:
-            if destination.pending is None:
-                destination.pending = [frame]
-                dirty.append(destination)
+        for client in clients:
+            if client.pending is None:
+                client.pending = [frame]
+                dirty.append(client)
             else:
-                destination.pending.append(frame)
+                client.pending.append(frame)
         self._schedule()
 
     def observe(self, published: float, trace_id: str = "") -> None:
         """Measure from `published` (Unix time of a message queued in this turn) to the end of this turn's writes.
 
-        trace_id: that of a message that is traced, to be found from the measurement.
+        trace_id: the trace of that message, if it has one: the measurement then names the trace.
         """
         self._published.append((published, trace_id))
 
@@ -64,14 +64,14 @@ class Outbox:
         published, self._published = self._published, []
         frames: list[bytes] = []
         data = b""
-        for destination in dirty:
-            pending, destination.pending = destination.pending, None
+        for client in dirty:
+            pending, client.pending = client.pending, None
             if not pending:
-                continue  # flushed early, by a close
+                continue  # a close has flushed them already
             if pending != frames:  # the frames are shared objects: equal lists compare by identity
                 frames = pending
                 data = pending[0] if len(pending) == 1 else b"".join(pending)
-            destination.write(data)
+            client.write(data)
         if published:
             now = time.time()
             for at, trace_id in published:

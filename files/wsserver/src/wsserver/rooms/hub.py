@@ -17,7 +17,7 @@ import msgspec
 
 from wsserver.errors import BrokerUnavailable
 from wsserver.protocol.messages import Codec, Delivery, Event, Gap, Joined, MemberEvent, Message, Position, Reset, Since
-from wsserver.rooms.batch_writer import Outbox
+from wsserver.rooms.batch_writer import BatchWriter
 from wsserver.rooms.broker import Broker
 from wsserver.runtime.tasks import Tasks
 from wsserver.telemetry import metrics
@@ -92,9 +92,9 @@ _Step = tuple[Event | Message, Position]
 
 
 class Hub:
-    def __init__(self, broker: Broker, outbox: Outbox, tracer: Tracer | None = None) -> None:
+    def __init__(self, broker: Broker, writer: BatchWriter, tracer: Tracer | None = None) -> None:
         self._broker = broker
-        self._outbox = outbox
+        self._writer = writer
         self._tracer = tracer
         self._rooms: dict[str, _Room] = {}
         self._tasks = Tasks()
@@ -222,7 +222,7 @@ class Hub:
         """Tell the members who asked."""
         event = MemberEvent(room, user, "join" if joined else "leave")
         for member in self._rooms[room].curious if room in self._rooms else ():
-            self._outbox.queue(member, member.codec.frame(event))
+            self._writer.queue(member, member.codec.frame(event))
 
     def on_available(self) -> None:
         self._tasks.spawn(self._compare(grace_s=0))
@@ -265,7 +265,7 @@ class Hub:
         room.position = position
         for codec, members in room.live.items():
             if members:
-                self._outbox.broadcast(members, codec.frame(_event(event), position))
+                self._writer.broadcast(members, codec.frame(_event(event), position))
         if isinstance(event, Message):
             delivered = sum(map(len, room.live.values()))
             if delivered:
@@ -274,7 +274,7 @@ class Hub:
                 trace_id = ""
                 if event.trace and self._tracer is not None:
                     trace_id = self._tracer.deliver(event.trace, room.name, position.seq, delivered)
-                self._outbox.observe(event.ts, trace_id)
+                self._writer.observe(event.ts, trace_id)
             if room.lagging and (dropped := sum(member.paused for member in room.lagging)):
                 metrics.DROPS.inc(dropped)
 
@@ -287,7 +287,7 @@ class Hub:
                 room.early.append(message)
 
     def _send(self, member: Member, event: Event | Message, position: Position) -> None:
-        self._outbox.queue(member, member.codec.frame(_event(event), position))
+        self._writer.queue(member, member.codec.frame(_event(event), position))
 
     # Repair from the log.
 
@@ -371,7 +371,7 @@ class Hub:
                     del room.lagging[member]
                     room.live.setdefault(member.codec, {})[member] = None
                     return
-                await asyncio.sleep(0)  # the outbox writes; a full buffer pauses the member
+                await asyncio.sleep(0)  # the batch writer writes; a full buffer pauses the member
                 if member.paused:
                     return
                 steps = await self._replay(room.name, lag.position, room.position)

@@ -9,7 +9,7 @@ from wsserver.archive.history import History
 from wsserver.auth import Authenticator
 from wsserver.limits.connection import ConnectionLimits
 from wsserver.limits.quotas import Quotas
-from wsserver.rooms.batch_writer import Outbox
+from wsserver.rooms.batch_writer import BatchWriter
 from wsserver.rooms.hub import Hub
 from wsserver.rooms.presence import Presence
 from wsserver.rooms.publisher import Publisher
@@ -19,7 +19,7 @@ from wsserver.rooms.publisher import Publisher
 class SessionContext:
     authenticator: Authenticator
     hub: Hub
-    outbox: Outbox
+    writer: BatchWriter
     publisher: Publisher
     presence: Presence
     history: History

@@ -118,7 +118,7 @@ class Session:
 
     def send(self, event: Event) -> None:
         if self.open:
-            self._context.outbox.queue(self, self.codec.frame(event))
+            self._context.writer.queue(self, self.codec.frame(event))
 
     def refuse(self, error: Error) -> None:
         metrics.ERRORS.labels(error.code).inc()

@@ -47,7 +47,7 @@ class OtlpTracer:
             return ""
         attributes = {**_about(room), "messaging.operation.type": "process", "ws.seq": seq, "ws.members": members}
         span = self._spans.start_span("deliver", context, SpanKind.CONSUMER, attributes)
-        # The outbox has asked for its own call before: when this one comes, it has written.
+        # The batch writer has scheduled its flush earlier: when this call runs, the frames are written.
         asyncio.get_running_loop().call_soon(span.end)
         return format_trace_id(span.get_span_context().trace_id)
 

@@ -30,10 +30,10 @@ class Tracer(Protocol):
         """
 
     def deliver(self, trace: str, room: str, seq: int, members: int) -> str:
-        """A message is being served to so many live members: from now until this turn's writes are done.
+        """Record the delivery of a message to `members` live members: from now until this turn's writes are done.
 
-        Once per message and worker, after the members were handed to the outbox. trace: that of the message;
-        without meaning it is passed over. Returns the trace's id, or "".
+        Call once per message and worker, after the batch writer has the frames. trace: the message's traceparent;
+        an unreadable one is ignored. Returns the trace's id, or "".
         """
 
     async def stop(self) -> None:

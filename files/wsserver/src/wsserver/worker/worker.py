@@ -18,7 +18,7 @@ from wsserver.api.server import Api
 from wsserver.auth import Authenticator, any_of
 from wsserver.cluster import control_messages as orders
 from wsserver.limits.connection import ConnectionLimits, Rate
-from wsserver.rooms.batch_writer import Outbox
+from wsserver.rooms.batch_writer import BatchWriter
 from wsserver.rooms.hub import Hub
 from wsserver.rooms.publisher import Publisher
 from wsserver.runtime import sockets as listening
@@ -53,11 +53,11 @@ class Worker:
         self._tracer = tracing.start(settings)
         self._registry = ConnectionRegistry(settings.handshake_s, settings.heartbeat_s, settings.slow_client_s)
         self._drainage = Drainage(self._send_away)
-        outbox = Outbox()
+        writer = BatchWriter()
         self._context = SessionContext(
             authenticator=Authenticator(settings, components.tickets),
-            hub=Hub(components.broker, outbox, self._tracer),
-            outbox=outbox,
+            hub=Hub(components.broker, writer, self._tracer),
+            writer=writer,
             publisher=Publisher(components.broker, components.archive, any_of(settings.durable_rooms), self._tracer),
             presence=components.presence,
             history=components.history,
