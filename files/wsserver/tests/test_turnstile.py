@@ -4,11 +4,11 @@ from __future__ import annotations
 import asyncio
 from functools import partial
 
-from wsserver.limits.handshakes import Turnstile
+from wsserver.limits.handshakes import HandshakeQueue
 
 
 async def test_all_enter_in_order_and_a_burst_takes_several_turns() -> None:
-    turnstile, entered = Turnstile(), []
+    turnstile, entered = HandshakeQueue(), []
     for n in range(100):
         turnstile.enter(partial(entered.append, n))
     counts = []
@@ -24,7 +24,7 @@ async def test_all_enter_in_order_and_a_burst_takes_several_turns() -> None:
 
 
 async def test_one_that_fails_concerns_no_other() -> None:
-    turnstile, entered, failures = Turnstile(), [], []
+    turnstile, entered, failures = HandshakeQueue(), [], []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context["exception"]))
     turnstile.enter(lambda: 1 / 0)  # type: ignore[arg-type, return-value]
     for n in range(50):

@@ -21,7 +21,7 @@ from websockets.http11 import Request, Response
 
 from wsserver.auth import Identity, Refused
 from wsserver.errors import BrokerError
-from wsserver.limits.handshakes import Turnstile
+from wsserver.limits.handshakes import HandshakeQueue
 from wsserver.protocol.messages import Join, JsonCodec, Room
 from wsserver.runtime.tasks import Tasks
 from wsserver.sessions.context import SessionContext
@@ -61,7 +61,7 @@ class Acceptor:
         self._registry = registry
         self._unready = unready
         self._pages = pages
-        self._turnstile = Turnstile()
+        self._handshakes = HandshakeQueue()
         self._tasks = Tasks()
         self._json = JsonCodec()
         self._sse = SseCodec()
@@ -83,9 +83,9 @@ class Acceptor:
             return
         connection.remote = _client_address(connection, request)
         if path == "/ws":
-            self._turnstile.enter(partial(self._let_in, connection, request, self._websocket))
+            self._handshakes.enter(partial(self._let_in, connection, request, self._websocket))
         elif path == "/events":
-            self._turnstile.enter(partial(self._let_in, connection, request, self._events))
+            self._handshakes.enter(partial(self._let_in, connection, request, self._events))
         else:
             connection.answer(self._page(path, ",".join(request.headers.get_all("Accept"))))
 
