@@ -210,8 +210,8 @@ async def test_one_that_comes_back_while_it_is_being_reaped(redis: RedisServer, 
     await paused.pause()
     await until_lapsed(redis, paused)
     shard = paused.store.shard_of("r")
-    [dead] = [share.worker for share in paused._tally._shares if share.number == shard]
-    [reaper] = [share.lease for share in other._tally._shares if share.number == shard]
+    [dead] = [share.worker for share in paused._counts._shares if share.number == shard]
+    [reaper] = [share.lease for share in other._counts._shares if share.number == shard]
     assert await other.store.reap([reaper], [dead], 3600) == [CHUNK]
     assert (await other.page("r", "", 1)).count == 2 * CHUNK
     paused.start()
@@ -225,7 +225,7 @@ async def test_one_that_comes_back_while_it_is_being_reaped(redis: RedisServer, 
 
 async def until_lapsed(redis: RedisServer, worker: Worker) -> None:
     client = redis.client()
-    leases = [(worker.store.key(share.number, "leases"), share.worker) for share in worker._tally._shares]
+    leases = [(worker.store.key(share.number, "leases"), share.worker) for share in worker._counts._shares]
 
     def lapsed() -> bool:
         seconds, microseconds = client.time()
@@ -244,7 +244,7 @@ async def test_a_reaper_that_was_held_up_does_nothing(redis: RedisServer, worker
     await reaper.pause()
     await until_lapsed(redis, dead)
     shard = dead.store.shard_of("r")
-    own, other = reaper._tally._shares[shard].lease, dead._tally._shares[shard].worker
+    own, other = reaper._counts._shares[shard].lease, dead._counts._shares[shard].worker
     assert await reaper.store.reap([own], [other], LEASE_S / 5) == [0]
     assert await reaper.members("r") == {"alice": 1}
     assert await reaper.store.reap([own], [other], 3600) == [1]
@@ -256,7 +256,7 @@ async def test_one_that_renewed_in_the_last_moment_is_not_reaped(worker: Start) 
     await living.told()
     await reaper.told()
     shard = living.store.shard_of("r")
-    own, other = reaper._tally._shares[shard].lease, living._tally._shares[shard].worker
+    own, other = reaper._counts._shares[shard].lease, living._counts._shares[shard].worker
     assert await reaper.store.reap([own], [other], 3600) == [0]
     assert await reaper.members("r") == {"alice": 1}
 
@@ -339,7 +339,7 @@ async def test_a_command_that_was_late_changes_nothing(worker: Start) -> None:
     await one.told()
     shard = one.store.shard_of("r")
     await one.pause()
-    old = one._tally._shares[shard].lease
+    old = one._counts._shares[shard].lease
     one.start()
     one.entered("r", "alice")
     await one.until_members("r", {"alice": 2})
@@ -433,10 +433,10 @@ async def test_ten_thousand_members_cost_no_more_each_than_ten(redis: RedisServe
     assert (reading["zrangebylex"], reading["zlexcount"]) == (1, 1)
     assert reading["hget"] == 100
     await one.pause()  # no renewals between the counts
-    await one._tally._renew()
+    await one._counts._renew()
     one.entered("r", "late")
     before = calls(redis)
-    await one._tally._flush()
+    await one._counts._flush()
     assert sum((calls(redis) - before).values()) < 20, "one more member"
     last = await one.page("r", "u09998", 2)
     assert (last.members, last.count, last.more) == ([PresenceMember("u09999", 1)], 10_001, False)
@@ -562,7 +562,7 @@ class _Fleet:
                 await self._disturb(self._workers[where], late=action == "late")
 
     async def _do(self, worker: Worker, action: str) -> None:
-        tally = worker._tally
+        tally = worker._counts
         if action == "renew":
             await tally._renew()
         elif action == "flush" and any(share.waiting for share in tally._shares):
@@ -588,14 +588,14 @@ class _Fleet:
         try:
             await self._do(worker, "flush")
         except BrokerUnavailable:
-            worker._tally._lost_sight()
+            worker._counts._lost_sight()
         finally:
             worker.store.update = update  # type: ignore[method-assign]
 
     async def settle(self) -> None:
         """Afterwards everybody lives on, and all is as if nothing had happened."""
         for worker in self._workers:
-            await worker._tally._renew()  # those who are not given up keep their names
+            await worker._counts._renew()  # those who are not given up keep their names
         for worker, updates in self._late:
             await worker.store.update(updates)
         for worker in self._workers:

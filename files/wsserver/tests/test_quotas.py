@@ -17,26 +17,26 @@ from support.pausable import Pausable
 from support.redis_server import RedisServer
 from support.wait import until
 
-from wsserver.cluster.leased_counts import TallyStore
+from wsserver.cluster.leased_counts import CountStore
 from wsserver.errors import BrokerUnavailable
 from wsserver.limits.quotas import Quotas
 from wsserver.limits.user_rate import PublishRates
-from wsserver.storage.memory.counts import MemoryTally
+from wsserver.storage.memory.counts import MemoryCounts
 from wsserver.storage.redis.connection import RedisAddress
-from wsserver.storage.redis.counts import RedisTally
+from wsserver.storage.redis.counts import RedisCounts
 
 PER_USER = 3
 PER_IP = 5
 
 
 class Worker(Pausable, Quotas):
-    def __init__(self, store: TallyStore, per_user: int = PER_USER, per_ip: int = PER_IP) -> None:
+    def __init__(self, store: CountStore, per_user: int = PER_USER, per_ip: int = PER_IP) -> None:
         self.store = store
         super().__init__(store, PublishRates(1000, None), per_user, per_ip)
 
     async def start(self) -> None:
         self.go_on()
-        await until(lambda: self._tally.available)
+        await until(lambda: self._counts.available)
 
     async def until_admitted(self, user: str, ip: str) -> None:
         async with asyncio.timeout(30):
@@ -55,7 +55,7 @@ async def worker(redis: RedisServer) -> AsyncIterator[Start]:
     workers: list[Worker] = []
 
     async def start(**limits: int) -> Worker:
-        workers.append(Worker(RedisTally(RedisAddress(redis.url), LEASE_S), **limits))
+        workers.append(Worker(RedisCounts(RedisAddress(redis.url), LEASE_S), **limits))
         await workers[-1].start()
         return workers[-1]
 
@@ -217,7 +217,7 @@ async def test_while_redis_is_away_nobody_is_admitted(redis: RedisServer, worker
         with pytest.raises(BrokerUnavailable):
             await one.admit("alice", "10.0.0.1")
     redis.start()
-    await until(lambda: one._tally.available)
+    await until(lambda: one._counts.available)
     await until_totals(redis, {"user alice": 1, "ip 10.0.0.1": 1})
     assert await one.admit("alice", "10.0.0.1") is None
 
@@ -231,7 +231,7 @@ async def test_admissions_whose_answer_was_lost_are_not_counted(redis: RedisServ
             await one.admit("alice", "10.0.0.1")
     finally:
         redis.signal(signal.SIGCONT)
-    await until(lambda: one._tally.available)
+    await until(lambda: one._counts.available)
     await until_totals(redis, {"user alice": 1, "ip 10.0.0.1": 1})
 
 
@@ -301,7 +301,7 @@ async def test_whatever_happens_the_totals_come_out_right(redis: RedisServer, wo
 
 
 async def test_quotas_in_memory() -> None:
-    one = Worker(MemoryTally(), per_user=2, per_ip=3)
+    one = Worker(MemoryCounts(), per_user=2, per_ip=3)
     await one.start()
     for _ in range(2):
         assert await refused(one, "alice", "10.0.0.1") is None

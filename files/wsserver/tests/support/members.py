@@ -49,7 +49,7 @@ class Worker(Pausable, Presence):
 
     async def told(self) -> None:
         """Until Redis knows of everything that was counted."""
-        shares = self._tally._shares
+        shares = self._counts._shares
         await until(lambda: not self.store.busy and all(share.known and not share.untold for share in shares))
 
     async def members(self, room: str) -> dict[str, int]:

@@ -19,7 +19,7 @@ from wsserver.rooms.presence import Presence
 from wsserver.rooms.publisher import Publisher
 from wsserver.sessions.context import SessionContext
 from wsserver.settings import Settings
-from wsserver.storage.memory.counts import MemoryPresence, MemoryTally
+from wsserver.storage.memory.counts import MemoryCounts, MemoryPresence
 from wsserver.storage.memory.tickets import MemoryTickets
 
 SECRET = "a secret of at least 32 characters"
@@ -36,7 +36,7 @@ def make_services(hub: Hub, broker: Broker, outbox: BatchWriter, **changes: Any)
         publisher=Publisher(broker, None, any_of(()), None),
         presence=Presence(MemoryPresence(hub.on_member)),
         history=History(broker, None),
-        quotas=Quotas(MemoryTally(), PublishRates(settings.user_messages_per_s, None), 1000, 1000),
+        quotas=Quotas(MemoryCounts(), PublishRates(settings.user_messages_per_s, None), 1000, 1000),
         limits=ConnectionLimits(
             Rate(settings.messages_per_s), Rate(settings.bytes_per_s), settings.max_rooms_per_connection
         ),

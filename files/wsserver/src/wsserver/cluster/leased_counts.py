@@ -73,7 +73,7 @@ class Updated(NamedTuple):
     refused: list[int]
 
 
-class TallyStore(Protocol):
+class CountStore(Protocol):
     """The totals, in shards of which each changes atomically.
 
     All raise BrokerUnavailable: then it is unknown what was done. None in place of a result: the worker of that lease
@@ -178,10 +178,10 @@ class _Share:
         self.untold.update(key for claim in update.claims for key, _limit in claim)
 
 
-class Tally:
+class LeasedCounts:
     """This worker's shares in a store, and its part in keeping the totals right."""
 
-    def __init__(self, store: TallyStore) -> None:
+    def __init__(self, store: CountStore) -> None:
         self._store = store
         self._shares = [_Share(number) for number in range(store.shards)]
         self._renewal_s = store.lease_s / 5

@@ -12,7 +12,7 @@ from wsserver.archive.archiver import Archive
 from wsserver.archive.history import History
 from wsserver.archive.postgres import Postgres
 from wsserver.auth import TicketStore
-from wsserver.cluster.leased_counts import TallyStore
+from wsserver.cluster.leased_counts import CountStore
 from wsserver.limits.quotas import Quotas
 from wsserver.limits.user_rate import PublishRates, RateStore
 from wsserver.rooms.broker import Broker
@@ -20,12 +20,12 @@ from wsserver.rooms.presence import Presence
 from wsserver.settings import Settings
 from wsserver.status import ArchiveStatus
 from wsserver.storage.memory.broker import MemoryBroker
-from wsserver.storage.memory.counts import MemoryPresence, MemoryTally
+from wsserver.storage.memory.counts import MemoryCounts, MemoryPresence
 from wsserver.storage.memory.tickets import MemoryTickets
 from wsserver.storage.redis.archive_stream import ArchiveStream
 from wsserver.storage.redis.broker import RedisBroker
 from wsserver.storage.redis.connection import RedisAddress
-from wsserver.storage.redis.counts import RedisTally
+from wsserver.storage.redis.counts import RedisCounts
 from wsserver.storage.redis.presence import RedisPresence
 from wsserver.storage.redis.tickets import RedisTickets
 from wsserver.storage.redis.user_rate import RedisRates
@@ -66,7 +66,7 @@ def in_redis(settings: Settings) -> Components:
     return Components(
         broker=broker,
         presence=Presence(RedisPresence(address)),
-        quotas=_quotas(settings, RedisTally(address), RedisRates(address)),
+        quotas=_quotas(settings, RedisCounts(address), RedisRates(address)),
         tickets=RedisTickets(address),
         history=History(broker, postgres),
         archive=archive,
@@ -78,13 +78,13 @@ def in_memory(settings: Settings) -> Components:
     return Components(
         broker=broker,
         presence=Presence(MemoryPresence(broker.tell_member)),
-        quotas=_quotas(settings, MemoryTally(), None),
+        quotas=_quotas(settings, MemoryCounts(), None),
         tickets=MemoryTickets(),
         history=History(broker, None),
         archive=None,
     )
 
 
-def _quotas(settings: Settings, connections: TallyStore, rates: RateStore | None) -> Quotas:
+def _quotas(settings: Settings, connections: CountStore, rates: RateStore | None) -> Quotas:
     publishes = PublishRates(settings.user_messages_per_s, rates)
     return Quotas(connections, publishes, settings.max_connections_per_user, settings.max_connections_per_ip)

@@ -10,7 +10,7 @@ from wsserver.cluster.leased_counts import LEASE_S, Lease, Renewal, Update, Upda
 from wsserver.protocol.messages import PresenceMember, PresencePage
 
 
-class MemoryTally:
+class MemoryCounts:
     name = "connections"
     shards = 1
     lease_s = LEASE_S
@@ -53,7 +53,7 @@ class MemoryTally:
         pass
 
 
-class MemoryPresence(MemoryTally):
+class MemoryPresence(MemoryCounts):
     """`on_member`: told of each room and user who came (True) or went."""
 
     name = "presence"

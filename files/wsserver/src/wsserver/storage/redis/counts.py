@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The totals of a fleet, in Redis. See scripts/tally.lua."""
+"""Counters shared by all workers, in Redis. See scripts/leased_counts.lua."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from wsserver.storage.redis.connection import RedisAddress, reading, script
 from wsserver.storage.redis.keys import prefix
 
 
-class RedisTally:
+class RedisCounts:
     """One connection, and one pipeline at a time on it: what a worker tells arrives in order."""
 
     name = "connections"
@@ -29,7 +29,7 @@ class RedisTally:
         self._release = self._script("tally_release.lua")
 
     def _script(self, action: str) -> Any:
-        return self._redis.register_script(script("tally.lua", *self.hooks, action, flags="allow-oom"))
+        return self._redis.register_script(script("leased_counts.lua", *self.hooks, action, flags="allow-oom"))
 
     def key(self, shard: int, part: str) -> str:
         return f"{prefix(shard)}:{self.name}:{part}"

@@ -6,11 +6,11 @@ from __future__ import annotations
 from wsserver.cluster.leased_counts import LEASE_S
 from wsserver.protocol.messages import PresenceMember, PresencePage
 from wsserver.storage.redis.connection import RedisAddress, reading, script
-from wsserver.storage.redis.counts import RedisTally
+from wsserver.storage.redis.counts import RedisCounts
 from wsserver.storage.redis.keys import SHARDS, prefix, shard_of
 
 
-class RedisPresence(RedisTally):
+class RedisPresence(RedisCounts):
     """The totals of rooms and their users, with an index to read them in pages."""
 
     name = "presence"

@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: MIT
--- After tally.lua. A key is "<room> <user>": a room's name has no space. KEYS[4]: a sorted set of all keys with equal
+-- After leased_counts.lua. A key is "<room> <user>": a room's name has no space. KEYS[4]: a sorted set of all keys with equal
 -- scores, so that the users of a room lie beside each other in order. Tells the room of whoever came or went.
 changed = function(key, before, after)
   if before > 0 and after > 0 then

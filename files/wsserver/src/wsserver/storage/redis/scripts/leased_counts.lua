@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
 -- Shared by the scripts beside it, which are loaded with this text before their own.
--- What the workers count together, in one shard: see wsserver/tally.py.
+-- Counters shared by all workers, in one shard: see wsserver/cluster/leased_counts.py.
 --
 -- KEYS: 1 leases, a sorted set {worker: stamp}; 2 totals, a hash {key: count}; 3 the share of one worker in them, a
 -- hash {key: count}; 4 (presence only) the index.
