@@ -27,7 +27,7 @@ from support.worker import environment
 from wsserver.admin import control_socket as control
 from wsserver.admin import ctl
 from wsserver.admin.control_socket import ControlSocket
-from wsserver.transport.drain import Drainage, NotYours
+from wsserver.transport.drain import DrainHeldByOthers, WorkerDrain
 
 
 class Operator:
@@ -186,12 +186,12 @@ async def test_a_drain_that_fails_is_told_and_ends() -> None:
     async def send_away(window_s: float | None) -> None:
         raise ZeroDivisionError
 
-    drainage = Drainage(send_away)
+    drainage = WorkerDrain(send_away)
     with capture_logs() as lines:
         await drainage.drain("ops")
     assert [line["event"] for line in lines] == ["drain", "drain_failed"]
     assert drainage.state == "drained"
-    with pytest.raises(NotYours, match="ops"):
+    with pytest.raises(DrainHeldByOthers, match="ops"):
         drainage.undrain("update")
 
 

@@ -13,7 +13,7 @@ import pytest
 from wsserver.admin import ctl
 from wsserver.status import ArchiveStatus, BrokerStatus, Counters, State, Status
 from wsserver.telemetry import snapshot as counters
-from wsserver.transport.drain import Drainage
+from wsserver.transport.drain import WorkerDrain
 
 
 class Worker:
@@ -32,7 +32,7 @@ class Worker:
         self.counted: list[Counters] = []
         self.archive: ArchiveStatus | None = ArchiveStatus(True, 12, 0.25)
         self.leave = asyncio.Event()
-        self.drainage = Drainage(self._send_away)
+        self.drainage = WorkerDrain(self._send_away)
 
     async def _send_away(self, window_s: float | None) -> None:
         self.windows.append(window_s)

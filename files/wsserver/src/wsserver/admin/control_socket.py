@@ -24,7 +24,7 @@ from msgspec import Meta, Struct
 
 from wsserver.status import Counters, Status
 from wsserver.telemetry.logs import log
-from wsserver.transport.drain import NotYours
+from wsserver.transport.drain import DrainHeldByOthers
 
 _MODE = 0o660
 _LINE_BYTES = 65536
@@ -70,10 +70,10 @@ class Controlled(Protocol):
     def counters(self) -> Counters: ...
 
     def drain(self, by: str, window_s: float | None) -> asyncio.Task[None]:
-        """Begin to send clients away, or join those who already did; the process goes on. See `Drainage.drain`."""
+        """Start a drain, or join the one under way; the process goes on. See `WorkerDrain.drain`."""
 
     def undrain(self, by: str, force: bool) -> None:
-        """Raises NotYours. See `Drainage.undrain`."""
+        """Raises DrainHeldByOthers. See `WorkerDrain.undrain`."""
 
     def kick(self, user: str | None, connection: str | None, reason: str) -> int:
         """Close this worker's connections of a user, or one by its id as in the log; how many these were."""
@@ -157,7 +157,7 @@ class ControlSocket:
             answer = {"result": await self._carry_out(_decode(line), say)}
         except _Refused as refused:
             answer = _error(refused.code, str(refused))
-        except NotYours as exc:
+        except DrainHeldByOthers as exc:
             answer = _error("not_yours", str(exc))
         except (TimeoutError, ConnectionError):
             raise  # nobody is left to be told

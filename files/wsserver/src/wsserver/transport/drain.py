@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Sending clients elsewhere: a hint to reconnect, spread over a window, then a close with 1001."""
+"""The drain of a worker: who holds it, and how it sends the clients to other workers.
+
+Each client gets a hint to reconnect, spread over a window, and later a close with 1001.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from wsserver.transport.connection import Connection
 from wsserver.transport.registry import ConnectionRegistry
 
 _STEP_S = 0.05
-# Few clients need no pacing: this many per second are no load for an edge or for the other workers.
+# Do not pace a few clients: this many per second are no load for an edge or for the other workers.
 _UNPACED_PER_S = 500
 _AFTER_MS_MAX = 500
 _GRACE_S = 1.5
@@ -25,9 +28,9 @@ _WHY = "the server is going away"
 
 
 async def drain(connections: ConnectionRegistry, window_s: float) -> None:
-    """Hint all clients within `window_s`, close whoever stayed a grace later, and wait until they are gone."""
+    """Hint all clients within `window_s`, close the rest after a grace, and wait until they are gone."""
     clients = connections.open_connections
-    random.shuffle(clients)  # else those who came together, often from one place, would go together
+    random.shuffle(clients)  # clients that arrived together, often from one place, must not leave together
     batch_size = int(max(len(clients) / max(window_s, _STEP_S), _UNPACED_PER_S) * _STEP_S) + 1
     async with asyncio.TaskGroup() as closing:
         for start in range(0, len(clients), batch_size):
@@ -49,15 +52,15 @@ async def _close(batch: list[Connection]) -> None:
         client.close(CloseCode.GOING_AWAY, _WHY)
 
 
-class NotYours(Exception):
-    """The drain is not for the one to undo who would; the text says whose it is."""
+class DrainHeldByOthers(Exception):
+    """Other callers hold the drain; the text names them."""
 
 
-class Drainage:
-    """`send_away(window_s)` empties the worker; None stands for the window in its settings.
+class WorkerDrain:
+    """The state of one worker's drain. `send_away(window_s)` empties the worker; None: the window of the settings.
 
-    A worker stays empty until everyone who asked for it has changed their mind: an update that drains and undrains
-    must not let clients in again while an operator is at work.
+    The worker accepts clients again when every caller that drained it has undrained it: an update that drains and
+    undrains must not let clients in while an operator works on the worker.
     """
 
     def __init__(self, send_away: Callable[[float | None], Awaitable[None]]) -> None:
@@ -68,18 +71,18 @@ class Drainage:
 
     @property
     def by(self) -> list[str]:
-        """In the order in which they asked."""
+        """The callers that hold the drain, in the order of their requests."""
         return list(self._by)
 
     @property
     def state(self) -> Literal["draining", "drained"] | None:
-        """None while clients are welcome."""
+        """None while the worker accepts clients."""
         if self._task is None:
             return None
         return "drained" if self._task.done() else "draining"
 
     def drain(self, by: str, window_s: float | None = None) -> asyncio.Task[None]:
-        """Join the drain that is under way or done, else begin one; the task ends when it is done."""
+        """Join the running or finished drain, else start one; the task ends when the worker is empty."""
         if by not in self._by:
             log.info("drain", by=by, joined=self.by)
         self._by[by] = None
@@ -88,7 +91,7 @@ class Drainage:
         return self._task
 
     async def stop(self) -> None:
-        """Drain for good: the process ends after it."""
+        """Drain before the process ends; cannot be undone."""
         self._stopping = True
         await self.drain("stop")
 
@@ -96,15 +99,15 @@ class Drainage:
         try:
             await self._send_away(window_s)
         except Exception:
-            # A fault of this program; whoever waits for the drain sees who is left.
+            # A programming error; callers see in the status which clients are left.
             log.exception("drain_failed")
 
     def undrain(self, by: str, force: bool = False) -> None:
-        """`force`: also in the name of all others. Raises NotYours."""
+        """`force`: for all callers. Raises DrainHeldByOthers."""
         if self._stopping:
-            raise NotYours("the worker is stopping")
+            raise DrainHeldByOthers("the worker is stopping")
         if self._by and by not in self._by and not force:
-            raise NotYours(f"drained by {', '.join(self._by)}: undrain in that name, or by force")
+            raise DrainHeldByOthers(f"drained by {', '.join(self._by)}: undrain in that name, or by force")
         if force:
             self._by.clear()
         self._by.pop(by, None)

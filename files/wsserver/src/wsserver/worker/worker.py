@@ -31,7 +31,7 @@ from wsserver.telemetry import snapshot as counters
 from wsserver.telemetry.logs import log
 from wsserver.transport import drain
 from wsserver.transport.acceptor import Acceptor
-from wsserver.transport.drain import Drainage
+from wsserver.transport.drain import WorkerDrain
 from wsserver.transport.registry import ConnectionRegistry
 from wsserver.worker.api_operations import WorkerOperations
 from wsserver.worker.components import Components
@@ -52,7 +52,7 @@ class Worker:
         self._started = False
         self._tracer = tracing.start(settings)
         self._registry = ConnectionRegistry(settings.handshake_s, settings.heartbeat_s, settings.slow_client_s)
-        self._drainage = Drainage(self._send_away)
+        self._drain = WorkerDrain(self._send_away)
         writer = BatchWriter()
         self._context = SessionContext(
             authenticator=Authenticator(settings, components.tickets),
@@ -71,7 +71,7 @@ class Worker:
         self._acceptor = Acceptor(settings, self._context, self._registry, self._unready, pages or {})
         metrics.MAX_CONNECTIONS.set(settings.max_connections)
         metrics.READY.set_function(lambda: float(self.state == "ready"))
-        metrics.DRAINING.set_function(lambda: float(self._drainage.state is not None))
+        metrics.DRAINING.set_function(lambda: float(self._drain.state is not None))
         metrics.ROOMS.set_function(lambda: float(self._context.hub.rooms))
         metrics.BROKER_AVAILABLE.set_function(lambda: float(components.broker.available))
 
@@ -79,7 +79,7 @@ class Worker:
 
     @property
     def state(self) -> State:
-        drained = self._drainage.state
+        drained = self._drain.state
         if drained is not None:
             return drained
         if self._components.broker.available and self._components.quotas.available:
@@ -104,7 +104,7 @@ class Worker:
             started_at=self._started_at,
             uptime_s=round(now - self._started_at, 3),
             state=self.state,
-            drained_by=self._drainage.by,
+            drained_by=self._drain.by,
             connections=self._registry.open_count,
             handshaking=self._registry.handshaking_count,
             closing=self._registry.closing_count,
@@ -153,7 +153,7 @@ class Worker:
             await stop.wait()
             ready.cancel()
             systemd.notify("STOPPING=1\nSTATUS=draining")
-            await self._drainage.stop()
+            await self._drain.stop()
             for server in servers:
                 await server.stop()
             for task in background:
@@ -199,10 +199,10 @@ class Worker:
     # Requests: the operator's through the control socket, any worker's through the broker.
 
     def drain(self, by: str, window_s: float | None) -> asyncio.Task[None]:
-        return self._drainage.drain(by, window_s)
+        return self._drain.drain(by, window_s)
 
     def undrain(self, by: str, force: bool) -> None:
-        self._drainage.undrain(by, force)
+        self._drain.undrain(by, force)
 
     async def _send_away(self, window_s: float | None) -> None:
         log.info("draining", connections=self._registry.open_count)
