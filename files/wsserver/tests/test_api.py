@@ -22,7 +22,7 @@ from support.worker import SECRET, free_port
 
 from wsserver.api.server import Api
 from wsserver.archive.archiver import NotArchived
-from wsserver.cluster import control_messages as orders
+from wsserver.cluster import control_messages
 from wsserver.cluster.control_messages import Disconnect
 from wsserver.errors import BrokerError, BrokerFull, BrokerUnavailable, OutcomeUnknown
 from wsserver.protocol.messages import Message, Position, PresenceMember, PresencePage
@@ -90,8 +90,8 @@ class Backend:
         self.tickets.append((user, join, publish, expires_s))
         return "a-secret-ticket"
 
-    async def order(self, payload: bytes) -> None:
-        await self.broker.order(payload)
+    async def publish_control(self, payload: bytes) -> None:
+        await self.broker.publish_control(payload)
 
     async def published(self, room: str = "r") -> list[tuple[str, bytes]]:
         log = await self.broker.read(room, Position(0, 0), self.room_log)
@@ -608,7 +608,7 @@ async def test_names_in_a_path_are_what_was_escaped(api: Caller, backend: Backen
         assert (status, [message["data"] for message in answer["messages"]]) == (200, ["x"])
         status, answer = await api.ask("POST", f"/v1/users/{path}/disconnect?x=/y/z")
         assert (status, answer) == (202, {"user": name})
-        assert orders.decode(backend.orders[-1]) == Disconnect(name, "disconnected by the server", 1008)
+        assert control_messages.decode(backend.orders[-1]) == Disconnect(name, "disconnected by the server", 1008)
     absolute = f"GET http://x/v1/rooms/{escaped}/history HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
     assert b'"data":"x"' in (await api.raw(f"{absolute}Authorization: Bearer {KEY}\r\n\r\n".encode()))[1]
 
@@ -679,16 +679,16 @@ async def test_a_user_is_disconnected_by_all_workers(api: Caller, backend: Backe
     for code in (1000, 1001, 1008, 4000, 4999):
         status, answer = await api.ask("POST", "/v1/users/alice/disconnect", {"reason": reason, "code": code})
         assert (status, answer) == (202, {"user": "alice"})
-        assert orders.decode(backend.orders[-1]) == Disconnect("alice", reason, code)
+        assert control_messages.decode(backend.orders[-1]) == Disconnect("alice", reason, code)
         assert json.loads(backend.orders[-1])["order"] == "disconnect"
     assert (await api.ask("POST", "/v1/users/a%20b/disconnect", {}))[0] == 202
 
 
 def test_an_order_of_another_release_is_passed_over() -> None:
     for payload in (b'{"order":"dance"}', b'{"order":"disconnect"}', b"{", b"7"):
-        assert orders.decode(payload) is None
+        assert control_messages.decode(payload) is None
     order = b'{"order":"disconnect","user":"a","reason":"b","code":1008,"new":1}'
-    assert orders.decode(order) == Disconnect("a", "b", 1008)
+    assert control_messages.decode(order) == Disconnect("a", "b", 1008)
 
 
 async def test_a_ticket(api: Caller, backend: Backend) -> None:

@@ -118,7 +118,7 @@ class UnreliableBroker:
     def publish(self, room: str, user: str, id: str, data: bytes, trace: str = "") -> asyncio.Future[Published]:
         raise NotImplementedError
 
-    async def order(self, payload: bytes) -> None:
+    async def publish_control(self, payload: bytes) -> None:
         raise NotImplementedError
 
     async def subscribe(self, room: str) -> None:

@@ -42,5 +42,5 @@ class Operations(Protocol):
     ) -> str:
         """A ticket for one handshake; None stands for what a token without such a claim gets."""
 
-    async def order(self, payload: bytes) -> None:
-        """As `Broker.order`."""
+    async def publish_control(self, payload: bytes) -> None:
+        """As `Broker.publish_control`."""

@@ -19,7 +19,7 @@ from wsserver.api.bodies import DisconnectBody, HistoryQuery, PresenceQuery, Tic
 from wsserver.api.problem import Problem, answer, bad_request, from_broker, too_large
 from wsserver.api.publishing import Publishing
 from wsserver.auth import TICKET_TTL_S
-from wsserver.cluster import control_messages as orders
+from wsserver.cluster import control_messages
 from wsserver.cluster.control_messages import Disconnect
 from wsserver.errors import BrokerError
 from wsserver.protocol.messages import HistoryMessage, Message, PresenceMember
@@ -191,7 +191,7 @@ class Api:
     async def _disconnect(self, request: web.Request) -> web.Response:
         user = bodies.check_user(bodies.named(request), "the user in the path")
         wanted = bodies.check_close(bodies.decode(await self._body(request) or b"{}", DisconnectBody))
-        await self._operations.order(orders.encode(Disconnect(user, wanted.reason, wanted.code)))
+        await self._operations.publish_control(control_messages.encode(Disconnect(user, wanted.reason, wanted.code)))
         return answer({"user": user}, HTTPStatus.ACCEPTED)
 
     async def _ticket(self, request: web.Request) -> web.Response:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What one worker tells all of them, itself included, through the broker."""
+"""Commands that one worker sends to all workers, itself included, through the broker."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ class Disconnect(Struct, frozen=True, tag_field="order", tag="disconnect"):
     code: int
 
 
-def encode(order: Disconnect) -> bytes:
-    return msgspec.json.encode(order)
+def encode(command: Disconnect) -> bytes:
+    return msgspec.json.encode(command)
 
 
 def decode(payload: bytes) -> Disconnect | None:
-    """None for an order that this release does not know."""
+    """None for a command that this release does not know."""
     try:
         return msgspec.json.decode(payload, type=Disconnect)
     except msgspec.DecodeError:

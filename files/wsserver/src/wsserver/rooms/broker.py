@@ -45,7 +45,7 @@ class Broker(Protocol):
     async def run(self, listener: Listener, carry_out: Callable[[bytes], None]) -> None:
         """Keep the broker connected, and its subscriptions in place, until cancelled.
 
-        `carry_out` gets what any worker told all of them with `order`; that may be lost.
+        `carry_out` gets the payloads that any worker sent with `publish_control`; these may be lost.
         """
 
     def publish(self, room: str, user: str, id: str, data: bytes, trace: str = "") -> asyncio.Future[Published]:
@@ -55,8 +55,8 @@ class Broker(Protocol):
         `trace`: a W3C traceparent, which travels with the message.
         """
 
-    async def order(self, payload: bytes) -> None:
-        """Tell every worker, this one included; at most once. Raises BrokerUnavailable."""
+    async def publish_control(self, payload: bytes) -> None:
+        """Send to every worker, this one included; at most once. Raises BrokerUnavailable."""
 
     async def subscribe(self, room: str) -> None:
         """Returns once the live feed of `room` is confirmed."""

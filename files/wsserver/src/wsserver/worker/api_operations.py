@@ -17,7 +17,7 @@ class WorkerOperations:
         self.publish = context.publisher.publish
         self.presence = context.presence.page
         self.history = context.history.page
-        self.order = components.broker.order
+        self.publish_control = components.broker.publish_control
         self._tickets = components.tickets
 
     @property

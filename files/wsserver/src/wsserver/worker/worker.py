@@ -16,7 +16,7 @@ from wsserver import __version__
 from wsserver.admin.control_socket import ControlSocket
 from wsserver.api.server import Api
 from wsserver.auth import Authenticator, any_of
-from wsserver.cluster import control_messages as orders
+from wsserver.cluster import control_messages
 from wsserver.limits.connection import ConnectionLimits, Rate
 from wsserver.rooms.batch_writer import BatchWriter
 from wsserver.rooms.hub import Hub
@@ -212,9 +212,9 @@ class Worker:
         return self._disconnect(user, connection, CloseCode.POLICY_VIOLATION, reason)
 
     def _carry_out(self, payload: bytes) -> None:
-        order = orders.decode(payload)
-        if order is not None:
-            self._disconnect(order.user, None, order.code, order.reason)
+        command = control_messages.decode(payload)
+        if command is not None:
+            self._disconnect(command.user, None, command.code, command.reason)
 
     def _disconnect(self, user: str | None, connection: str | None, code: int, reason: str) -> int:
         """Close the connections of a user, or the one with this id. Returns their number."""

@@ -60,7 +60,7 @@ class MemoryBroker:
         if self._listener is not None and room in self._subscribed:
             self._listener.on_member(room, user, joined)
 
-    async def order(self, payload: bytes) -> None:
+    async def publish_control(self, payload: bytes) -> None:
         if self._carry_out is not None:
             self._carry_out(payload)
 

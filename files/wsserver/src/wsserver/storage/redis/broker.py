@@ -22,11 +22,11 @@ from wsserver.protocol.messages import Message, Position
 from wsserver.rooms.broker import READ_BYTES, Listener, Published
 from wsserver.storage.redis.connection import COMMAND_TIMEOUT_S, RedisAddress, SoundConnection, reading, script
 from wsserver.storage.redis.envelope import decode, publisher_fields
-from wsserver.storage.redis.keys import ORDERS_CHANNEL, RoomKeys
+from wsserver.storage.redis.keys import CONTROL_CHANNEL, RoomKeys
 from wsserver.telemetry import metrics
 from wsserver.telemetry.logs import log
 
-_ORDERS = ORDERS_CHANNEL.encode()
+_ORDERS = CONTROL_CHANNEL.encode()
 _DEDUPE_TTL_S = 300
 # An unanswered ping means that Redis is gone; this is far above a healthy Redis's pauses.
 _CHECK_INTERVAL_S = 2.0
@@ -106,7 +106,7 @@ class RedisBroker:
         self._feed = await self._dedicated()
         self._feed_heard = time.monotonic()
         tasks.create_task(self._read_feed(self._feed, listener, carry_out))
-        channels = [ORDERS_CHANNEL, *self._channels]
+        channels = [CONTROL_CHANNEL, *self._channels]
         confirmed = [self._expect(channel) for channel in channels]
         for start in range(0, len(channels), _SUBSCRIBE_BATCH):
             await self._feed.send_command("SUBSCRIBE", *channels[start : start + _SUBSCRIBE_BATCH])
@@ -271,9 +271,9 @@ class RedisBroker:
 
     # Orders.
 
-    async def order(self, payload: bytes) -> None:
+    async def publish_control(self, payload: bytes) -> None:
         async with reading():
-            await self._redis.publish(ORDERS_CHANNEL, payload)
+            await self._redis.publish(CONTROL_CHANNEL, payload)
 
     # Reading.
 

@@ -13,8 +13,8 @@ from hashlib import blake2b
 import msgspec
 
 SHARDS = 16
-# What every worker hears, such as the order to disconnect a user.
-ORDERS_CHANNEL = "ws:1:orders"
+# Every worker subscribes to it, for commands such as to disconnect a user.
+CONTROL_CHANNEL = "ws:1:orders"
 
 
 def prefix(shard: int) -> str:
