@@ -27,7 +27,7 @@ from wsserver.telemetry.tracing import Tracer
 _READ_LIMIT = 64
 _HEADS_BATCH = 500
 # Live messages kept while a hole before them is read; more than that are read from the log as well.
-_EARLY_LIMIT = 1000
+_OUT_OF_ORDER_LIMIT = 1000
 # A message may be on its way in the live feed when its room's head is read.
 _FEED_GRACE_S = 0.25
 _IDLE_ROOM_S = 5.0
@@ -47,16 +47,16 @@ class _Room:
     """One room that has, or just had, members on this worker."""
 
     __slots__ = (
-        "curious",
-        "early",
         "idle_since",
         "joining",
         "lagging",
         "live",
         "name",
         "opening",
+        "out_of_order",
         "position",
         "syncing",
+        "wants_members",
     )
 
     def __init__(self, name: str) -> None:
@@ -64,8 +64,8 @@ class _Room:
         self.position = Position(0, 0)
         self.live: dict[Codec, dict[Member, None]] = {}
         self.lagging: dict[Member, _Lag] = {}
-        self.curious: set[Member] = set()  # those who want to know who comes and goes
-        self.early: list[Message] = []
+        self.wants_members: set[Member] = set()  # members that asked for member events
+        self.out_of_order: list[Message] = []
         self.joining = 0
         self.opening: asyncio.Task[None] | None = None
         self.syncing: asyncio.Task[bool] | None = None
@@ -106,10 +106,10 @@ class Hub:
 
     # Members.
 
-    async def join(self, member: Member, name: str, since: Since | None, curious: bool = False) -> None:
+    async def join(self, member: Member, name: str, since: Since | None, wants_members: bool = False) -> None:
         """Make `member` a member and queue its `joined`; a second join begins anew. Raises BrokerUnavailable.
 
-        `curious`: tell it of users who come and go, too.
+        `wants_members`: send it the member events, too.
         """
         room = self._rooms.get(name)
         if room is None:
@@ -131,8 +131,8 @@ class Hub:
                 room.live.setdefault(member.codec, {})[member] = None
             else:
                 room.lagging[member] = _Lag(start)
-            if curious:
-                room.curious.add(member)
+            if wants_members:
+                room.wants_members.add(member)
             if wanted is not None:
                 metrics.RESUMES.labels("yes" if steps is not None else "no").inc()
             joined = Joined(room=name, epoch=str(start.epoch), seq=start.seq, recovered=steps is not None)
@@ -165,7 +165,7 @@ class Hub:
 
     def _remove(self, room: _Room, member: Member) -> None:
         room.live.get(member.codec, {}).pop(member, None)
-        room.curious.discard(member)
+        room.wants_members.discard(member)
         lag = room.lagging.pop(member, None)
         if lag is not None and lag.feeding is not None:
             lag.feeding.cancel()
@@ -200,8 +200,8 @@ class Hub:
                 return  # whoever waits for the room finds it gone
             raise
         room.opening = None
-        self._deliver_early(room)
-        if room.early:
+        self._deliver_out_of_order(room)
+        if room.out_of_order:
             self._sync(room)
 
     def on_message(self, message: Message) -> None:
@@ -209,19 +209,19 @@ class Hub:
         if room is None:
             return
         if room.opening is not None or room.syncing is not None:
-            if len(room.early) >= _EARLY_LIMIT:
-                room.early.clear()
-            room.early.append(message)
+            if len(room.out_of_order) >= _OUT_OF_ORDER_LIMIT:
+                room.out_of_order.clear()
+            room.out_of_order.append(message)
         elif message.position == room.position.next():
             self._advance(room, message, message.position)
         elif message.position > room.position:
-            room.early.append(message)
+            room.out_of_order.append(message)
             self._sync(room)
 
     def on_member(self, room: str, user: str, joined: bool) -> None:
         """Tell the members who asked."""
         event = MemberEvent(room, user, "join" if joined else "leave")
-        for member in self._rooms[room].curious if room in self._rooms else ():
+        for member in self._rooms[room].wants_members if room in self._rooms else ():
             self._writer.queue(member, member.codec.frame(event))
 
     def on_available(self) -> None:
@@ -278,13 +278,13 @@ class Hub:
             if room.lagging and (dropped := sum(member.paused for member in room.lagging)):
                 metrics.DROPS.inc(dropped)
 
-    def _deliver_early(self, room: _Room) -> None:
-        early, room.early = sorted(room.early, key=lambda message: message.position), []
-        for message in early:
+    def _deliver_out_of_order(self, room: _Room) -> None:
+        out_of_order, room.out_of_order = sorted(room.out_of_order, key=lambda message: message.position), []
+        for message in out_of_order:
             if message.position == room.position.next():
                 self._advance(room, message, message.position)
             elif message.position > room.position:
-                room.early.append(message)
+                room.out_of_order.append(message)
 
     def _send(self, member: Member, event: Event | Message, position: Position) -> None:
         self._writer.queue(member, member.codec.frame(_event(event), position))
@@ -325,7 +325,7 @@ class Hub:
         try:
             while True:
                 # What this worker has served or heard of is in the log, unless the log lost its tail.
-                seen = max([room.position, *(message.position for message in room.early)])
+                seen = max([room.position, *(message.position for message in room.out_of_order)])
                 head = await self._broker.head(room.name)
                 if head < seen:
                     head = await self._broker.renew(room.name, seen)
@@ -335,13 +335,13 @@ class Hub:
                 while room.position < head:
                     for event, position in await self._replay(room.name, room.position, head):
                         self._advance(room, event, position)
-                self._deliver_early(room)
-                if not room.early:  # else what is left came after the head was read
+                self._deliver_out_of_order(room)
+                if not room.out_of_order:  # else what is left came after the head was read
                     return True
         except BrokerUnavailable:
             return False  # `on_available` or `check` starts again
         finally:
-            room.early.clear()
+            room.out_of_order.clear()
             room.syncing = None
 
     def _feed_all(self, room: _Room) -> None:

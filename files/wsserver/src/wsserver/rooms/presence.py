@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Who is in which room, over all workers: one entry per user, with a count of connections.
+"""The users of each room, over all workers: one entry per user, with a count of connections.
 
-A room is told when a user's first connection enters and when the last one left. A connection that drops keeps its user
-present for a grace: who reconnects within it, to whichever worker, was never away.
+A room gets a member event when a user's first connection enters and when the last one left. A dropped connection keeps
+its user present for a grace: a user who reconnects within it, to any worker, causes no event.
 """
 
 from __future__ import annotations
@@ -30,27 +30,27 @@ class Presence:
         self._store = store
         self._counts = LeasedCounts(store)
         self._grace_s = grace_s
-        # Users whose last connection on this worker dropped, still counted as one: (shard, key) -> until when. All
-        # have the same grace: the dict is in the order of their ends.
-        self._ghosts: dict[tuple[int, str], float] = {}
+        # Users whose last connection on this worker dropped, still counted: (shard, key) -> end of the grace. All
+        # have the same grace: the dict is in the order of these ends.
+        self._departing: dict[tuple[int, str], float] = {}
 
     def entered(self, room: str, user: str) -> None:
         """A connection of `user` joined `room`."""
         shard, key = self._store.shard_of(room), f"{room} {user}"
-        if self._ghosts.pop((shard, key), None) is None:
+        if self._departing.pop((shard, key), None) is None:
             self._counts.add(shard, key, 1)
 
     def left(self, room: str, user: str) -> None:
-        """A connection of `user` that was in `room` left it on purpose."""
+        """A connection of `user` left `room` by command."""
         self._counts.add(self._store.shard_of(room), f"{room} {user}", -1)
 
     def dropped(self, room: str, user: str) -> None:
-        """A connection of `user` that was in `room` is gone, and may come back."""
+        """A connection of `user` in `room` was lost, and may return."""
         shard, key = self._store.shard_of(room), f"{room} {user}"
         if self._counts.count(shard, key) > 1:
             self._counts.add(shard, key, -1)
         else:
-            self._ghosts[shard, key] = time.monotonic() + self._grace_s
+            self._departing[shard, key] = time.monotonic() + self._grace_s
 
     async def page(self, room: str, after: str, limit: int) -> PresencePage:
         """Up to `limit` users that follow `after` in the order of their code points. Raises BrokerUnavailable.
@@ -63,16 +63,16 @@ class Presence:
         """Until cancelled; survives outages of the store."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._counts.run())
-            tasks.create_task(self._lay_ghosts())
+            tasks.create_task(self._end_graces())
 
     async def stop(self) -> None:
-        """After `run`: whoever is still counted here stays present for the grace, and others then see them leave."""
+        """Call after `run`: users counted here stay present for the grace, then other workers send their leave."""
         await self._counts.stop(self._grace_s)
 
-    async def _lay_ghosts(self) -> None:
+    async def _end_graces(self) -> None:
         while True:
             await asyncio.sleep(self._grace_s / 10)
             now = time.monotonic()
-            for shard, key in [ghost for ghost, until in self._ghosts.items() if until <= now]:
-                del self._ghosts[shard, key]
+            for shard, key in [entry for entry, until in self._departing.items() if until <= now]:
+                del self._departing[shard, key]
                 self._counts.add(shard, key, -1)
