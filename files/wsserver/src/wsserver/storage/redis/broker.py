@@ -62,7 +62,7 @@ class RedisBroker:
         self._head = self._redis.register_script(script("room.lua", "head.lua"))
         self._renew = self._redis.register_script(script("room.lua", "renew.lua"))
         self._read = self._redis.register_script(script("read.lua", flags="no-writes"))
-        self._life = ""
+        self._incarnation = ""
         self._queue: list[tuple[tuple[Any, ...], asyncio.Future[Published]]] = []
         self._queued = asyncio.Event()
         self._feed: AbstractConnection | None = None
@@ -81,7 +81,7 @@ class RedisBroker:
                     async with asyncio.TaskGroup() as tasks:
                         await self._connect(tasks, listener, carry_out)
                         delay = 0.0
-                        log.info("broker_available", life=self._life, rooms=len(self._channels))
+                        log.info("broker_available", life=self._incarnation, rooms=len(self._channels))
                         listener.on_available()
                         tasks.create_task(self._send_publishes())
                         tasks.create_task(self._check())
@@ -98,11 +98,11 @@ class RedisBroker:
             await self._control.aclose()
 
     async def _connect(self, tasks: asyncio.TaskGroup, listener: Listener, carry_out: Callable[[bytes], None]) -> None:
-        # Before `life` is asked for: no publish reaches a Redis that was started after that with the life
-        # of the one before.
+        # Connect before asking for the incarnation: no publish reaches a later Redis with the incarnation of
+        # an earlier one.
         self._publisher = await self._dedicated()
         self._publish_sha = await self._control.script_load(script("room.lua", "archived_position.lua", "publish.lua"))
-        self._life = await self._current_life()
+        self._incarnation = await self._current_incarnation()
         self._feed = await self._dedicated()
         self._feed_heard = time.monotonic()
         tasks.create_task(self._read_feed(self._feed, listener, carry_out))
@@ -133,7 +133,7 @@ class RedisBroker:
                 await connection.disconnect(nowait=True)
         self._feed = self._publisher = None
 
-    async def _current_life(self) -> str:
+    async def _current_incarnation(self) -> str:
         """See scripts/room.lua."""
         settings = await self._control.config_get("append*")
         if settings["appendonly"] == "yes" and settings["appendfsync"] == "always":
@@ -146,7 +146,7 @@ class RedisBroker:
         assert self._feed is not None
         while True:
             await asyncio.sleep(_CHECK_INTERVAL_S)
-            self._life = await self._current_life()
+            self._incarnation = await self._current_incarnation()
             await self._feed.send_command("PING")
             if time.monotonic() - self._feed_heard > _SILENCE_LIMIT_S:
                 raise TimeoutError("the live feed is silent")
@@ -224,7 +224,7 @@ class RedisBroker:
             return future
         names = RoomKeys(room)
         keys = [names.hash, names.stream, names.once(user, room, id), names.channel]
-        values: list[Any] = [self._life, publisher_fields(user, trace), data]
+        values: list[Any] = [self._incarnation, publisher_fields(user, trace), data]
         values += [self._log_length, self._room_ttl_s, _DEDUPE_TTL_S]
         if self._archive:
             keys.append(names.archive)
@@ -280,7 +280,7 @@ class RedisBroker:
     async def head(self, room: str) -> Position:
         keys = RoomKeys(room)
         async with reading():
-            epoch, seq = await self._head(keys=[keys.hash, keys.stream], args=[self._life, self._room_ttl_s])
+            epoch, seq = await self._head(keys=[keys.hash, keys.stream], args=[self._incarnation, self._room_ttl_s])
         return Position(int(epoch), seq)
 
     async def heads(self, rooms: list[str]) -> list[Position | None]:
@@ -299,7 +299,7 @@ class RedisBroker:
         async with reading():
             epoch, seq = await self._renew(
                 keys=[keys.hash, keys.stream],
-                args=[self._life, self._room_ttl_s, seen.epoch, seen.seq],
+                args=[self._incarnation, self._room_ttl_s, seen.epoch, seen.seq],
             )
         return Position(int(epoch), seq)
 

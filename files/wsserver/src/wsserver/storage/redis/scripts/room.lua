@@ -1,9 +1,9 @@
 -- SPDX-License-Identifier: MIT
 -- Shared by the scripts beside it, which are loaded with this text before their own.
--- A room is a hash at KEYS[1] {epoch, seq, life} and a stream at KEYS[2] whose entry ids are <epoch>-<seq>.
+-- A room is a hash at KEYS[1] {epoch, seq, life (its incarnation)} and a stream at KEYS[2] whose entry ids are <epoch>-<seq>.
 --
--- `life` names a span in which Redis cannot have lost the tail of what it acknowledged: for good under
--- "appendfsync always", else until Redis is started again. A room met in another life begins a new epoch,
+-- `incarnation` names a span in which Redis cannot have lost the tail of what it acknowledged: for good under
+-- "appendfsync always", else until Redis is started again. A room met in another incarnation begins a new epoch,
 -- so that a seq is never used twice in one.
 
 local function now_ms()
@@ -11,25 +11,25 @@ local function now_ms()
   return t[1] * 1000 + math.floor(t[2] / 1000)
 end
 
-local function begin_epoch(life, old)
+local function begin_epoch(incarnation, old)
   local epoch = math.max(now_ms(), old + 1)
   -- The stream refuses ids that do not grow, and may remember more than a hash that came from a backup.
   local last = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)[1]
   if last then
     epoch = math.max(epoch, tonumber(string.match(last[1], '^%d+')) + 1)
   end
-  redis.call('HSET', KEYS[1], 'epoch', string.format('%.0f', epoch), 'seq', 0, 'life', life)
+  redis.call('HSET', KEYS[1], 'epoch', string.format('%.0f', epoch), 'seq', 0, 'life', incarnation)
   return epoch, 0
 end
 
 -- The room's epoch and seq (numbers), after a new epoch was begun where one is due.
-local function open(life)
+local function open(incarnation)
   local room = redis.call('HMGET', KEYS[1], 'epoch', 'seq', 'life')
   if not room[1] then
-    return begin_epoch(life, 0)
+    return begin_epoch(incarnation, 0)
   end
-  if room[3] ~= life then
-    return begin_epoch(life, tonumber(room[1]))
+  if room[3] ~= incarnation then
+    return begin_epoch(incarnation, tonumber(room[1]))
   end
   return tonumber(room[1]), tonumber(room[2])
 end
