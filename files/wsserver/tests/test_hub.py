@@ -48,7 +48,7 @@ class Client:
         self.presence = services.presence
         self.session = Session(identity, codec, self, services)
 
-    # Outlet of the session.
+    # ClientTransport, for the session.
 
     def write(self, data: bytes) -> None:
         frames = server_frames(data)

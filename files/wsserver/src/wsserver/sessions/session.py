@@ -54,7 +54,7 @@ _PUBLISHES_UNDER_WAY = 256
 _BYTES_UNDER_WAY = 1 << 20
 
 
-class Outlet(Protocol):
+class ClientTransport(Protocol):
     """The connection, as the session sees it."""
 
     def write(self, data: bytes) -> None: ...
@@ -73,8 +73,8 @@ class Session:
         "_context",
         "_entering",
         "_frames_paid",
-        "_outlet",
         "_throttled",
+        "_transport",
         "_under_way",
         "codec",
         "expiry_told",
@@ -89,7 +89,7 @@ class Session:
         "write",
     )
 
-    def __init__(self, identity: Identity, codec: Codec, outlet: Outlet, context: SessionContext) -> None:
+    def __init__(self, identity: Identity, codec: Codec, transport: ClientTransport, context: SessionContext) -> None:
         self.identity = identity
         self.codec = codec
         self.rooms: set[str] = set()
@@ -98,10 +98,10 @@ class Session:
         self.paused = False
         self.paused_at = 0.0
         self.pending: list[bytes] | None = None
-        self.write: Callable[[bytes], None] = outlet.write
+        self.write: Callable[[bytes], None] = transport.write
         self.expiry_told = False
         self.retiring = False  # was asked to reconnect elsewhere
-        self._outlet = outlet
+        self._transport = transport
         self._context = context
         self._under_way = 0
         self._bytes_under_way = 0
@@ -274,7 +274,7 @@ class Session:
     # Reading only as fast as commands are carried out, answers are read, and limits allow.
 
     def _hold(self) -> None:
-        self._outlet.hold_reading(
+        self._transport.hold_reading(
             self.open
             and (
                 self.paused
@@ -302,7 +302,7 @@ class Session:
             metrics.LIMITED.labels("connection_bytes").inc()
             text = f"more than {limits.bytes.per_s:g} bytes a second: the next ones wait"
         self.refuse(Error("rate_limited", text, retry_after_ms=int(1000 * max(late_frames, late_bytes)) + 1))
-        self._outlet.throttle()
+        self._transport.throttle()
         self._hold()
 
     def resume_if_paid(self) -> bool:

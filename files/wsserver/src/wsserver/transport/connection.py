@@ -41,7 +41,7 @@ class Connection(asyncio.BaseProtocol):
         if self.session is not None:
             self.session.resume()
 
-    # Outlet of the session.
+    # ClientTransport, for the session.
 
     def write(self, data: bytes) -> None:
         self.transport.write(data)

@@ -104,7 +104,7 @@ class EventStream(Connection, asyncio.Protocol):
             self.session.close()
         self._owner.lost(self)
 
-    # Outlet of the session.
+    # ClientTransport, for the session.
 
     def hold_reading(self, hold: bool) -> None:
         """Nothing is read."""

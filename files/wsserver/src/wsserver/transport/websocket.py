@@ -89,7 +89,7 @@ class WebSocketConnection(Connection, asyncio.BufferedProtocol):
             self.session.close()
         self._owner.lost(self)
 
-    # Outlet of the session.
+    # ClientTransport, for the session.
 
     def hold_reading(self, hold: bool) -> None:
         if hold != self.holding and not self.transport.is_closing():
