@@ -63,15 +63,15 @@ class BatchWriter:
         dirty, self._dirty = self._dirty, []
         published, self._published = self._published, []
         frames: list[bytes] = []
-        data = b""
+        chunk = b""
         for client in dirty:
             pending, client.pending = client.pending, None
             if not pending:
                 continue  # a close has flushed them already
             if pending != frames:  # the frames are shared objects: equal lists compare by identity
                 frames = pending
-                data = pending[0] if len(pending) == 1 else b"".join(pending)
-            client.write(data)
+                chunk = pending[0] if len(pending) == 1 else b"".join(pending)
+            client.write(chunk)
         if published:
             now = time.time()
             for at, trace_id in published:

@@ -57,7 +57,7 @@ _BYTES_UNDER_WAY = 1 << 20
 class ClientTransport(Protocol):
     """The connection, as the session sees it."""
 
-    def write(self, data: bytes) -> None: ...
+    def write(self, chunk: bytes) -> None: ...
     def hold_reading(self, hold: bool) -> None: ...
 
     def throttle(self) -> None:
@@ -335,8 +335,8 @@ class Session:
     def flush(self) -> None:
         """Write what is queued now, before something that must come after it."""
         if self.pending:
-            data, self.pending = b"".join(self.pending), []
-            self.write(data)
+            chunk, self.pending = b"".join(self.pending), []
+            self.write(chunk)
 
     def close(self) -> None:
         """The connection is closing or gone: leave every room, answer nothing more."""
@@ -363,5 +363,5 @@ def _past(message: Message) -> HistoryMessage:
     return HistoryMessage(epoch=str(epoch), seq=seq, user=message.user, ts=message.ts, data=msgspec.Raw(message.data))
 
 
-def _nowhere(_data: bytes) -> None:
+def _nowhere(_chunk: bytes) -> None:
     """Where frames of a closed session go."""

@@ -43,8 +43,8 @@ class Connection(asyncio.BaseProtocol):
 
     # ClientTransport, for the session.
 
-    def write(self, data: bytes) -> None:
-        self.transport.write(data)
+    def write(self, chunk: bytes) -> None:
+        self.transport.write(chunk)
 
     # For the worker.
 

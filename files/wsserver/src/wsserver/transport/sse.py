@@ -38,8 +38,8 @@ class SseCodec:
 
     def frame(self, event: Event, position: Position | None = None) -> bytes:
         # In JSON a line break is white space; in SSE it would end the field.
-        data = self._encoder.encode(event).translate(_BLANKS)
-        lines = [b"data: " + data, b"", b""]
+        payload = self._encoder.encode(event).translate(_BLANKS)
+        lines = [b"data: " + payload, b"", b""]
         if not isinstance(event, Delivery):
             lines.insert(0, f"event: {type(event).__struct_config__.tag}".encode())
         if position is not None:
@@ -96,7 +96,7 @@ class EventStream(Connection, asyncio.Protocol):
 
     # asyncio.Protocol.
 
-    def data_received(self, data: bytes) -> None:
+    def data_received(self, chunk: bytes) -> None:
         """SSE is one-way: ignore anything the client sends."""
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -66,12 +66,12 @@ class WebSocketConnection(Connection, asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         self._receive(bytes(self._buffer[:nbytes]))
 
-    def _receive(self, data: bytes) -> None:
+    def _receive(self, chunk: bytes) -> None:
         self.heard = True
         frames_before = self.protocol.frames
-        received = self.protocol.receive(data)
+        received = self.protocol.receive(chunk)
         if self.session is not None:
-            self.session.charge(self.protocol.frames - frames_before, len(data))
+            self.session.charge(self.protocol.frames - frames_before, len(chunk))
         for item in received:
             if isinstance(item, Request):
                 self._asked = True
@@ -164,9 +164,9 @@ class WebSocketConnection(Connection, asyncio.BufferedProtocol):
             return
         if self.protocol.state is not OPEN and self.protocol.state is not CONNECTING:
             self._closing()
-        for data in writes:
-            if data:
-                self.transport.write(data)
+        for chunk in writes:
+            if chunk:
+                self.transport.write(chunk)
             elif self.protocol.close_rcvd is not None or (self.session is None and self._asked):
                 # The server ends the TCP connection; close() sends the buffer first.
                 self.transport.close()

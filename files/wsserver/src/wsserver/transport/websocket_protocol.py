@@ -42,13 +42,13 @@ class WebSocketProtocol(ServerProtocol, _AfterAnswer):
         bearer = Subprotocol(BEARER_SUBPROTOCOL)
         return bearer if bearer in subprotocols else None
 
-    def receive(self, data: bytes) -> list[Request | bytes]:
-        """Return a request, or the complete text messages in `data`; the library buffers the rest.
+    def receive(self, chunk: bytes) -> list[Request | bytes]:
+        """Return a request, or the complete text messages in `chunk`; the library buffers the rest.
 
-        After the answer to a request, call this without data to get the messages that arrived with the request.
+        After the answer to a request, call this with no bytes to get the messages that arrived with the request.
         `data_to_send()` then holds the protocol's own frames: pongs and closes.
         """
-        self.receive_data(data)
+        self.receive_data(chunk)
         if self.handshake_exc is not None and self.writes == [SEND_EOF]:
             # For an unreadable request the library only hangs up, which a proxy takes for a dead server.
             self.writes.insert(0, _BAD_REQUEST)
