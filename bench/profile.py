@@ -32,7 +32,7 @@ _PARTS = {
     "RedisBroker._send_publishes": "the commands to Redis, and its answers",
     "RedisBroker._read_feed": "the live feed from Redis: decoded, put in order, queued for the members",
     "BatchWriter.flush": "the writes to the members",
-    "Archive._move": "the move to Postgres",
+    "Archiver._move": "the move to Postgres",
 }
 _PAGE = """\
 # Where a publish's CPU goes

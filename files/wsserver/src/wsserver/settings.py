@@ -22,7 +22,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from redis.asyncio.connection import parse_url
 
-from wsserver.runtime import env_file as envfile
+from wsserver.runtime import env_file
 
 _PREFIX = "WS_"
 
@@ -225,7 +225,7 @@ def use_file(path: Path) -> None:
     """Replace this process's settings by those of an environment file as systemd reads it. Raises OSError."""
     for name in [name for name in os.environ if name.startswith(_PREFIX)]:
         del os.environ[name]
-    os.environ.update(envfile.parse(path.read_text()))
+    os.environ.update(env_file.parse(path.read_text()))
 
 
 def variable(field: str) -> str:

@@ -11,7 +11,7 @@ import asyncpg
 
 from support.redis_server import RedisServer
 from support.wait import until
-from wsserver.archive.archiver import Archive
+from wsserver.archive.archiver import Archiver
 from wsserver.archive.postgres import Postgres
 from wsserver.protocol.messages import Message, Position
 from wsserver.rooms.broker import Broker
@@ -57,7 +57,7 @@ class Archiving:
     ) -> None:
         self.postgres = Postgres(dsn)
         self.stream = ArchiveStream(RedisAddress(redis.url), log_length)
-        self.archive = Archive(self.postgres, self.stream, broker, days)
+        self.archive = Archiver(self.postgres, self.stream, broker, days)
         self._running = asyncio.create_task(self.archive.run())
 
     async def stop(self) -> None:

@@ -23,7 +23,7 @@ from wsserver.cluster import control_messages
 from wsserver.cluster.control_messages import Disconnect
 from wsserver.errors import BrokerError
 from wsserver.protocol.messages import HistoryMessage, Message, PresenceMember
-from wsserver.runtime import sockets as listening
+from wsserver.runtime import sockets
 from wsserver.settings import Settings
 from wsserver.telemetry import metrics
 from wsserver.telemetry.logs import log
@@ -94,11 +94,11 @@ class Api:
     async def start(self) -> None:
         """Raises OSError if an address cannot be listened on."""
         addresses, port = self._settings.api_listen_address, self._settings.api_port
-        bound = listening.bind_all(addresses, port)
+        bound = sockets.bind_all(addresses, port)
         await self._runner.setup()
         for listener in bound:
             await web.SockSite(self._runner, listener).start()
-        log.info("api_listening", address=listening.words(addresses), port=port)
+        log.info("api_listening", address=sockets.words(addresses), port=port)
 
     async def stop(self) -> None:
         """Refuse new requests and finish those under way, within seconds."""

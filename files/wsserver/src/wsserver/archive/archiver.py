@@ -73,7 +73,7 @@ class _Waiting(NamedTuple):
             self.stored.set_result(None)
 
 
-class Archive:
+class Archiver:
     """One worker's part of the moving; `run` also closes `postgres` and `stream` at its end.
 
     retention_days: 0 keeps messages for ever.

@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Callable
 from functools import partial
 
-from wsserver.archive.archiver import Archive
+from wsserver.archive.archiver import Archiver
 from wsserver.errors import BrokerError
 from wsserver.rooms.broker import Broker, Published
 from wsserver.telemetry.tracing import PublishSpan, Tracer
@@ -17,7 +17,7 @@ class Publisher:
     """`archive` and `durable`: Postgres, and which rooms wait for it (None and never without Postgres)."""
 
     def __init__(
-        self, broker: Broker, archive: Archive | None, durable: Callable[[str], bool], tracer: Tracer | None
+        self, broker: Broker, archive: Archiver | None, durable: Callable[[str], bool], tracer: Tracer | None
     ) -> None:
         self._broker = broker
         self._archive = archive
@@ -35,7 +35,7 @@ class Publisher:
         return future
 
 
-async def _stored(future: asyncio.Future[Published], room: str, archive: Archive) -> Published:
+async def _stored(future: asyncio.Future[Published], room: str, archive: Archiver) -> Published:
     published = await future
     await archive.store(room, published.position)
     return published

@@ -29,7 +29,7 @@ from wsserver.sessions.session import Session
 from wsserver.settings import Settings
 from wsserver.telemetry import metrics
 from wsserver.telemetry.logs import log
-from wsserver.transport import responses as http
+from wsserver.transport import responses
 from wsserver.transport.connection import Connection
 from wsserver.transport.registry import ConnectionRegistry
 from wsserver.transport.sse import EventStream, SseCodec, position_of
@@ -79,7 +79,7 @@ class Acceptor:
     def requested(self, connection: WebSocketConnection, request: Request) -> None:
         path = request.path.partition("?")[0]
         if request.method != "GET":
-            connection.answer(http.text(HTTPStatus.METHOD_NOT_ALLOWED, "GET only", Allow="GET"))
+            connection.answer(responses.text(HTTPStatus.METHOD_NOT_ALLOWED, "GET only", Allow="GET"))
             return
         connection.remote = _client_address(connection, request)
         if path == "/ws":
@@ -117,13 +117,13 @@ class Acceptor:
 
     def _page(self, path: str, accept: str) -> Response:
         if path == "/healthz":
-            return http.text(HTTPStatus.OK, "ok")
+            return responses.text(HTTPStatus.OK, "ok")
         if path == "/readyz":
             why = self._unready()
-            return http.text(HTTPStatus.OK, "ready") if why is None else _not_ready(why)
+            return responses.text(HTTPStatus.OK, "ready") if why is None else _not_ready(why)
         if path == "/metrics":
-            return http.metrics_page(accept)
-        return self._pages.get(path) or http.text(HTTPStatus.NOT_FOUND, "not found")
+            return responses.metrics_page(accept)
+        return self._pages.get(path) or responses.text(HTTPStatus.NOT_FOUND, "not found")
 
     # Clients.
 
@@ -136,7 +136,9 @@ class Acceptor:
         except Exception:
             # A programming error must not leave the client without an answer.
             log.exception("admission_failed")
-            connection.answer(http.text(HTTPStatus.INTERNAL_SERVER_ERROR, "a fault of the server; it is in its log"))
+            connection.answer(
+                responses.text(HTTPStatus.INTERNAL_SERVER_ERROR, "a fault of the server; it is in its log")
+            )
 
     async def _websocket(self, connection: WebSocketConnection, request: Request) -> None:
         if not self._welcome(connection):
@@ -162,7 +164,7 @@ class Acceptor:
         try:
             join = _wanted_events(request)
         except ValueError as exc:
-            self._refuse(connection, http.text(HTTPStatus.BAD_REQUEST, str(exc)), str(exc))
+            self._refuse(connection, responses.text(HTTPStatus.BAD_REQUEST, str(exc)), str(exc))
             return
         identity = await self._identify(connection, request)
         if identity is None:
@@ -170,7 +172,7 @@ class Acceptor:
         if not identity.may_join(join.room):
             self._context.quotas.released(identity.user, connection.remote)
             text = "the token does not let you join this room"
-            self._refuse(connection, http.text(HTTPStatus.FORBIDDEN, text), text)
+            self._refuse(connection, responses.text(HTTPStatus.FORBIDDEN, text), text)
             return
         stream = EventStream(self, connection)
         session = Session(identity, self._sse, stream, self._context)
@@ -206,7 +208,7 @@ class Acceptor:
             metrics.AUTH.labels(refused.outcome).inc()
             status = HTTPStatus(refused.status)
             headers = {"WWW_Authenticate": "Bearer"} if status is HTTPStatus.UNAUTHORIZED else {}
-            self._refuse(connection, http.text(status, str(refused), **headers), str(refused), opening)
+            self._refuse(connection, responses.text(status, str(refused), **headers), str(refused), opening)
             return None
         except BrokerError:
             self._refuse(connection, _not_ready("the broker is unavailable"), "not ready")
@@ -221,7 +223,7 @@ class Acceptor:
 
     def _limit(self, connection: WebSocketConnection, limit: str, text: str) -> None:
         metrics.LIMITED.labels(limit).inc()
-        self._refuse(connection, http.text(HTTPStatus.TOO_MANY_REQUESTS, text, Retry_After=str(_RETRY_S)), text)
+        self._refuse(connection, responses.text(HTTPStatus.TOO_MANY_REQUESTS, text, Retry_After=str(_RETRY_S)), text)
 
     def _refuse(
         self, connection: WebSocketConnection, response: Response, why: str, opening: Response | None = None
@@ -245,7 +247,7 @@ def _open(client: Connection) -> Gauge:
 
 
 def _not_ready(why: str) -> Response:
-    return http.text(HTTPStatus.SERVICE_UNAVAILABLE, f"not ready: {why}", Retry_After=str(_RETRY_S))
+    return responses.text(HTTPStatus.SERVICE_UNAVAILABLE, f"not ready: {why}", Retry_After=str(_RETRY_S))
 
 
 def _wanted_events(request: Request) -> Join:

@@ -8,7 +8,7 @@ from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any
 
-from wsserver.archive.archiver import Archive
+from wsserver.archive.archiver import Archiver
 from wsserver.archive.history import History
 from wsserver.archive.postgres import Postgres
 from wsserver.auth import TicketStore
@@ -38,7 +38,7 @@ class Components:
     quotas: Quotas
     tickets: TicketStore
     history: History
-    archive: Archive | None
+    archive: Archiver | None
 
     @property
     def archive_status(self) -> ArchiveStatus | None:
@@ -62,7 +62,7 @@ def in_redis(settings: Settings) -> Components:
     archive = None
     if postgres is not None:
         stream = ArchiveStream(address, settings.room_log_length)
-        archive = Archive(postgres, stream, broker, settings.archive_retention_days)
+        archive = Archiver(postgres, stream, broker, settings.archive_retention_days)
     return Components(
         broker=broker,
         presence=Presence(RedisPresence(address)),

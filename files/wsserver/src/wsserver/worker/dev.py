@@ -11,7 +11,7 @@ from pydantic import SecretStr
 
 from wsserver.auth import mint
 from wsserver.settings import load
-from wsserver.transport import responses as http
+from wsserver.transport import responses
 from wsserver.worker.components import in_memory
 from wsserver.worker.worker import Worker
 
@@ -25,8 +25,8 @@ def make_dev_worker(port: int) -> tuple[Worker, str]:
     settings = load(PORT=port, broker="memory", jwt_secret=SecretStr(secret), allowed_origins=origins)
     web = resources.files("wsserver") / "web"
     pages = {
-        "/": http.page((web / "dev.html").read_bytes(), "text/html"),
-        "/wsclient.js": http.page((web / "wsclient.js").read_bytes(), "text/javascript"),
+        "/": responses.page((web / "dev.html").read_bytes(), "text/html"),
+        "/wsclient.js": responses.page((web / "wsclient.js").read_bytes(), "text/javascript"),
     }
     worker = Worker(settings, in_memory(settings), pages)
     return worker, _introduction(port, {user: mint(secret, user, _TOKEN_TTL_S) for user in ("alice", "bob")})

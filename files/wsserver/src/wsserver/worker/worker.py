@@ -21,13 +21,11 @@ from wsserver.limits.connection import ConnectionLimits, Rate
 from wsserver.rooms.batch_writer import BatchWriter
 from wsserver.rooms.hub import Hub
 from wsserver.rooms.publisher import Publisher
-from wsserver.runtime import sockets as listening
-from wsserver.runtime import systemd
+from wsserver.runtime import sockets, systemd
 from wsserver.sessions.context import SessionContext
 from wsserver.settings import Settings
 from wsserver.status import BrokerStatus, Counters, State, Status
-from wsserver.telemetry import metrics, tracing
-from wsserver.telemetry import snapshot as counters
+from wsserver.telemetry import metrics, snapshot, tracing
 from wsserver.telemetry.logs import log
 from wsserver.transport import drain
 from wsserver.transport.acceptor import Acceptor
@@ -114,7 +112,7 @@ class Worker:
         )
 
     def counters(self) -> Counters:
-        return counters.read()
+        return snapshot.read()
 
     # Life cycle.
 
@@ -129,9 +127,9 @@ class Worker:
         addresses, port = self._settings.listen_address, self._settings.port
         listeners = [
             await loop.create_server(self._acceptor.connection, sock=bound, backlog=_BACKLOG)
-            for bound in listening.bind_all(addresses, port)
+            for bound in sockets.bind_all(addresses, port)
         ]
-        log.info("listening", address=listening.words(addresses), port=port)
+        log.info("listening", address=sockets.words(addresses), port=port)
         servers = self._other_servers()
         for server in servers:
             await server.start()
