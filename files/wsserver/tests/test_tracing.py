@@ -240,9 +240,10 @@ async def test_a_worker_ends_in_time_whatever_the_collector_does(collector: Coll
     program = f"""if True:
         import asyncio, time
         from wsserver.settings import Settings
-        from wsserver.telemetry import otlp, tracing
+        from wsserver.telemetry import otlp
+        from wsserver.worker.worker import make_tracer
         async def main():
-            tracer = tracing.start(Settings(jwt_secret="{SECRET}", otlp_endpoint="{collector.endpoint}"))
+            tracer = make_tracer(Settings(jwt_secret="{SECRET}", otlp_endpoint="{collector.endpoint}"))
             tracer.deliver("00-{TRACE}-{PARENT}-01", "r", 1, 1)
             await asyncio.sleep(1.5)  # the request is under way
             await tracer.stop()

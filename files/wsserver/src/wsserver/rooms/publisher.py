@@ -1,23 +1,31 @@
 # SPDX-License-Identifier: MIT
-"""One publish, from whichever door it came: traced, handed to the broker, and durable where its room asks for it."""
+"""Publishes a message, from a client or the server API: traces the publish, and waits for Postgres in durable rooms."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
 from functools import partial
+from typing import Protocol
 
-from wsserver.archive.archiver import Archiver
 from wsserver.errors import BrokerError
+from wsserver.protocol.messages import Position
 from wsserver.rooms.broker import Broker, Published
 from wsserver.telemetry.tracing import PublishSpan, Tracer
 
 
+class Archive(Protocol):
+    """The durable store, as the publisher sees it."""
+
+    async def store(self, room: str, position: Position) -> None:
+        """Return when the store has this message, which was just published. Raises BrokerError."""
+
+
 class Publisher:
-    """`archive` and `durable`: Postgres, and which rooms wait for it (None and never without Postgres)."""
+    """`archive` and `durable`: Postgres, and whether a room waits for it. None and never without Postgres."""
 
     def __init__(
-        self, broker: Broker, archive: Archiver | None, durable: Callable[[str], bool], tracer: Tracer | None
+        self, broker: Broker, archive: Archive | None, durable: Callable[[str], bool], tracer: Tracer | None
     ) -> None:
         self._broker = broker
         self._archive = archive
@@ -25,7 +33,7 @@ class Publisher:
         self._tracer = tracer
 
     def publish(self, room: str, user: str, id: str, data: bytes, trace: str = "") -> asyncio.Future[Published]:
-        """As `Broker.publish`, and done when the publisher may have its ack. `trace`: the traceparent of who asked."""
+        """As `Broker.publish`; done when the publisher may get its ack. `trace`: the traceparent of the caller."""
         span = self._tracer.publish(room, trace) if self._tracer is not None else None
         future = self._broker.publish(room, user, id, data, span.traceparent if span is not None else trace)
         if self._archive is not None and self._durable(room):
@@ -35,7 +43,7 @@ class Publisher:
         return future
 
 
-async def _stored(future: asyncio.Future[Published], room: str, archive: Archiver) -> Published:
+async def _stored(future: asyncio.Future[Published], room: str, archive: Archive) -> Published:
     published = await future
     await archive.store(room, published.position)
     return published
@@ -49,4 +57,4 @@ def _end(span: PublishSpan, future: asyncio.Future[Published]) -> None:
     except asyncio.CancelledError:
         span.end("cancelled")
     except Exception:
-        span.end("internal")  # whoever waits for the future reports it
+        span.end("internal")  # the caller that awaits the future reports it

@@ -1,15 +1,14 @@
 # SPDX-License-Identifier: MIT
-"""A publish in one process and its deliveries in others as one trace; off unless a collector is named.
+"""The port for traces: a publish in one process and its deliveries in others are one trace.
 
-Off costs its users a truth test: there is no tracer, and neither OpenTelemetry's tracing nor its exporter is imported.
-(redis-py imports the metrics half of its SDK wherever that is installed: 2 MB, and no work.)
+Tracing is off unless the settings name a collector. Off costs its callers a truth test: there is no tracer, and the
+worker imports neither OpenTelemetry's tracing nor its exporter.
+(redis-py imports the metrics half of OpenTelemetry's SDK if it is installed: 2 MB, and no work.)
 """
 
 from __future__ import annotations
 
 from typing import Protocol
-
-from wsserver.settings import Settings
 
 
 class PublishSpan(Protocol):
@@ -25,8 +24,8 @@ class Tracer(Protocol):
     def publish(self, room: str, parent: str = "") -> PublishSpan | None:
         """Begin the span of a publish, now; None if this one is not traced.
 
-        parent: the W3C traceparent of whoever asked for the publish. It decides whether to trace; without one,
-        or with one that cannot be read, chance does.
+        parent: the W3C traceparent of the caller, which decides whether to trace. Without a readable parent, chance
+        decides.
         """
 
     def deliver(self, trace: str, room: str, seq: int, members: int) -> str:
@@ -38,12 +37,3 @@ class Tracer(Protocol):
 
     async def stop(self) -> None:
         """Send what is still queued, for at most two seconds. Spans that end later are not sent."""
-
-
-def start(settings: Settings) -> Tracer | None:
-    """This worker's tracer, or None without an OTLP endpoint. Once per process, after the logs were set up."""
-    if settings.otlp_endpoint is None:
-        return None
-    from wsserver.telemetry.spans import OtlpTracer
-
-    return OtlpTracer(settings.otlp_endpoint, settings.trace_ratio, settings.instance or str(settings.port))

@@ -25,8 +25,9 @@ from wsserver.runtime import sockets, systemd
 from wsserver.sessions.context import SessionContext
 from wsserver.settings import Settings
 from wsserver.status import BrokerStatus, Counters, State, Status
-from wsserver.telemetry import metrics, snapshot, tracing
+from wsserver.telemetry import metrics, snapshot
 from wsserver.telemetry.logs import log
+from wsserver.telemetry.tracing import Tracer
 from wsserver.transport import drain
 from wsserver.transport.acceptor import Acceptor
 from wsserver.transport.drain import WorkerDrain
@@ -48,7 +49,7 @@ class Worker:
         self._components = components
         self._started_at = time.time()
         self._started = False
-        self._tracer = tracing.start(settings)
+        self._tracer = make_tracer(settings)
         self._registry = ConnectionRegistry(settings.handshake_s, settings.heartbeat_s, settings.slow_client_s)
         self._drain = WorkerDrain(self._send_away)
         writer = BatchWriter()
@@ -224,3 +225,12 @@ class Worker:
         for client in chosen:
             client.close(code, reason)
         return len(chosen)
+
+
+def make_tracer(settings: Settings) -> Tracer | None:
+    """This worker's tracer, or None without an OTLP endpoint. Call once per process, after the logs are set up."""
+    if settings.otlp_endpoint is None:
+        return None
+    from wsserver.telemetry.spans import OtlpTracer
+
+    return OtlpTracer(settings.otlp_endpoint, settings.trace_ratio, settings.instance or str(settings.port))
