@@ -1,0 +1,446 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: the selfhost.websocket authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The checks that compare variables, by the names that tables of rules use. Each yields one sentence for each fault."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections import Counter
+from collections.abc import Iterator
+
+from ansible_collections.selfhost.websocket.plugins.module_utils._checks import Check, Settings, number, whole
+
+_NUMBER = re.compile(r"^\d+(\.\d+)?$")
+_ADDRESS = re.compile(r"^(\d{1,3}(\.\d{1,3}){3}|[0-9a-fA-F]*:[0-9a-fA-F:]+)$")
+_ORIGIN = re.compile(r"^https?://([a-z0-9.-]+|\[[0-9a-f:]+\])(:\d+)?$")
+_SETTINGS_FILE = re.compile(r"^[!#-&(-\[\]-~]*$")
+_MAIL = re.compile(r'^[^@\s,"]+@[^@\s,"]+$')
+_BATCH = re.compile(r"^([1-9][0-9]*|([1-9][0-9]?|100)%)$")
+_PARTS = ("grafana", "loki", "tempo")
+
+
+# The inventory.
+
+
+def groups(settings: Settings) -> Iterator[str]:
+    """Every group has a host, and those that keep data have one."""
+    hosts = settings.get("groups")
+    fleet = settings.get("_fleet_groups")
+    empty = {variable: group for variable, group in fleet.items() if not hosts.get(group)}
+    if empty:
+        yield (
+            f"The inventory has no host in {', '.join(empty.values())}: put a host there, which may be the same in all groups, "
+            f"or name the group that is meant with -e {'=…, -e '.join(empty)}=…."
+        )
+    single = [fleet["ws_redis_group"], fleet["ws_postgres_group"], settings.get("ws_observability_group")]
+    crowded = [group for group in single if len(hosts.get(group, [])) > 1]
+    if crowded:
+        yield (
+            f"The inventory has several hosts in {' and '.join(crowded)}: leave the one there whose data the fleet is to use."
+        )
+
+
+def roll_serial(settings: Settings) -> Iterator[str]:
+    """The batches of hosts are numbers or percentages."""
+    given = settings.get("ws_roll_serial", 1)
+    batches = given if isinstance(given, list) else [given]
+    if not batches or not all(_BATCH.match(str(batch)) for batch in batches):
+        yield (
+            f"ws_roll_serial is {given}: set it to how many hosts are rolled side by side, as a number or a percentage, "
+            'or to a list of these, like -e \'{"ws_roll_serial": [1, "25%"]}\'.'
+        )
+
+
+def lock_break(settings: Settings) -> Iterator[str]:
+    """The lock is to be broken or not."""
+    given = settings.text("ws_lock_break", "false")
+    if given.lower() not in ("true", "false", "yes", "no"):
+        yield f"ws_lock_break is {given}: set it to true to take the lock from a run that is over, or leave it out."
+
+
+def maintenance(settings: Settings) -> Iterator[str]:
+    """The host and the action of host_maintenance.yml are known, and the fleet can do without that host."""
+    hosts = settings.get("groups")
+    workers = hosts[settings.get("ws_workers_group")]
+    host, action = settings.text("ws_host"), settings.text("ws_action")
+    if host not in workers:
+        given = f"'{host}', which is no worker host" if host else "not set"
+        yield f"ws_host is {given}: say with -e ws_host=NAME which of {', '.join(workers)} is meant."
+    if action not in ("out", "reboot", "in"):
+        given = f"'{action}'" if action else "not set"
+        yield f"ws_action is {given}: say -e ws_action=out, -e ws_action=reboot or -e ws_action=in."
+    if host not in workers or action not in ("out", "reboot"):
+        return
+    if len(workers) == 1:
+        yield (
+            f"{host} is the only worker host, so its clients have nowhere to go. Reboot it yourself: they wait until it is back, "
+            "and miss nothing. Or add a worker host first."
+        )
+    needed = [
+        *(["Redis"] if host in hosts.get(settings.get("ws_redis_group"), []) else []),
+        *(["Postgres"] if host in hosts.get(settings.get("ws_postgres_group"), []) else []),
+        *(["the only edge"] if hosts.get(settings.get("ws_edge_group")) == [host] else []),
+    ]
+    if action == "reboot" and needed and not settings.is_true("ws_even_so"):
+        yield (
+            f"{host} is more than a worker host: it has {' and '.join(needed)}, and all clients of the fleet have to do without "
+            "while it is down. They come back by themselves and miss nothing. To reboot it all the same, run this with "
+            "-e ws_even_so=true."
+        )
+
+
+def ports(settings: Settings) -> Iterator[str]:
+    """No two services of a host want the same port."""
+    twice = [port for port, count in Counter(settings.get("_ports")).items() if count > 1]
+    if not twice:
+        return
+    # Worker 11 has port 8090 and its API 9090, which is Prometheus' port.
+    if settings.get("_prometheus") and len(settings.get("_workers")) > 20:
+        group = settings.get("ws_observability_group")
+        remedy = f"put a host without workers into {group}, or set ws_server_instances to 10 or less there"
+    else:
+        remedy = "choose another redis_port, or move the Postgres cluster to another port"
+    yield f"On {settings.host} two services would have the port {', '.join(twice)}: {remedy}."
+
+
+def observability_parts(settings: Settings) -> Iterator[str]:
+    """The parts that observe are known."""
+    parts = settings.get("_fleet_parts")
+    if isinstance(parts, str) or not set(parts) <= set(_PARTS):
+        yield f"ws_observability_parts is {parts}: list those of grafana, loki and tempo that you want."
+
+
+# The roles.
+
+
+def alloy_purpose(settings: Settings) -> Iterator[str]:
+    """Alloy has something to ship."""
+    if not settings.text("alloy_loki_url") + settings.text("alloy_tempo_url"):
+        yield (
+            f"alloy_loki_url and alloy_tempo_url are empty, so Alloy would have nothing to do on {settings.host}: "
+            "set one, or leave the role out."
+        )
+
+
+def nginx_names(settings: Settings) -> Iterator[str]:
+    """The domain is known, and the names can stand in a certificate."""
+    domain = settings.get("nginx_domain")
+    if not domain:
+        yield (
+            "nginx_domain is not set: give it the name or IP address that clients connect to, for example "
+            "nginx_domain: ws.example.org under all.vars of the inventory."
+        )
+    forms = "|".join(settings.get(form) for form in ("_nginx_ipv4", "_nginx_ipv6", "_nginx_dns"))
+    names = [*([domain] if domain else []), *settings.get("nginx_tls_extra_names")]
+    bad = [str(name) for name in names if not re.match(f"^({forms})$", str(name))]
+    if bad:
+        yield (
+            f"""nginx_domain or nginx_tls_extra_names says '{"', '".join(bad)}', which is neither a DNS name nor an IP address: """
+            "write it without scheme, port and path, an international name in its xn-- form."
+        )
+
+
+def nginx_api_clients(settings: Settings) -> Iterator[str]:
+    """The clients of the server API are addresses."""
+    form = rf"^({settings.get('_nginx_ipv4')}(/[0-9]{{1,2}})?|{settings.get('_nginx_ipv6')}(/[0-9]{{1,3}})?)$"
+    bad = [str(client) for client in settings.get("nginx_api_clients") if not re.match(form, str(client))]
+    if bad:
+        yield (
+            f"""nginx_api_clients (in a fleet: ws_server_api_clients) has '{"', '".join(bad)}': write IP addresses and networks, """
+            "like 10.0.0.20 and 10.1.0.0/24."
+        )
+
+
+def nginx_certificate(settings: Settings) -> Iterator[str]:
+    """Mode files: the certificate and its key are there, valid, and for the domain."""
+    certificate, key = settings.get("nginx_tls_certificate"), settings.get("nginx_tls_certificate_key")
+    has_certificate = "-----BEGIN CERTIFICATE-----" in settings.get("_nginx_certificate")
+    if not has_certificate or "PRIVATE KEY-----" not in settings.get("_nginx_certificate_key"):
+        missing = "nginx_tls_certificate_key" if has_certificate else "nginx_tls_certificate"
+        yield (
+            f"{missing} names no readable PEM file on the control machine: nginx_tls_mode 'files' needs the paths of a "
+            "certificate and of its private key."
+        )
+        return
+    info = settings.get("_nginx_certificate_info")
+    if info["public_key"] != settings.get("_nginx_certificate_key_info")["public_key"]:
+        yield (
+            f"nginx_tls_certificate_key ({key}) is not the key of nginx_tls_certificate ({certificate}): "
+            "name the two files that were issued together."
+        )
+    if info["expired"]:
+        yield f"nginx_tls_certificate ({certificate}) ran out at {info['not_after']}: renew it first."
+    domain = settings.get("nginx_domain")
+    wildcard = re.sub(r"^[^.]*\.", "", domain)
+    names = info.get("subject_alt_name") or []
+    if domain and not {f"DNS:{domain}", f"DNS:*.{wildcard}", f"IP:{domain}"} & set(names):
+        yield (
+            f"nginx_tls_certificate ({certificate}) is not for nginx_domain ({domain}), but for "
+            f"{', '.join(names) or 'nothing'}: have one issued for the domain, or correct nginx_domain."
+        )
+
+
+def postgres_clients(settings: Settings) -> Iterator[str]:
+    """The clients on other hosts have addresses."""
+    clients = settings.get("postgres_client_addresses")
+    form = settings.get("_postgres_ipv4")
+    if not clients or not all(re.match(form, str(client)) for client in clients):
+        yield (
+            f"postgres_client_addresses is {clients}: list the IPv4 addresses of the hosts whose workers use this Postgres, "
+            "as in ['10.0.0.2', '10.0.0.3'], or set postgres_clients_local to true."
+        )
+
+
+def prometheus_mail(settings: Settings) -> Iterator[str]:
+    """Mail has a sender, a server and addresses."""
+    to, sender = settings.get("prometheus_mail_to"), settings.text("prometheus_mail_from")
+    if not all(_MAIL.match(str(address)) for address in [*to, sender] if address != ""):
+        yield (
+            f"prometheus_mail_to is {to} and prometheus_mail_from '{sender}': write one mail address for each, like ops@example.org."
+        )
+    server = settings.text("prometheus_mail_smarthost")
+    if to and not (sender and re.match(r"^\S+:[0-9]+$", server)):
+        yield (
+            f"prometheus_mail_to is set, prometheus_mail_from is '{sender}' and prometheus_mail_smarthost '{server}': mail needs "
+            "a sender and a server with its port, like mail.example.org:587."
+        )
+
+
+def redis_files(settings: Settings) -> Iterator[str]:
+    """Redis may open a file for each client, and 32 for itself."""
+    clients, files = settings.get("redis_maxclients"), settings.get("redis_limit_nofile")
+    if not 0 < whole(clients) <= whole(files) - 32:
+        yield (
+            f"redis_maxclients is {clients} and redis_limit_nofile {files}: Redis needs a file for each client and 32 for itself, "
+            "so lower the one or raise the other."
+        )
+
+
+def sysctl_port_range(settings: Settings) -> Iterator[str]:
+    """The range of ports is one."""
+    given = settings.text("sysctl_ip_local_port_range")
+    if not re.match(r"^\d+ \d+$", given) or not 1 <= int(given.split()[0]) < int(given.split()[1]) <= 65535:
+        yield f"sysctl_ip_local_port_range is '{given}': give two ports, the lower first, as in '1024 65535'."
+
+
+def sysctl_reserved_ports(settings: Settings) -> Iterator[str]:
+    """The reserved ports are ports, or ranges of ports."""
+    given = settings.get("sysctl_reserved_ports")
+    form = r"^[1-9]\d{0,4}(-[1-9]\d{0,4})?$"
+    if (
+        not given
+        or not all(re.match(form, str(port)) for port in given)
+        or max(int(port) for entry in given for port in str(entry).split("-")) > 65535
+    ):
+        yield (
+            f"sysctl_reserved_ports is {given}: list the ports the services listen on, each a number up to 65535 or a range "
+            "as in '8080-8083'."
+        )
+
+
+def vendor_package(settings: Settings) -> Iterator[str]:
+    """The package has a version, and a source that can be verified: a repository with its key, or a file with its checksum."""
+    name = settings.get("vendor_packages_name")
+    if not re.match(r"^[0-9][0-9A-Za-z.+:~-]*$", str(settings.get("vendor_packages_versions").get(name, ""))):
+        yield f"vendor_packages_versions names no version of {name}: give the one to install in full, like 1.2.3 or 1.2.3-1."
+    debs = settings.get("vendor_packages_debs")
+    yield from _vendor_file(settings, name, debs[name]) if name in debs else _vendor_repository(settings)
+
+
+def _vendor_file(settings: Settings, name: str, deb: dict[str, str]) -> Iterator[str]:
+    path, wanted = deb.get("file", ""), deb.get("sha256", "")
+    found = settings.sha256(path)
+    if not wanted or found != wanted:
+        has = f"one with {found}" if found else "no such file"
+        yield (
+            f"vendor_packages_debs.{name} names the file '{path}' with the sha256 '{wanted}', and the control machine has {has}: "
+            "get the right file, or write the right checksum."
+        )
+
+
+def _vendor_repository(settings: Settings) -> Iterator[str]:
+    repository = settings.text("vendor_packages_repository")
+    if not re.match(r'^(https?|file)://?[^\s"\[\]]+$', repository):
+        yield (
+            f"vendor_packages_repository is '{repository}': set it to the URL of an apt repository, like https://apt.grafana.com."
+        )
+    fingerprints = settings.get("vendor_packages_key_fingerprints")
+    if not fingerprints or not all(re.match("^[0-9A-F]{40}$", str(fingerprint)) for fingerprint in fingerprints):
+        yield (
+            f"vendor_packages_key_fingerprints is {fingerprints}: list the fingerprint of each key that may sign the repository, "
+            "with 40 digits and capital letters and without spaces."
+        )
+    key = settings.text("vendor_packages_key")
+    if not re.match("https?://", key) and settings.sha256(key) is None:
+        yield f"vendor_packages_key is '{key}', which is no file of the control machine: name one, or a URL."
+
+
+def ws_server_origins(settings: Settings) -> Iterator[str]:
+    """Web pages may connect: those listed, or all."""
+    origins = settings.get("ws_server_allowed_origins")
+    if origins != ["*"] and not (origins and all(_ORIGIN.match(str(origin)) for origin in origins)):
+        yield (
+            f"ws_server_allowed_origins is {origins}: list the origins of the web pages that may connect as browsers send them, "
+            "in lower case and without a path, like https://chat.example.org, or '*' alone for every page."
+        )
+
+
+def ws_server_settings(settings: Settings) -> Iterator[str]:
+    """The service would accept its settings, and a rollout has time."""
+    for name, (least, most) in settings.get("_ws_server_numbers").items():
+        value = settings.text(f"ws_server_{name}")
+        if value and not _is_number(value, least, most):
+            yield (
+                f"ws_server_{name} is {value}: set it to a number from {least} to {most}, or leave it out for the service's own."
+            )
+    for name, (least, most) in settings.get("_ws_server_times").items():
+        value = settings.text(f"ws_server_{name}")
+        if not _is_number(value, least, most):
+            yield f"ws_server_{name} is {value}: set it to a number of seconds from {least} to {most}."
+    for name, rule in settings.get("_ws_server_texts").items():
+        value = settings.text(f"ws_server_{name}")
+        if value and not re.match(rule["form"], value):
+            yield f"ws_server_{name} is '{value}': set it to {rule['wanted']}, or leave it out."
+    for name, rule in settings.get("_ws_server_lists").items():
+        for value in settings.get(f"ws_server_{name}", []):
+            if not re.match(rule["form"], str(value)):
+                yield f"ws_server_{name} has '{value}': set it to {rule['wanted']}."
+
+
+def ws_server_secrets(settings: Settings) -> Iterator[str]:
+    """The secrets are long enough, and can stand in a settings file. No sentence shows one."""
+    generated = ["ws_server_jwt_secret", "ws_server_api_key"]
+    for name in generated:
+        length = len(settings.text(name))
+        if 0 < length < 32:
+            yield (
+                f"{name} has {length} characters: give at least 32, or leave it empty to have one generated and kept on the host."
+            )
+    for name in [*generated, "ws_server_redis_password", "ws_server_postgres_password"]:
+        if not _SETTINGS_FILE.match(settings.text(name)):
+            yield (
+                f"{name} has a character that a settings file cannot hold: use printable ASCII without spaces, quotes and backslashes."
+            )
+
+
+def ws_server_api(settings: Settings) -> Iterator[str]:
+    """The server API is not open to a whole network."""
+    address = settings.text("ws_server_api_listen_address")
+    allowed = _ADDRESS.match(address) and address not in ("0.0.0.0", "::")  # noqa: S104 - this refuses them
+    if not allowed or not (re.match(r"^(127\.|::1$)", address) or settings.get("ws_server_api_clients", [])):
+        yield (
+            f"ws_server_api_listen_address is '{address}': set it to 127.0.0.1, or to one private address of this host with the "
+            "addresses of its clients in ws_server_api_clients."
+        )
+
+
+def ws_server_drain(settings: Settings) -> Iterator[str]:
+    """A drain has time for its window."""
+    timeout, window = settings.get("ws_server_drain_timeout_s"), settings.get("ws_server_drain_window_s", 5)
+    if number(timeout) <= number(window):
+        yield (
+            f"ws_server_drain_timeout_s is {timeout}, and clients are sent away over {window} s: set it to some seconds more than "
+            "that, or ws_server_drain_window_s to less."
+        )
+
+
+def _is_number(value: str, least: float, most: float) -> bool:
+    return bool(_NUMBER.match(value)) and least <= float(value) <= most
+
+
+# Names.
+
+# No argument_specs.yml describes these: the inventory's and the playbooks' own, and facts that roles set.
+_BESIDES = {
+    "ws_server_private_address",
+    "ws_server_reason",
+    "ws_server_endpoints",
+    "ws_server_api_endpoints",
+    "redis_endpoint",
+    "postgres_endpoint",
+    "alloy_otlp_endpoint",
+    "vendor_packages_bare",
+}
+_OWN_PREFIXES = ("ws_server_", "vendor_packages_")
+_PREFIXES = (
+    "alloy_",
+    "exporters_",
+    "grafana_",
+    "loki_",
+    "nginx_",
+    "postgres_",
+    "prometheus_",
+    "redis_",
+    "sysctl_",
+    "tempo_",
+)
+
+
+def names(settings: Settings) -> Iterator[str]:
+    """No variable is a misspelt one.
+
+    Only this collection has variables ws_server_… and vendor_packages_…, so each of these must be known. An inventory may
+    have an nginx_user for another role: of such names only those are refused that are two letters from a known one.
+    """
+    known = sorted({*settings.documented(), *_BESIDES})
+    for name in sorted(set(settings.names) - set(known)):
+        own = next((prefix for prefix in _OWN_PREFIXES if name.startswith(prefix)), None)
+        if own:
+            near = _closest(name, own, known)
+        elif name.startswith(_PREFIXES):
+            near = next((other for other in known if is_near(name, other)), None)
+        else:
+            continue
+        if own or near:
+            remedy = f"did you mean {near}?" if near else "correct its name, or remove it."
+            yield f"{name} is no variable of this collection: {remedy}"
+
+
+def _closest(name: str, prefix: str, known: list[str]) -> str | None:
+    ends = [other.removeprefix(prefix) for other in known if other.startswith(prefix)]
+    near = difflib.get_close_matches(name.removeprefix(prefix), ends, 1, 0.7)
+    return prefix + near[0] if near else None
+
+
+def is_near(one: str, other: str) -> bool:
+    """Returns whether at most two letters are to be added, removed or replaced to make one name the other."""
+    if abs(len(one) - len(other)) > 2:
+        return False
+    row = list(range(len(other) + 1))
+    for index, letter in enumerate(one, 1):
+        diagonal, row[0] = row[0], index
+        for column, wanted in enumerate(other, 1):
+            changed = diagonal + (letter != wanted)
+            diagonal, row[column] = row[column], min(row[column] + 1, row[column - 1] + 1, changed)
+    return row[-1] <= 2
+
+
+CHECKS: dict[str, Check] = {
+    check.__name__: check
+    for check in (
+        groups,
+        roll_serial,
+        lock_break,
+        maintenance,
+        ports,
+        observability_parts,
+        names,
+        alloy_purpose,
+        nginx_names,
+        nginx_api_clients,
+        nginx_certificate,
+        postgres_clients,
+        prometheus_mail,
+        redis_files,
+        sysctl_port_range,
+        sysctl_reserved_ports,
+        vendor_package,
+        ws_server_origins,
+        ws_server_settings,
+        ws_server_secrets,
+        ws_server_api,
+        ws_server_drain,
+    )
+}

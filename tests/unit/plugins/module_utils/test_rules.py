@@ -1,0 +1,273 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: the selfhost.websocket authors
+"""The checks that compare variables: of the playbooks, and of a certificate. Those of the roles' tables: roles/test_preflights.py."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from program import ROOT
+
+from ansible_collections.selfhost.websocket.plugins.action.check_variables import documented
+from ansible_collections.selfhost.websocket.plugins.module_utils import _rules
+from ansible_collections.selfhost.websocket.plugins.module_utils._checks import Settings
+
+FLEET = {
+    name: name.removesuffix("_group")
+    for name in ("ws_edge_group", "ws_workers_group", "ws_redis_group", "ws_postgres_group")
+}
+
+
+def told(check, **variables):
+    return list(_rules.CHECKS[check](Settings(variables.__getitem__, "one")))
+
+
+def inventory(**hosts):
+    groups = {group: ["one"] for group in (*FLEET.values(), "ws_observability")} | hosts
+    return {"groups": groups, "_fleet_groups": FLEET, "ws_observability_group": "ws_observability", **FLEET}
+
+
+def assert_told(faults, *words):
+    assert len(faults) == 1, faults
+    assert not [word for word in words if word not in faults[0]], faults
+
+
+# The inventory.
+
+
+def test_a_group_is_filled():
+    assert told("groups", **inventory()) == []
+    assert told("groups", **inventory(ws_observability=[])) == []
+
+
+@pytest.mark.parametrize("group", FLEET.values())
+def test_a_group_without_hosts(group):
+    assert_told(told("groups", **inventory(**{group: []})), f"no host in {group}:", f"-e {group}_group=…")
+
+
+def test_an_inventory_without_hosts():
+    variables = inventory() | {"groups": {"all": [], "ungrouped": []}}
+    assert_told(
+        told("groups", **variables),
+        "no host in ws_edge, ws_workers, ws_redis, ws_postgres:",
+        "-e ws_edge_group=…, -e ws_workers_group=…",
+    )
+
+
+def test_a_fleet_that_nothing_observes():
+    variables = inventory()
+    del variables["groups"]["ws_observability"]
+    assert told("groups", **variables) == []
+
+
+@pytest.mark.parametrize("group", ["ws_redis", "ws_postgres", "ws_observability"])
+def test_several_hosts_where_there_may_be_one(group):
+    assert_told(told("groups", **inventory(**{group: ["one", "two"]})), f"several hosts in {group}:")
+
+
+def test_several_edges_and_workers():
+    assert told("groups", **inventory(ws_edge=["one", "two"], ws_workers=["one", "two"])) == []
+
+
+@pytest.mark.parametrize("batches", [1, "1", "25%", [1, "25%", 3], "100%"])
+def test_batches(batches):
+    assert told("roll_serial", ws_roll_serial=batches) == []
+    assert told("roll_serial") == []
+
+
+@pytest.mark.parametrize("batches", [[], 0, "0%", "101%", [1, "250%"], "two", None])
+def test_wrong_batches(batches):
+    assert_told(
+        told("roll_serial", ws_roll_serial=batches),
+        f"ws_roll_serial is {batches}: ",
+        "a number or a percentage",
+        """-e '{"ws_roll_serial": [1, "25%"]}'""",
+    )
+
+
+def test_the_lock_is_to_be_broken_or_not():
+    for given in (True, False, "true", "yes", "No"):
+        assert told("lock_break", ws_lock_break=given) == []
+    assert told("lock_break") == []
+    assert_told(told("lock_break", ws_lock_break="the door"), "ws_lock_break is the door", "or leave it out")
+
+
+@pytest.mark.parametrize(
+    ("asked", "workers", "words"),
+    [
+        ({"ws_action": "out"}, ["one", "two"], ["ws_host is not set", "one, two"]),
+        (
+            {"ws_host": "three", "ws_action": "out"},
+            ["one", "two"],
+            ["ws_host is 'three', which is no worker host", "one, two"],
+        ),
+        ({"ws_host": "two"}, ["one", "two"], ["ws_action is not set", "-e ws_action=reboot"]),
+        ({"ws_host": "two", "ws_action": "off"}, ["one", "two"], ["ws_action is 'off'"]),
+        ({"ws_host": "one", "ws_action": "out"}, ["one"], ["one is the only worker host", "add a worker host first"]),
+        (
+            {"ws_host": "one", "ws_action": "reboot"},
+            ["one", "two"],
+            ["it has Redis and Postgres and the only edge", "-e ws_even_so=true"],
+        ),
+    ],
+)
+def test_maintenance_of_what_or_how(asked, workers, words):
+    assert_told(told("maintenance", **inventory(ws_workers=workers), **asked), *words)
+
+
+@pytest.mark.parametrize(
+    ("asked", "workers"),
+    [
+        ({"ws_host": "two", "ws_action": "reboot"}, ["one", "two"]),
+        ({"ws_host": "one", "ws_action": "out"}, ["one", "two"]),
+        ({"ws_host": "one", "ws_action": "in"}, ["one"]),
+        ({"ws_host": "one", "ws_action": "reboot", "ws_even_so": "true"}, ["one", "two"]),
+    ],
+)
+def test_maintenance(asked, workers):
+    assert told("maintenance", **inventory(ws_workers=workers), **asked) == []
+
+
+def test_two_faults_of_maintenance_are_told_at_once():
+    assert len(told("maintenance", **inventory())) == 2
+
+
+def ports(*wanted, workers=4, prometheus=True):
+    endpoints = [f"127.0.0.1:{port + index}" for port in (8080, 9080) for index in range(workers)]
+    variables = {
+        "_ports": [*wanted, *(endpoint.rpartition(":")[2] for endpoint in endpoints)],
+        "_workers": endpoints,
+        "_prometheus": [9090] if prometheus else [],
+        "ws_observability_group": "ws_observability",
+    }
+    return told("ports", **variables)
+
+
+def test_ports():
+    assert ports("443", "6379", "5432") == []
+    assert_told(ports("8081"), "On one two services would have the port 8081: choose another redis_port")
+    assert_told(ports("5432", "5432"), "the port 5432")
+    assert_told(ports("9090", workers=11), "the port 9090: ", "without workers into ws_observability", "10 or less")
+    assert_told(ports("9090", workers=11, prometheus=False), "choose another redis_port")
+
+
+@pytest.mark.parametrize("parts", [["jaeger"], "loki", ["loki", "jaeger"]])
+def test_an_unknown_part(parts):
+    assert_told(
+        told("observability_parts", _fleet_parts=parts), f"ws_observability_parts is {parts}", "grafana, loki and tempo"
+    )
+
+
+def test_parts():
+    for parts in ([], ["loki"], ["tempo", "grafana", "loki"]):
+        assert told("observability_parts", _fleet_parts=parts) == []
+
+
+# A certificate.
+
+PEM = "-----BEGIN CERTIFICATE-----"
+KEY = "-----BEGIN PRIVATE KEY-----"
+
+
+def pair(**changed):
+    variables = {
+        "nginx_domain": "ws.example.org",
+        "nginx_tls_certificate": "/c.pem",
+        "nginx_tls_certificate_key": "/k.pem",
+        "_nginx_certificate": PEM,
+        "_nginx_certificate_key": KEY,
+        "_nginx_certificate_info": {
+            "public_key": "P",
+            "expired": False,
+            "not_after": "20260101000000Z",
+            "subject_alt_name": ["DNS:ws.example.org"],
+        },
+        "_nginx_certificate_key_info": {"public_key": "P"},
+    }
+    info = variables["_nginx_certificate_info"]
+    info |= {name: changed.pop(name) for name in list(changed) if name in info}
+    return told("nginx_certificate", **variables | changed)
+
+
+def test_a_fitting_pair():
+    assert pair() == []
+    assert pair(subject_alt_name=["DNS:chat.example.net", "DNS:*.example.org"]) == []
+    assert pair(nginx_domain="192.0.2.7", subject_alt_name=["IP:192.0.2.7"]) == []
+
+
+def test_a_pair_that_is_not_there():
+    assert_told(pair(_nginx_certificate=""), "nginx_tls_certificate names no readable", "paths of a certificate")
+    assert_told(pair(_nginx_certificate_key=""), "nginx_tls_certificate_key names no readable")
+
+
+def test_a_pair_that_does_not_fit():
+    assert_told(
+        pair(_nginx_certificate_key_info={"public_key": "Q"}),
+        "nginx_tls_certificate_key (/k.pem) is not the key of nginx_tls_certificate (/c.pem): name the two files",
+    )
+    assert_told(pair(expired=True), "nginx_tls_certificate (/c.pem) ran out at 20260101000000Z: renew it first")
+    assert_told(
+        pair(subject_alt_name=["DNS:chat.example.net", "DNS:*.example.net"]),
+        "is not for nginx_domain (ws.example.org), but for DNS:chat.example.net, DNS:*.example.net: have one issued",
+    )
+    assert_told(pair(subject_alt_name=None), "but for nothing")
+    assert len(pair(expired=True, subject_alt_name=[], _nginx_certificate_key_info={"public_key": "Q"})) == 3
+
+
+# Names.
+
+
+def names(*given):
+    return list(_rules.names(Settings({}.__getitem__, names=given, documented=documented)))
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("ws_server_instance", "ws_server_instances"),
+        ("ws_server_alowed_origins", "ws_server_allowed_origins"),
+        ("ws_server_max_connections_per_users", "ws_server_max_connections_per_user"),
+        ("ws_server_maximum_message_bytes", "ws_server_max_message_bytes"),
+        ("ws_server_privat_address", "ws_server_private_address"),
+        ("vendor_packages_keys", "vendor_packages_key"),
+        ("redis_max_memory", "redis_maxmemory"),
+        ("nginx_domian", "nginx_domain"),
+    ],
+)
+def test_a_misspelt_variable(written, meant):
+    assert names(written) == [f"{written} is no variable of this collection: did you mean {meant}?"]
+
+
+def test_a_variable_like_no_other():
+    assert names("ws_server_banana") == [
+        "ws_server_banana is no variable of this collection: correct its name, or remove it."
+    ]
+
+
+def test_every_variable_of_the_roles_is_known():
+    assert len(documented()) > 100
+    assert names(*documented()) == []
+
+
+def test_variables_of_the_playbooks_and_facts_of_roles_are_known():
+    given = set()
+    for path in [*ROOT.glob("playbooks/**/*.yml"), *ROOT.glob("roles/*/tasks/*.yml")]:
+        given |= set(re.findall(r"^\s+(\w+):(?= |$)", path.read_text(), re.MULTILINE))
+    given |= set(re.findall(r"^(\w+):", (ROOT / "playbooks/vars/fleet.yml").read_text(), re.MULTILINE))
+    assert {"redis_endpoint", "ws_server_fleet", "ws_server_private_address", "ws_edge_group"} <= given
+    # A role passes these to a task file of its own, and no later play has them.
+    given -= {"ws_server_instance", "ws_server_generation"}
+    assert names(*given) == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "_ws_server_version", "__ws_server_jwks", "ws_roll_serial", "ws_lock_break", "ws_host", "ws_action", "ws_even_so",
+        "ws_observability_parts", "ws_edge_group", "ansible_host", "nginx_user", "nginx_vhosts", "redis_version",
+        "postgres_users", "prometheus_web_listen_address", "grafana_security",
+    ],
+)  # fmt: skip
+def test_variables_of_others_are_left_alone(name):
+    assert names(name) == []
