@@ -27,7 +27,7 @@ check ruff ruff check .
 check "ruff format" ruff format --check .
 check mypy env --chdir=files/wsserver mypy --strict src
 check yamllint yamllint --strict .
-check shellcheck shellcheck ci/*.sh lab/*.sh lab/labhosts/*.sh bench/*.sh .ci/run
+check shellcheck shellcheck roles/*/files/*.sh ci/*.sh lab/*.sh lab/labhosts/*.sh bench/*.sh .ci/run
 check "node --check" javascript
 check ansible-lint ansible-lint --offline
 check antsibull-changelog antsibull-changelog lint

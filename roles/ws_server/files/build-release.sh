@@ -2,37 +2,57 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
 #
-# build-release.sh SOURCE RELEASE VERSION: builds the service's wheel and installs it with its locked dependencies.
+# build-release.sh SOURCE RELEASE VERSION ENVIRONMENT: builds a release of the service on top of its environment.
 #
-# A virtual environment cannot be moved, so it is made where it stays. What makes it a release is the file .complete, written
-# last: a run that was killed leaves none, and the next begins anew.
+# The environment HOME/environments/ENVIRONMENT has the locked dependencies, and in tools/ what builds a wheel.
+# Its name stands for the lock files, the interpreter and the architecture. Releases share it, so that a new
+# release with the same requirements needs no network. A release HOME/releases/VERSION is a virtual environment
+# with the service alone. Its link `environment` names the dependencies, and a .pth file leads through the link:
+# both belong to Python's own start, so the worker's unit needs no variable.
+#
+# Virtual environments cannot be moved, so each is built where it stays. The file .complete is written last: after an
+# interrupted build, the next one starts over.
 set -eu
-umask 022 # all may read a release, whatever umask root has
+umask 022 # all users may read a release, whatever umask root has
 
-source=$1 release=$2 version=$3
+source=$1 release=$2 version=$3 name=$4
+environment=$(dirname "$(dirname "$release")")/environments/$name
+# By its versioned name: a release keeps its interpreter while the package is installed, also when python3 is another.
+interpreter=$(readlink -f /usr/bin/python3)
+python=${interpreter##*/}
+packages=lib/$python/site-packages
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 PIP_ROOT_USER_ACTION=ignore
 
 pip() {
-    "$source/venv/bin/pip" --quiet "$@"
+    "$environment/tools/bin/python" -m pip --quiet "$@"
 }
-into_release() {
-    pip --python "$release/bin/python" install --no-compile "$@"
+finish() {
+    sync -f "$1" # a power loss must not leave the mark without the rest
+    touch "$1/.complete"
 }
 
-rm -rf "$release"
-python3 -m venv "$source/venv"
+if [ ! -e "$environment/.complete" ]; then
+    rm -rf "$environment"
+    "$interpreter" -m venv "$environment/tools"
+    pip install --require-hashes --only-binary :all: --requirement "$source/requirements-build.txt"
+    "$interpreter" -m venv --without-pip "$environment"
+    pip --python "$environment/bin/python" install --no-compile --require-hashes --only-binary :all: --requirement "$source/requirements.txt"
+    "$environment/bin/python" -m compileall -q "$environment/$packages"
+    finish "$environment"
+fi
 
-# The worker shall report the release's version, digest and all.
+# The worker reports the release's version, digest and all.
 sed -i "s/^__version__.*=.*/__version__ = \"$version\"/" "$source/src/wsserver/__init__.py"
-
-pip install --require-hashes --only-binary :all: --requirement "$source/requirements-build.txt"
 pip wheel --no-build-isolation --no-deps --no-index --wheel-dir "$source/wheel" "$source"
 
-# No pip in the release: nothing is ever installed into it again.
-python3 -m venv --without-pip "$release"
-into_release --require-hashes --only-binary :all: --requirement "$source/requirements.txt"
-into_release --no-deps --no-index "$source"/wheel/*.whl
-"$release/bin/python" -m compileall -q "$release/lib"
+# A release that was built for another interpreter is rebuilt in its place. lib/ keeps the files of the other
+# interpreter, because workers that run load modules from there until they are replaced.
+rm -rf "$release/.complete" "${release:?}/bin" "${release:?}/$packages"
+"$interpreter" -m venv --without-pip "$release" # no pip: nothing is ever installed into it again
+ln -sfn "../../environments/$name" "$release/environment"
+echo "../../../environment/$packages" >"$release/$packages/environment.pth"
+pip --python "$release/bin/python" install --no-compile --no-deps --no-index "$source"/wheel/*.whl
+"$release/bin/python" -m compileall -q "$release/$packages"
 
 case "$("$release/bin/ws-server" --version)" in
 *"$version"*) ;;
@@ -41,5 +61,4 @@ case "$("$release/bin/ws-server" --version)" in
     exit 1
     ;;
 esac
-sync -f "$release" # a power loss shall not leave the mark without the rest
-touch "$release/.complete"
+finish "$release"
