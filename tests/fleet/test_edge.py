@@ -64,7 +64,6 @@ async def test_servers_that_are_out_get_no_new_clients_and_lose_none(fleet: Flee
     async def run(**options: Any) -> dict[str, Any]:
         return await asyncio.to_thread(ansible, fleet, "nginx_upstream", fleet.edge, **options)
 
-    await asyncio.to_thread(fleet.play, "--tags=nginx")  # with the variables that another test has changed
     async with watching(fleet) as witness:
         assert (await run(state="down", **options))["reloaded"]
         assert not (await run(state="down", **options))["changed"]
