@@ -1,0 +1,335 @@
+# SPDX-License-Identifier: MIT
+"""One room on this worker: delivers a lossy live feed to the members exactly once and in order.
+
+A room knows the position up to which all its live members have been served. A message from the feed moves the
+position only if it is the next one; the room repairs a hole from the log. A member that is behind (it resumed from an
+older position, or reads too slowly) is not live: the room feeds it from the log until it has caught up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import msgspec
+
+from wsserver.errors import BrokerUnavailable
+from wsserver.protocol.messages import Codec, Delivery, Event, Gap, Joined, MemberEvent, Message, Position, Reset, Since
+from wsserver.rooms.batch_writer import BatchWriter
+from wsserver.rooms.broker import Broker
+from wsserver.runtime.tasks import Tasks
+from wsserver.telemetry import metrics
+from wsserver.telemetry.logs import log
+from wsserver.telemetry.tracing import Tracer
+
+_READ_LIMIT = 64
+# Live messages kept while the room reads a hole before them; it reads any more than that from the log as well.
+_OUT_OF_ORDER_LIMIT = 1000
+
+
+class Member(Protocol):
+    """A session, as a room sees it."""
+
+    codec: Codec
+    pending: list[bytes] | None
+    write: Callable[[bytes], None]
+    open: bool
+
+    @property
+    def paused(self) -> bool: ...
+
+
+@dataclass(slots=True)
+class RoomContext:
+    """What all rooms of one worker share."""
+
+    broker: Broker
+    writer: BatchWriter
+    tasks: Tasks
+    tracer: Tracer | None
+
+
+class _Lag:
+    """A member's own position while it is behind its room, and the task that feeds it."""
+
+    __slots__ = ("feeding", "position")
+
+    def __init__(self, position: Position) -> None:
+        self.position = position
+        self.feeding: asyncio.Task[None] | None = None
+
+
+_Step = tuple[Event | Message, Position]
+
+
+class Room:
+    """A room that has, or just had, members on this worker."""
+
+    __slots__ = (
+        "_context",
+        "_lagging",
+        "_live",
+        "_out_of_order",
+        "_wants_members",
+        "idle_since",
+        "joining",
+        "name",
+        "opening",
+        "position",
+        "syncing",
+    )
+
+    def __init__(self, name: str, context: RoomContext) -> None:
+        self.name = name
+        self.position = Position(0, 0)
+        self.joining = 0
+        self.opening: asyncio.Task[None] | None = None
+        self.syncing: asyncio.Task[bool] | None = None
+        self.idle_since = time.monotonic()
+        self._context = context
+        self._live: dict[Codec, dict[Member, None]] = {}
+        self._lagging: dict[Member, _Lag] = {}
+        self._wants_members: set[Member] = set()  # members that asked for member events
+        self._out_of_order: list[Message] = []
+
+    @property
+    def empty(self) -> bool:
+        return not self.joining and not self._lagging and not any(self._live.values())
+
+    async def open(self) -> None:
+        """Subscribe, then read the head: a message published in between arrives on the feed. Raises BrokerError."""
+        broker = self._context.broker
+        await broker.subscribe(self.name)
+        try:
+            self.position = await broker.head(self.name)
+        except Exception:
+            await broker.unsubscribe(self.name)
+            raise
+
+    def opened(self) -> None:
+        """Deliver what arrived on the feed since `open`."""
+        self.opening = None
+        self._deliver_out_of_order()
+        if self._out_of_order:
+            self.sync()
+
+    # Members.
+
+    async def join(self, member: Member, since: Since | None, wants_members: bool) -> None:
+        """As `Hub.join`, once the room is open."""
+        self.leave(member)
+        wanted = None if since is None else Position(int(since.epoch), since.seq)
+        steps = None if wanted is None else await self._recover(wanted)
+        if not member.open:
+            return
+        start = self.position if wanted is None or steps is None else wanted
+        if steps is None and not member.paused:
+            self._live.setdefault(member.codec, {})[member] = None
+        else:
+            self._lagging[member] = _Lag(start)
+        if wants_members:
+            self._wants_members.add(member)
+        if wanted is not None:
+            metrics.RESUMES.labels("yes" if steps is not None else "no").inc()
+        joined = Joined(room=self.name, epoch=str(start.epoch), seq=start.seq, recovered=steps is not None)
+        self._send(member, joined, start)
+        if steps is not None:
+            self._feed(member, steps)
+
+    def leave(self, member: Member) -> None:
+        self._live.get(member.codec, {}).pop(member, None)
+        self._wants_members.discard(member)
+        lag = self._lagging.pop(member, None)
+        if lag is not None and lag.feeding is not None:
+            lag.feeding.cancel()
+        self.idle_since = time.monotonic()
+
+    def pause(self, member: Member) -> None:
+        """`member` reads too slowly: stop its live delivery, and remember the position where it stopped."""
+        live = self._live.get(member.codec, {})
+        if member in live:
+            del live[member]
+            self._lagging[member] = _Lag(self.position)
+
+    def resume(self, member: Member) -> None:
+        """`member` reads again: feed it from the log, from the position where it stopped."""
+        if member in self._lagging:
+            self._feed(member)
+
+    async def _recover(self, wanted: Position) -> list[_Step] | None:
+        """The first steps from `wanted` on, or None if the log cannot continue from there."""
+        if wanted > self.position or wanted.epoch != self.position.epoch:
+            # Another worker may have delivered a message that has yet to reach this one.
+            await self._synced()
+        if wanted > self.position or wanted.epoch != self.position.epoch:
+            return None
+        if wanted == self.position:
+            return []
+        steps = await self._replay(wanted, self.position)
+        return steps if steps and isinstance(steps[0][0], Message) else None
+
+    # Live delivery.
+
+    def on_message(self, message: Message) -> None:
+        """A message from the live feed."""
+        if self.opening is not None or self.syncing is not None:
+            if len(self._out_of_order) >= _OUT_OF_ORDER_LIMIT:
+                self._out_of_order.clear()
+            self._out_of_order.append(message)
+        elif message.position == self.position.next():
+            self._advance(message, message.position)
+        elif message.position > self.position:
+            self._out_of_order.append(message)
+            self.sync()
+
+    def on_member(self, user: str, joined: bool) -> None:
+        """Tell the members that asked for member events."""
+        event = MemberEvent(self.name, user, "join" if joined else "leave")
+        for member in self._wants_members:
+            self._context.writer.queue(member, member.codec.frame(event))
+
+    def _advance(self, event: Event | Message, position: Position) -> None:
+        """Serve all live members with the next step of the room."""
+        self.position = position
+        context = self._context
+        delivered = 0
+        for codec, members in self._live.items():
+            if members:
+                context.writer.broadcast(members, codec.frame(_event(event), position))
+                delivered += len(members)
+        if isinstance(event, Message):
+            if delivered:
+                metrics.MESSAGES_OUT.inc(delivered)
+                metrics.FAN_OUT.observe(delivered)
+                trace_id = ""
+                if event.trace and context.tracer is not None:
+                    trace_id = context.tracer.deliver(event.trace, self.name, position.seq, delivered)
+                context.writer.observe(event.ts, trace_id)
+            if self._lagging and (dropped := sum(member.paused for member in self._lagging)):
+                metrics.DROPS.inc(dropped)
+
+    def _deliver_out_of_order(self) -> None:
+        waiting, self._out_of_order = sorted(self._out_of_order, key=lambda message: message.position), []
+        for message in waiting:
+            if message.position == self.position.next():
+                self._advance(message, message.position)
+            elif message.position > self.position:
+                self._out_of_order.append(message)
+
+    def _send(self, member: Member, event: Event | Message, position: Position) -> None:
+        self._context.writer.queue(member, member.codec.frame(_event(event), position))
+
+    # Repair from the log.
+
+    def sync(self) -> asyncio.Task[bool]:
+        """Start to bring the room to its head, unless that is under way."""
+        if self.syncing is None:
+            self.syncing = self._context.tasks.spawn(self._bring_to_head())
+        return self.syncing
+
+    async def _synced(self) -> None:
+        """Bring the room to the head that the log has now, or later. Raises BrokerUnavailable."""
+        if self.syncing is not None:
+            await asyncio.shield(self.syncing)
+        if not await asyncio.shield(self.sync()):
+            raise BrokerUnavailable("the broker is unavailable")
+
+    async def _bring_to_head(self) -> bool:
+        """Whether the room reached its head."""
+        broker = self._context.broker
+        try:
+            while True:
+                # All that this worker delivered or received is in the log, unless the log lost its tail.
+                seen = max([self.position, *(message.position for message in self._out_of_order)])
+                head = await broker.head(self.name)
+                if head < seen:
+                    head = await broker.renew(self.name, seen)
+                    log.warning("room_log_lost_its_tail", room_epoch=head.epoch)
+                if self.position < head:
+                    metrics.ROOM_REPAIRS.inc()
+                while self.position < head:
+                    for event, position in await self._replay(self.position, head):
+                        self._advance(event, position)
+                self._deliver_out_of_order()
+                if not self._out_of_order:  # else the rest arrived after the head was read
+                    return True
+        except BrokerUnavailable:
+            return False  # `Hub.on_available` or `Hub.check` starts again
+        finally:
+            self._out_of_order.clear()
+            self.syncing = None
+
+    async def _replay(self, position: Position, target: Position) -> list[_Step]:
+        """The steps that follow `position` on the way to `target`, each with the position after it."""
+        steps: list[_Step] = []
+        for message in await self._context.broker.read(self.name, position, _READ_LIMIT):
+            if message.position.epoch != position.epoch:
+                position = self._reset(steps, message.position.epoch)
+            if message.position != position.next():
+                position = self._gap(steps, position, message.position.seq - 1)
+            position = message.position
+            steps.append((message, position))
+        if not steps and position.epoch < target.epoch:
+            self._reset(steps, target.epoch)
+        elif not steps and position < target:
+            self._gap(steps, position, target.seq)
+        return steps
+
+    def _reset(self, steps: list[_Step], epoch: int) -> Position:
+        position = Position(epoch, 0)
+        steps.append((Reset(room=self.name, epoch=str(epoch), seq=0), position))
+        return position
+
+    def _gap(self, steps: list[_Step], position: Position, last: int) -> Position:
+        after = Position(position.epoch, last)
+        steps.append((Gap(room=self.name, first=position.seq + 1, last=last), after))
+        return after
+
+    def feed_all(self) -> None:
+        """Feed every member that is behind."""
+        for member in list(self._lagging):
+            self._feed(member)
+
+    def _feed(self, member: Member, first: list[_Step] | None = None) -> None:
+        """Start to feed a lagging member from the log, unless that is under way or the member does not read."""
+        lag = self._lagging[member]
+        if lag.feeding is None and not member.paused:
+            lag.feeding = self._context.tasks.spawn(self._catch_up(member, lag, first or []))
+
+    async def _catch_up(self, member: Member, lag: _Lag, steps: list[_Step]) -> None:
+        """Feed `member` from its own position to the room's, then make it live."""
+        try:
+            while not member.paused:
+                for event, position in steps:
+                    if position > self.position:
+                        break  # the room has yet to reach it, and then delivers it live
+                    self._send(member, event, position)
+                    lag.position = position
+                    if isinstance(event, Message):
+                        metrics.MESSAGES_OUT.inc()
+                    elif isinstance(event, Gap):
+                        metrics.GAPS.inc()
+                if lag.position == self.position:
+                    del self._lagging[member]
+                    self._live.setdefault(member.codec, {})[member] = None
+                    return
+                await asyncio.sleep(0)  # the batch writer writes; a full buffer pauses the member
+                if member.paused:
+                    return
+                steps = await self._replay(lag.position, self.position)
+                if steps and steps[0][1] > self.position:
+                    await self._synced()  # the log begins after the room's own position
+        except BrokerUnavailable:
+            pass  # `Hub.on_available` or `Hub.check` starts again
+        finally:
+            lag.feeding = None
+
+
+def _event(step: Event | Message) -> Event:
+    if isinstance(step, Message):
+        data = msgspec.Raw(step.data)
+        return Delivery(room=step.room, seq=step.position.seq, user=step.user, ts=step.ts, data=data)
+    return step
