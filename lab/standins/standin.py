@@ -89,6 +89,13 @@ def passing(url: str) -> Take:
     return take
 
 
+def setting(pattern: str, settings: str) -> str:
+    found = re.search(pattern, settings, re.MULTILINE)
+    if found is None:
+        sys.exit(f"the settings have no {pattern}")
+    return found[1]
+
+
 class Entry(NamedTuple):
     labels: str
     ns: int
@@ -100,7 +107,7 @@ def read_journal(host: str, entries: queue.Queue[Entry]) -> None:
     reading = subprocess.Popen(
         ["journalctl", "--follow", "--output=json", "--since=-1m", "--all"], stdout=subprocess.PIPE, text=True
     )
-    for line in reading.stdout:
+    for line in reading.stdout or ():
         entry = json.loads(line)
         message, unit = entry.get("MESSAGE"), entry.get("_SYSTEMD_UNIT")
         if not isinstance(message, str) or not unit:
@@ -174,26 +181,23 @@ def main() -> None:
         if len(secret) < 8:
             sys.exit("no password of the administrator was handed over")
         settings = Path(os.environ["CONF_FILE"]).read_text()
-        host = re.search(r"^http_addr = (\S+)", settings, re.MULTILINE)[1]
+        host = setting(r"^http_addr = (\S+)", settings)
         serve((host, 3000), {})
     else:
         [settings] = [Path(one.removeprefix("-config.file=")).read_text() for one in sys.argv if "/ws." in one]
     if NAME == "loki":
-        host = re.search(r"http_listen_address: '(.*)'", settings)[1]
+        host = setting(r"http_listen_address: '(.*)'", settings)
         serve((host, 3100), {"/loki/api/v1/push": keep(Path("/var/lib/ws-loki/received"))})
     if NAME == "tempo":
         serve(("127.0.0.1", 3200), {})
-        endpoint = re.search(r"http:\n.*\n +endpoint: '(.*)'", settings)[1]
+        endpoint = setting(r"http:\n.*\n +endpoint: '(.*)'", settings)
         serve(address_of(endpoint), {"/v1/traces": keep(Path("/var/lib/ws-tempo/received"))})
     if NAME == "alloy":
         serve(("127.0.0.1", 12345), {})
         if tempo := re.search(r'endpoint = "(http.*)"', settings):
-            posted = {
-                "/v1/traces": lambda body, headers: post(tempo[1] + "/v1/traces", body, headers["Content-Type"]) or 200
-            }
-            serve(("127.0.0.1", 4318), posted)
+            serve(("127.0.0.1", 4318), {"/v1/traces": passing(tempo[1] + "/v1/traces")})
         if loki := re.search(r'url = "(http.*)"', settings):
-            host = re.search(r'host = "(.*?)"', settings)[1]
+            host = setting(r'host = "(.*?)"', settings)
             threading.Thread(target=ship_journal, args=(loki[1], host), daemon=True).start()
     threading.Event().wait()
 

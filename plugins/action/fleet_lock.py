@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import pathlib
 import socket
+from typing import Any
 
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
@@ -20,8 +21,9 @@ _PROC = pathlib.Path("/proc")
 class ActionModule(ActionBase):
     TRANSFERS_FILES = False
 
-    def run(self, tmp=None, task_vars=None):
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         super().run(tmp, task_vars)
+        task_vars = task_vars or {}
         given = self._task.args | {"run": this_run(), "owner": f"{_user()}@{socket.gethostname()}"}
         if given.get("state") == "held" and self._task.check_mode:
             given["state"] = "present"  # what was only looked at is not held
@@ -44,8 +46,11 @@ class ActionModule(ActionBase):
             result["holder"] = robbed
         return result
 
-    def _ask(self, given, task_vars):
-        return self._execute_module("selfhost.websocket.fleet_lock", module_args=given, task_vars=task_vars)
+    def _ask(self, given: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
+        result: dict[str, Any] = self._execute_module(
+            "selfhost.websocket.fleet_lock", module_args=given, task_vars=task_vars
+        )
+        return result
 
 
 # Who a run is: its machine, boot, process namespace, process and start. No two runs have all of them in common, and "?" stands for
@@ -54,7 +59,8 @@ class ActionModule(ActionBase):
 
 def this_run() -> str:
     # A task runs in a child of the run's process. The child's own parent is another when that process was killed.
-    pid = multiprocessing.parent_process().pid
+    parent = multiprocessing.parent_process()
+    pid = (parent.pid if parent else None) or os.getpid()
     status = _status(pid)
     return " ".join([_machine(), _boot(), _namespace(), str(pid), status[1] if status else "?"])
 
@@ -98,7 +104,7 @@ def _lives(pid: int, started: str) -> bool:
     return status is None or (status[0] != "Z" and status[1] == started)
 
 
-def _status(pid: int) -> tuple | None:
+def _status(pid: int) -> tuple[str, str] | None:
     """The state of a process, and when it was started, in the kernel's ticks since the boot."""
     try:
         fields = (_PROC / str(pid) / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()
@@ -124,7 +130,7 @@ def _user() -> str:
 # Words.
 
 
-def _refused(holder: dict, lock: str) -> str:
+def _refused(holder: dict[str, Any], lock: str) -> str:
     return (
         f"{holder['owner']} is changing this fleet{_purpose(holder)}. That run began {_duration(holder['age_s'])} ago, and the last sign of it was "
         f"{_duration(holder['silent_s'])} ago ({lock}). Wait until it is done. If it is over, because its machine or its terminal is gone, "
@@ -132,14 +138,14 @@ def _refused(holder: dict, lock: str) -> str:
     )
 
 
-def _robbed(holder: dict, lock: str) -> str:
+def _robbed(holder: dict[str, Any], lock: str) -> str:
     return (
         f"{holder['owner']} has taken the lock of the fleet from this run {_duration(holder['age_s'])} ago{_purpose(holder)}: {lock}. "
         "This run changes nothing more. Wait until the other one is done, and run this again if it is still wanted."
     )
 
 
-def _purpose(holder: dict) -> str:
+def _purpose(holder: dict[str, Any]) -> str:
     return f" ({holder['reason']})" if holder["reason"] else ""
 
 

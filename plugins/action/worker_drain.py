@@ -5,26 +5,30 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ansible.plugins.action import ActionBase
 
 
 class ActionModule(ActionBase):
     TRANSFERS_FILES = False
 
-    def run(self, tmp=None, task_vars=None):
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         super().run(tmp, task_vars)
-        so_far = {}
+        so_far: dict[str, Any] | None = {}
         while True:
             given = self._task.args | {"so_far": so_far}
-            result = self._execute_module("selfhost.websocket.worker_drain", module_args=given, task_vars=task_vars)
+            result: dict[str, Any] = self._execute_module(
+                "selfhost.websocket.worker_drain", module_args=given, task_vars=task_vars
+            )
             so_far = result.pop("so_far", None)
             if so_far is None:
                 return result
-            host = self._task.delegate_to or task_vars["inventory_hostname"]
+            host = self._task.delegate_to or (task_vars or {})["inventory_hostname"]
             self._display.display(f"Worker {result['instance']} of {host}: {_progress(result)}.")
 
 
-def _progress(result: dict) -> str:
+def _progress(result: dict[str, Any]) -> str:
     before, left, seconds = (result[key] for key in ("connections_before", "connections_after", "seconds"))
     progress = f"{left:,} of {before:,} connections left, after {seconds:.0f} s"
     if left >= before:  # nobody has left yet

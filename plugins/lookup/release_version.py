@@ -45,6 +45,7 @@ import hashlib
 import os
 import pathlib
 import re
+from typing import Any
 
 from ansible.errors import AnsibleLookupError
 from ansible.plugins.lookup import LookupBase
@@ -92,6 +93,6 @@ def release_version(source: pathlib.Path) -> str:
 
 
 class LookupModule(LookupBase):
-    def run(self, terms, variables=None, **kwargs):
+    def run(self, terms: list[str], variables: dict[str, Any] | None = None, **kwargs: Any) -> list[str]:
         self.set_options(var_options=variables, direct=kwargs)
         return [release_version(pathlib.Path(term)) for term in terms]

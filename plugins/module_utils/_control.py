@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from typing import Any
 
 _ANSWER_S = 5.0
 # A status has about a thousand bytes.
@@ -36,20 +37,20 @@ class Status:
     started_at: float
     uptime_s: float
     state: str
-    drained_by: list
+    drained_by: list[str]
     connections: int
     rooms: int
-    broker: dict
-    archive: dict | None
+    broker: dict[str, Any]
+    archive: dict[str, Any] | None
 
 
-_KINDS = {
+_KINDS: dict[str, type | tuple[type, ...]] = {
     "str": str,
     "int": int,
     "float": (int, float),
-    "list": list,
-    "dict": dict,
-    "dict | None": (dict, type(None)),
+    "list[str]": list,
+    "dict[str, Any]": dict,
+    "dict[str, Any] | None": (dict, type(None)),
 }
 
 
@@ -78,7 +79,7 @@ class Control:
         """
         return self._ask({"cmd": "undrain", "by": by}, _drain(by, 0.0))
 
-    def _ask(self, *commands: dict) -> Status:
+    def _ask(self, *commands: dict[str, Any]) -> Status:
         """The answer to the last command: its first line, so of a drain that has begun as well as of one that is done."""
         deadline = time.monotonic() + self._answer_s
         request = "".join(json.dumps(command) + "\n" for command in commands).encode()
@@ -101,8 +102,8 @@ class Control:
             raise ControlError(f"cannot be asked at {self.path}: {error}") from None
 
 
-def _drain(by: str, window_s: float | None) -> dict:
-    command = {"cmd": "drain", "by": by}
+def _drain(by: str, window_s: float | None) -> dict[str, Any]:
+    command: dict[str, Any] = {"cmd": "drain", "by": by}
     return command if window_s is None else command | {"window_s": window_s}
 
 
@@ -138,8 +139,8 @@ def _status(line: bytes) -> Status:
     said = answer.get("result", answer.get("progress"))
     if not isinstance(said, dict):
         raise _not_understood(line)
-    found = {field.name: said.get(field.name) for field in fields(Status)}
-    if not all(isinstance(found[field.name], _KINDS[field.type]) for field in fields(Status)):
+    found: dict[str, Any] = {field.name: said.get(field.name) for field in fields(Status)}
+    if not all(isinstance(found[field.name], _KINDS[str(field.type)]) for field in fields(Status)):
         raise _not_understood(line)
     return Status(**found)
 

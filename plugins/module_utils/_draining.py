@@ -7,6 +7,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable
+from typing import Any, cast
 
 from ansible_collections.selfhost.websocket.plugins.module_utils._control import (
     ControlError,
@@ -15,7 +16,7 @@ from ansible_collections.selfhost.websocket.plugins.module_utils._control import
     UnansweredError,
 )
 from ansible_collections.selfhost.websocket.plugins.module_utils._unit import SystemdError
-from ansible_collections.selfhost.websocket.plugins.module_utils._waiting import Wait
+from ansible_collections.selfhost.websocket.plugins.module_utils._waiting import Clock, Wait
 from ansible_collections.selfhost.websocket.plugins.module_utils._worker import Worker, WorkerError
 
 # Between the end of a process and the moment when systemd has noticed.
@@ -33,7 +34,14 @@ class Draining:
     done has a new `so_far`, with which the next one has only to `go_on()`.
     """
 
-    def __init__(self, worker: Worker, by: str, timeout_s: float, clock=time, so_far: dict | None = None) -> None:
+    def __init__(
+        self,
+        worker: Worker,
+        by: str,
+        timeout_s: float,
+        clock: Clock = time,
+        so_far: dict[str, Any] | None = None,
+    ) -> None:
         self._worker = worker
         self._by = by
         self._clock = clock
@@ -45,8 +53,8 @@ class Draining:
         self._now: Status | None = None
         self._looked = False
         self._late = 0
-        self._timeline: list = []
-        self.so_far: dict | None = None
+        self._timeline: list[dict[str, Any]] = []
+        self.so_far: dict[str, Any] | None = None
         self.changed = False
         self.message = ""
 
@@ -86,21 +94,21 @@ class Draining:
     def foresee_drain(self) -> None:
         if self._is_drain_wanted():
             self.changed = True
-            self.message = f"would send {self._before.connections} connections away"
-            by = [*self._before.drained_by, *([] if self._by in self._before.drained_by else [self._by])]
-            self._now = dataclasses.replace(self._before, state="drained", drained_by=by, connections=0)
+            self.message = f"would send {self._was.connections} connections away"
+            by = [*self._was.drained_by, *([] if self._by in self._was.drained_by else [self._by])]
+            self._now = dataclasses.replace(self._was, state="drained", drained_by=by, connections=0)
 
     def foresee_undrain(self) -> None:
         if self._is_undrain_wanted():
             self.changed = True
-            others = [name for name in self._before.drained_by if name != self._by]
+            others = [name for name in self._was.drained_by if name != self._by]
             self.message = f"would stay drained by {', '.join(others)}" if others else "would let clients in again"
-            state = self._before.state if others else "ready"
-            self._now = dataclasses.replace(self._before, state=state, drained_by=others)
+            state = self._was.state if others else "ready"
+            self._now = dataclasses.replace(self._was, state=state, drained_by=others)
 
     # What came of it.
 
-    def result(self) -> dict:
+    def result(self) -> dict[str, Any]:
         before, after = _connections(self._before), _connections(self._now)
         forced = max(self._late - after, 0)
         return {
@@ -115,7 +123,7 @@ class Draining:
             "timeline": self._timeline,
         }
 
-    def difference(self) -> dict:
+    def difference(self) -> dict[str, Any]:
         return {"before": self._view(self._before), "after": self._view(self._now)}
 
     # The steps.
@@ -140,10 +148,11 @@ class Draining:
 
     def _await_end(self, force: bool) -> None:
         self._until_empty(self._wait, self._slice)
-        if not self._is_done and not self._wait.over:
-            seen = {"before": dataclasses.asdict(self._before), "now": dataclasses.asdict(self._now)}
+        now = self._now
+        if now is not None and not self._is_done and not self._wait.over:
+            seen = {"before": dataclasses.asdict(self._was), "now": dataclasses.asdict(now)}
             self.so_far = {"began": self._wait.began, "timeline": self._timeline, **seen}
-            self.message = f"has {self._left} of {self._before.connections} connections left so far"
+            self.message = f"has {self._left} of {self._was.connections} connections left so far"
             return
         if self._left and force:
             self._late = self._left
@@ -152,7 +161,7 @@ class Draining:
             self._until_empty(hurry, hurry)
         elif self._left:
             raise self._error(
-                f"has {self._left} of {self._before.connections} connections left after {self._timeout_s:g} s. "
+                f"has {self._left} of {self._was.connections} connections left after {self._timeout_s:g} s. "
                 f"It goes on draining in the name {self._by}: run this again to wait on, or take it back with state=undrained"
             )
         self.message = self._summary()
@@ -173,9 +182,9 @@ class Draining:
         self._see(self._persist(self._worker.control.status, wait))
         if self._now is None or self._by in self._now.drained_by:
             return
-        if self._now.pid != self._before.pid:
+        if self._now.pid != self._was.pid:
             raise self._error(
-                f"was replaced while it drained: process {self._before.pid} is gone, and {self._now.pid} lets clients in"
+                f"was replaced while it drained: process {self._was.pid} is gone, and {self._now.pid} lets clients in"
             )
         raise self._error(f"is no longer drained by {self._by}: somebody undid it meanwhile")
 
@@ -214,6 +223,11 @@ class Draining:
         except SystemdError as error:
             raise self._error(f"does not answer, and whether it runs cannot be told: {error}") from None
 
+    @property
+    def _was(self) -> Status:
+        """The first look, of a worker that ran then."""
+        return cast("Status", self._before)
+
     # Words.
 
     @property
@@ -227,7 +241,7 @@ class Draining:
             return "unknown"
         return "down" if self._worker.instance.exists else "absent"
 
-    def _view(self, status: Status | None) -> dict:
+    def _view(self, status: Status | None) -> dict[str, Any]:
         return {
             "state": self._state(status),
             "drained_by": status.drained_by if status else [],

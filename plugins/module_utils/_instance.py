@@ -22,7 +22,7 @@ def not_a_name(name: str) -> str:
     return f"instance: {name!r} is no worker's name, which is two digits, such as 80."
 
 
-def names() -> list:
+def names() -> list[str]:
     """Of all workers of this host."""
     return sorted(path.name for path in HOME.glob("instances/*") if is_name(path.name))
 

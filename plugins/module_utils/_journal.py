@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from ansible_collections.selfhost.websocket.plugins.module_utils._unit import Run
 
@@ -14,7 +15,7 @@ _LOOKED_AT = 500
 _LINE_CHARACTERS = 400
 
 
-def last_lines(run: Run, unit: str) -> list:
+def last_lines(run: Run, unit: str) -> list[str]:
     """At most 20 that are about the worker and not about one of its clients, the newest last.
 
     What is wrong with the journal is said in their place.
@@ -38,7 +39,7 @@ def readable(line: str) -> str:
     return " ".join(str(word) for word in words if word != "")
 
 
-def _entry(line: str) -> dict:
+def _entry(line: str) -> dict[str, Any]:
     """What the service says in this line; empty if it is not the service's."""
     try:
         entry = json.loads(line)

@@ -11,6 +11,8 @@ import math
 import os
 import pathlib
 import time
+from collections.abc import Callable, Iterator
+from typing import Any
 
 _TEXTS = ("run", "owner", "reason")
 _TIMES = ("since", "seen")
@@ -23,7 +25,7 @@ class LockError(Exception):
 class HeldError(Exception):
     """Somebody else has it: `holder` is what they wrote down, with the seconds since they took it and since the last sign of them."""
 
-    def __init__(self, holder: dict) -> None:
+    def __init__(self, holder: dict[str, Any]) -> None:
         super().__init__()
         self.holder = holder
 
@@ -35,7 +37,7 @@ class LostError(Exception):
 class Lock:
     """`now`: Unix time in seconds, by this host's clock alone: those of two control machines may differ."""
 
-    def __init__(self, path: str, now=time.time) -> None:
+    def __init__(self, path: str, now: Callable[[], float] = time.time) -> None:
         self._path = pathlib.Path(path)
         self._now = now
 
@@ -51,7 +53,7 @@ class Lock:
                 raise HeldError(self._told(record))
             if not dry:
                 now = self._now()
-                since = record["since"] if mine else now
+                since = record["since"] if record is not None and mine else now
                 self._write({"run": run, "owner": owner, "reason": reason, "since": since, "seen": now})
             return not mine
 
@@ -75,7 +77,7 @@ class Lock:
                 self._path.unlink()
             return True
 
-    def _read(self) -> dict | None:
+    def _read(self) -> dict[str, Any] | None:
         try:
             record = json.loads(self._path.read_bytes())
             texts = {key: str(record[key]) for key in _TEXTS}
@@ -90,12 +92,12 @@ class Lock:
             )
         return texts | times
 
-    def _told(self, record: dict) -> dict:
+    def _told(self, record: dict[str, Any]) -> dict[str, Any]:
         # A clock that was set back makes nobody younger than now.
         ages = {"age_s": record["since"], "silent_s": record["seen"]}
         return {key: record[key] for key in _TEXTS} | {key: max(self._now() - at, 0.0) for key, at in ages.items()}
 
-    def _write(self, record: dict) -> None:
+    def _write(self, record: dict[str, Any]) -> None:
         # Of two runs only one is here at a time, so what a killed one left is overwritten.
         draft = self._path.with_name(f".{self._path.name}.new")
         draft.write_text(json.dumps(record), encoding="utf-8")
@@ -103,7 +105,7 @@ class Lock:
         draft.replace(self._path)
 
     @contextlib.contextmanager
-    def _alone(self, dry: bool = False):
+    def _alone(self, dry: bool = False) -> Iterator[None]:
         """Of two runs that look at once, only one finds it free."""
         directory = self._path.parent
         try:

@@ -51,7 +51,7 @@ class Conversation:
         """
         with contextlib.ExitStack() as stack:
             with self._step("connect"):
-                options = {"ssl": trust, "open_timeout": timeout_s, "close_timeout": min(timeout_s, 2)}
+                options: dict[str, Any] = {"ssl": trust, "open_timeout": timeout_s, "close_timeout": min(timeout_s, 2)}
                 if address is not None:
                     parts = urlsplit(url)
                     port = parts.port or (443 if parts.scheme == "wss" else 80)

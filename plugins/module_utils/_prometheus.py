@@ -47,7 +47,8 @@ class Prometheus:
         body = urllib.parse.urlencode({"query": expression})
         try:
             with open_url(self._url, data=body, timeout=_ANSWER_S, use_proxy=False, use_netrc=False) as answer:
-                return answer.read()
+                content: bytes = answer.read()
+                return content
         except urllib.error.HTTPError as error:
             why = _why(error)
             if error.code == http.client.BAD_REQUEST:
@@ -67,7 +68,7 @@ def _why(error: urllib.error.HTTPError) -> str:
 class Gate:
     """Opens once all expressions have held for so long without a break. `wait`: when to give up."""
 
-    def __init__(self, prometheus: Prometheus, expressions: list, hold_s: float, wait: Wait) -> None:
+    def __init__(self, prometheus: Prometheus, expressions: list[str], hold_s: float, wait: Wait) -> None:
         self._prometheus = prometheus
         self._expressions = expressions
         self._hold_s = hold_s

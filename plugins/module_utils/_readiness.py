@@ -6,11 +6,12 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from typing import Any
 
 from ansible_collections.selfhost.websocket.plugins.module_utils import _readyz
 from ansible_collections.selfhost.websocket.plugins.module_utils._control import ControlError, Status
 from ansible_collections.selfhost.websocket.plugins.module_utils._unit import SystemdError, Unit
-from ansible_collections.selfhost.websocket.plugins.module_utils._waiting import Wait
+from ansible_collections.selfhost.websocket.plugins.module_utils._waiting import Clock, Wait
 from ansible_collections.selfhost.websocket.plugins.module_utils._worker import Worker, WorkerError
 
 # Once may be bad luck, and twice too.
@@ -42,7 +43,7 @@ class Seen:
 class Gate:
     """One use of it. `result()` says how far that came, also after a WorkerError."""
 
-    def __init__(self, worker: Worker, url: str, expected: Expected, clock=time) -> None:
+    def __init__(self, worker: Worker, url: str, expected: Expected, clock: Clock = time) -> None:
         self._worker = worker
         self._url = url
         self._expected = expected
@@ -52,7 +53,7 @@ class Gate:
         self._attempts = 0
         self._good = 0
         self._held_s = 0.0
-        self._pids: set = set()
+        self._pids: set[int] = set()
         self._restarts_before: int | None = None
         self._end = "ended, and its log may say why"
 
@@ -96,7 +97,7 @@ class Gate:
 
     def hold(self, hold_s: float) -> None:
         """Watch the worker that came through. Raises WorkerError as soon as it is not ready, or another process."""
-        held = self._seen
+        held = self._seen.pid if self._seen else None
         wait = Wait(hold_s, self._clock)
         while not wait.over:
             wait.pause()
@@ -104,11 +105,9 @@ class Gate:
             self._held_s = wait.seconds
             after = f"was ready, and {wait.seconds:.1f} s later"
             if seen.pid is None:
-                raise self._error(f"{after} its process {held.pid} was gone: it {self._end}")
-            if seen.pid != held.pid:
-                raise self._error(
-                    f"{after} its process {held.pid} was gone, and {seen.pid} in its place: it {self._end}"
-                )
+                raise self._error(f"{after} its process {held} was gone: it {self._end}")
+            if seen.pid != held:
+                raise self._error(f"{after} its process {held} was gone, and {seen.pid} in its place: it {self._end}")
             if not seen.answer.ready:
                 raise self._error(f"{after} it was not: {self._url} said {seen.answer}")
 
@@ -123,7 +122,7 @@ class Gate:
             return False
         return started_at is None or seen.started_at is None or seen.started_at <= started_at
 
-    def result(self) -> dict:
+    def result(self) -> dict[str, Any]:
         seen = self._seen
         return {
             "instance": self._worker.name,
@@ -174,7 +173,7 @@ class Gate:
     @property
     def _restarts(self) -> int:
         """Since this looks, as systemd counts them or as new processes show."""
-        counted = self._seen.unit.restarts - self._restarts_before if self._seen else 0
+        counted = self._seen.unit.restarts - (self._restarts_before or 0) if self._seen else 0
         return max(counted, len(self._pids) - 1, 0)
 
     # Words.

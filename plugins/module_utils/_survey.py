@@ -6,19 +6,21 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from ansible_collections.selfhost.websocket.plugins.module_utils import _readyz
 from ansible_collections.selfhost.websocket.plugins.module_utils._control import (
     Control,
     ControlError,
     NobodyThereError,
+    Status,
     UnansweredError,
 )
 from ansible_collections.selfhost.websocket.plugins.module_utils._instance import Instance
 from ansible_collections.selfhost.websocket.plugins.module_utils._unit import Run, Unit, show
 
 
-def survey(run: Run, names: list) -> list:
+def survey(run: Run, names: list[str]) -> list[dict[str, Any]]:
     """A dictionary for each worker, in the order of `names`. Raises SystemdError."""
     if not names:
         return []
@@ -28,7 +30,7 @@ def survey(run: Run, names: list) -> list:
         return list(threads.map(_facts, instances, units))
 
 
-def _facts(instance: Instance, unit: Unit) -> dict:
+def _facts(instance: Instance, unit: Unit) -> dict[str, Any]:
     status, complaint = _ask(instance)
     state = status.state if status else _state(instance, unit, complaint)
     started_at = status.started_at if status else unit.started_at
@@ -50,7 +52,7 @@ def _facts(instance: Instance, unit: Unit) -> dict:
     }
 
 
-def _ask(instance: Instance) -> tuple:
+def _ask(instance: Instance) -> tuple[Status | None, ControlError | None]:
     """The worker's status, or why there is none."""
     try:
         return Control(instance.socket).status(), None
@@ -58,7 +60,7 @@ def _ask(instance: Instance) -> tuple:
         return None, error
 
 
-def _state(instance: Instance, unit: Unit, complaint: ControlError) -> str:
+def _state(instance: Instance, unit: Unit, complaint: ControlError | None) -> str:
     """Of a worker that does not say itself how it is."""
     if not unit.serves:
         return _UNIT_STATES.get(unit.active, "down") if instance.exists else "absent"

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 # As AnsibleModule.run_command: the exit status, standard output and standard error of a program.
-Run = Callable[[list], tuple]
+Run = Callable[[list[str]], tuple[int, str, str]]
 
 _PROPERTIES = [
     "LoadState",
@@ -60,7 +60,7 @@ class Unit:
         return self.active in ("active", "reloading")
 
 
-def show(run: Run, names: list) -> list:
+def show(run: Run, names: list[str]) -> list[Unit]:
     """One Unit for each name, in the same order. Raises SystemdError."""
     command = ["systemctl", "show", "--timestamp=unix", f"--property={','.join(_PROPERTIES)}", *names]
     status, output, errors = run(command)

@@ -5,20 +5,28 @@
 from __future__ import annotations
 
 import time
+from typing import Protocol
 
 _FIRST_S = 0.1
 _LONGEST_S = 1.0
 _GROWTH = 1.5
 
 
+class Clock(Protocol):
+    """What a wait needs of the module `time`."""
+
+    def monotonic(self) -> float: ...
+
+    def sleep(self, seconds: float, /) -> object: ...
+
+
 class Wait:
     """A deadline that no change of the host's clock moves, and sleeps that grow from a tenth of a second to a second.
 
-    `clock`: anything with `monotonic()` and `sleep(seconds)`, as the module `time` has them.
     `began`: of a wait that another process of this host goes on with; Linux counts since the boot, for all of them.
     """
 
-    def __init__(self, timeout_s: float, clock=time, began: float | None = None) -> None:
+    def __init__(self, timeout_s: float, clock: Clock = time, began: float | None = None) -> None:
         self._clock = clock
         self.began = clock.monotonic() if began is None else began
         self._timeout_s = timeout_s

@@ -117,12 +117,14 @@ holder:
       sample: 12.9
 """
 
+from typing import Any
+
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.selfhost.websocket.plugins.module_utils._lock import HeldError, Lock, LockError, LostError
 
 
-def main():
+def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "path": {"type": "path", "default": "/var/lib/ws-fleet/lock"},
@@ -149,7 +151,7 @@ def main():
     module.exit_json(changed=changed)
 
 
-def _change(given, dry):
+def _change(given: dict[str, Any], dry: bool) -> bool:
     lock = Lock(given["path"])
     if given["state"] == "present":
         return lock.acquire(given["run"], given["owner"], given["reason"], given["instead_of"], dry)

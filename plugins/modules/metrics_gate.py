@@ -80,7 +80,7 @@ from ansible_collections.selfhost.websocket.plugins.module_utils._prometheus imp
 from ansible_collections.selfhost.websocket.plugins.module_utils._waiting import Wait
 
 
-def main():
+def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "prometheus_url": {"type": "str", "required": True},

@@ -134,6 +134,7 @@ reloaded:
 """
 
 from pathlib import Path
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -148,7 +149,7 @@ from ansible_collections.selfhost.websocket.plugins.module_utils._upstream impor
 )
 
 
-def chosen(present: list[Server], params: dict) -> set[str]:
+def chosen(present: list[Server], params: dict[str, Any]) -> set[str]:
     """The addresses that are meant. Raises UpstreamError."""
     if params["host"]:
         found = {server.address for server in present if server.host == params["host"].strip("[]")}
@@ -162,7 +163,7 @@ def chosen(present: list[Server], params: dict) -> set[str]:
     return found
 
 
-def changed(configuration: str, params: dict) -> str:
+def changed(configuration: str, params: dict[str, Any]) -> str:
     """The configuration as it is to be. Raises UpstreamError."""
     upstream, by = params["upstream"], params["by"]
     present = servers(configuration, upstream)
@@ -185,14 +186,14 @@ def changed(configuration: str, params: dict) -> str:
     return after
 
 
-def report(configuration: str, upstream: str) -> list[dict]:
+def report(configuration: str, upstream: str) -> list[dict[str, Any]]:
     return [
         {"server": server.address, "state": "down" if server.down_by else "up", "by": list(server.down_by)}
         for server in servers(configuration, upstream)
     ]
 
 
-def main():
+def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "server": {"type": "list", "elements": "str"},

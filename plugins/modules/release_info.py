@@ -63,7 +63,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.selfhost.websocket.plugins.module_utils import _release
 
 
-def main():
+def main() -> None:
     module = AnsibleModule(argument_spec={}, supports_check_mode=True)
     try:
         abi = _release.host_abi(module.run_command)

@@ -191,7 +191,7 @@ from ansible_collections.selfhost.websocket.plugins.module_utils._draining impor
 from ansible_collections.selfhost.websocket.plugins.module_utils._worker import Worker, WorkerError
 
 
-def main():
+def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "instance": {"type": "str", "required": True},

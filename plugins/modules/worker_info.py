@@ -144,7 +144,7 @@ from ansible_collections.selfhost.websocket.plugins.module_utils._survey import 
 from ansible_collections.selfhost.websocket.plugins.module_utils._unit import SystemdError
 
 
-def main():
+def main() -> None:
     module = AnsibleModule(
         argument_spec={"instances": {"type": "list", "elements": "str"}},
         supports_check_mode=True,

@@ -199,7 +199,7 @@ from ansible_collections.selfhost.websocket.plugins.module_utils._readiness impo
 from ansible_collections.selfhost.websocket.plugins.module_utils._worker import Worker, WorkerError
 
 
-def main():
+def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "instance": {"type": "str", "required": True},

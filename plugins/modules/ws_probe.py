@@ -148,7 +148,7 @@ from ansible_collections.selfhost.websocket.plugins.module_utils._probe import (
 )
 
 
-def main():
+def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "url": {"type": "str", "required": True},

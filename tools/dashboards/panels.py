@@ -42,7 +42,11 @@ class Panel:
     kind = "timeseries"
     height = 8
     source = METRICS
-    colors = ("green", "red")  # below the limit, and from it on
+
+    @property
+    def colors(self) -> tuple[str, str]:
+        """Below the limit, and from it on."""
+        return ("green", "red")
 
     def to_json(self) -> dict[str, Any]:
         return {

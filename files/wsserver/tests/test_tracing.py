@@ -322,7 +322,7 @@ async def test_a_traced_delivery_is_found_from_its_measurement(
         async with prometheus.get(page, headers={"Accept": "application/openmetrics-text;version=1.0.0"}) as answer:
             assert answer.content_type == "application/openmetrics-text"
             exemplars = re.findall(
-                r'^ws_publish_to_deliver_seconds_bucket.* # {trace_id="(.*?)"}', await answer.text(), re.M
+                r'^ws_publish_to_deliver_seconds_bucket.* # {trace_id="(.*?)"}', await answer.text(), re.MULTILINE
             )
         assert exemplars == [delivered.trace_id]
         async with prometheus.get(page) as answer:

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: the selfhost.websocket authors
+"""What a slow linter found clean is remembered until a file that it reads changes."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from program import ROOT
+
+
+@pytest.fixture
+def lint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """ci/lint.py over a tree of two files, with a cache of its own."""
+    spec = importlib.util.spec_from_file_location("lint", ROOT / "ci/lint.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "lint", module)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "ROOT", tmp_path)
+    monkeypatch.setattr(module, "CACHE", tmp_path / "cache")
+    module.CACHE.joinpath("clean").mkdir(parents=True)
+    for name in ("roles.yml", "notes.md"):
+        tmp_path.joinpath(name).write_text("one")
+    return module
+
+
+def runs(lint: ModuleType, command: str = "true") -> bool:
+    """Whether the linter ran: each run adds a line to a file that it does not read."""
+    log = lint.ROOT / "log"
+    before = log.read_text() if log.exists() else ""
+    linter = lint.Linter("some linter", ("sh", "-c", f"echo ran >>log; {command}"), ("*.yml",))
+    assert lint.is_clean(linter, ["notes.md", "roles.yml"]) == (command == "true")
+    return (log.read_text() if log.exists() else "") != before
+
+
+def test_it_runs_again_only_if_a_file_that_it_reads_has_changed(lint: ModuleType) -> None:
+    assert runs(lint)
+    assert not runs(lint)
+    lint.ROOT.joinpath("notes.md").write_text("two")
+    assert not runs(lint)
+    lint.ROOT.joinpath("roles.yml").write_text("two")
+    assert runs(lint)
+
+
+def test_a_failure_is_not_remembered(lint: ModuleType) -> None:
+    assert runs(lint, "false")
+    assert runs(lint, "false")
+
+
+def test_all_files_that_are_packed_are_read_by_sanity(lint: ModuleType) -> None:
+    """A file that is left out of its digest would be one that ansible-test does not see."""
+    [sanity] = [linter for linter in lint.LINTERS if "sanity" in linter.name]
+    ignored = (ROOT / "galaxy.yml").read_text().partition("build_ignore:")[2]
+    for pattern in sanity.but:
+        assert f"- {pattern.removesuffix('/*')}\n" in ignored
