@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Installs packages of Debian; apt is asked only if one is missing, and its lists are refreshed once in a run."""
+"""Installs packages of Debian. apt runs only if one is missing; a run refreshes its lists once."""
 
 from __future__ import annotations
 
@@ -66,7 +66,10 @@ class ActionModule(ActionBase):
         return [name for name in names if name not in installed]
 
     def _refresh(self, task_vars: dict[str, Any]) -> str | None:
-        """Why the lists could not be refreshed. In check mode, too: without lists apt cannot tell what it would install."""
+        """Why the lists could not be refreshed, or None.
+
+        Check mode refreshes, too: without lists, apt cannot tell what it would install.
+        """
         check_mode, self._task.check_mode = self._task.check_mode, False
         try:
             result = self._apt(_REFRESH, task_vars)

@@ -40,7 +40,8 @@ def _describe(release: pathlib.Path) -> dict[str, object]:
     link = release / "environment"
     return {
         "version": release.name,
-        # Releases of earlier versions of this collection have their dependencies in themselves, and no link.
+        # Releases of earlier versions of this collection have their dependencies in themselves, and
+        # no link.
         "environment": link.readlink().name if link.is_symlink() else None,
         "complaint": _complaint(release),
     }
@@ -49,7 +50,8 @@ def _describe(release: pathlib.Path) -> dict[str, object]:
 def _complaint(release: pathlib.Path) -> str | None:
     if not (release / ".complete").exists():
         return "its build was interrupted"
-    # A link of a link: an earlier version of this collection named python3, which became another interpreter.
+    # A link of a link: an earlier version of this collection named python3, which became another
+    # interpreter.
     interpreter = (release / "bin" / "python").resolve()
     if not interpreter.exists():
         return f"its interpreter {interpreter} is gone"

@@ -2,22 +2,25 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
 #
-# build-release.sh SOURCE RELEASE VERSION ENVIRONMENT: builds a release of the service on top of its environment.
+# build-release.sh SOURCE RELEASE VERSION ENVIRONMENT: builds a release of the service on top of its
+# environment.
 #
-# The environment HOME/environments/ENVIRONMENT has the locked dependencies, and in tools/ what builds a wheel.
-# Its name stands for the lock files, the interpreter and the architecture. Releases share it, so that a new
-# release with the same requirements needs no network. A release HOME/releases/VERSION is a virtual environment
-# with the service alone. Its link `environment` names the dependencies, and a .pth file leads through the link:
-# both belong to Python's own start, so the worker's unit needs no variable.
+# The environment HOME/environments/ENVIRONMENT has the locked dependencies, and in tools/ what
+# builds a wheel. Its name stands for the lock files, the interpreter and the architecture. Releases
+# share it, so that a new release with the same requirements needs no network. A release
+# HOME/releases/VERSION is a virtual environment with the service alone. Its link `environment`
+# names the dependencies, and a .pth file leads through the link: both belong to Python's own start,
+# so the worker's unit needs no variable.
 #
-# Virtual environments cannot be moved, so each is built where it stays. The file .complete is written last: after an
-# interrupted build, the next one starts over.
+# Virtual environments cannot be moved, so each is built where it stays. The file .complete is
+# written last: after an interrupted build, the next one starts over.
 set -eu
 umask 022 # all users may read a release, whatever umask root has
 
 source=$1 release=$2 version=$3 name=$4
 environment=$(dirname "$(dirname "$release")")/environments/$name
-# By its versioned name: a release keeps its interpreter while the package is installed, also when python3 is another.
+# By its versioned name: a release keeps its interpreter while the package is installed, also when
+# python3 is another.
 interpreter=$(readlink -f /usr/bin/python3)
 python=${interpreter##*/}
 packages=lib/$python/site-packages
@@ -45,8 +48,8 @@ fi
 sed -i "s/^__version__.*=.*/__version__ = \"$version\"/" "$source/src/wsserver/__init__.py"
 pip wheel --no-build-isolation --no-deps --no-index --wheel-dir "$source/wheel" "$source"
 
-# A release that was built for another interpreter is rebuilt in its place. lib/ keeps the files of the other
-# interpreter, because workers that run load modules from there until they are replaced.
+# A release that was built for another interpreter is rebuilt in its place. lib/ keeps the files of
+# the other interpreter, because workers that run load modules from there until they are replaced.
 rm -rf "$release/.complete" "${release:?}/bin" "${release:?}/$packages"
 "$interpreter" -m venv --without-pip "$release" # no pip: nothing is ever installed into it again
 ln -sfn "../../environments/$name" "$release/environment"

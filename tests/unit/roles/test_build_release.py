@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""build-release.sh with a service of ten lines, one dependency and a build system of the test's own: no network is used."""
+"""build-release.sh, without network.
+
+The service has ten lines and one dependency, and the build system is the test's own.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,8 @@ from program import ROOT, finished
 SCRIPT = ROOT / "roles/ws_server/files/build-release.sh"
 PYTHON = Path("/usr/bin/python3").resolve().name
 PACKAGES = f"lib/{PYTHON}/site-packages"
-# What a build system must have, in its shortest form: a wheel of wsserver with the script ws-server.
+# What a build system must have, in its shortest form: a wheel of wsserver with the script
+# ws-server.
 BACKEND = """
     import pathlib, re, zipfile
 
@@ -105,7 +109,7 @@ class Host:
 
 @pytest.fixture(scope="module")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Host:
-    """A host with one release for all tests. Each test adds releases and environments with names of its own."""
+    """A host with one release for all tests. Each test adds releases with names of its own."""
     host = Host(tmp_path_factory.mktemp("host"))
     done = host.build("0.1.0+a", "one")
     assert done.returncode == 0, done.stderr

@@ -36,7 +36,7 @@ class Host:
         self.python3.symlink_to(python)
 
     def release(self, version: str, environment: str | None, complete: bool = True) -> Path:
-        """As build-release.sh leaves it or, without an environment, as earlier versions of the collection did."""
+        """As build-release.sh leaves it; without `environment`, as earlier versions did."""
         release = self.home / "releases" / version
         python = self.python3.resolve()
         release.joinpath("lib", python.name, "site-packages/wsserver").mkdir(parents=True)
