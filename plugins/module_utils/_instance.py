@@ -10,6 +10,9 @@ import re
 HOME = pathlib.Path("/opt/ws-server")
 RUN = pathlib.Path("/run/ws-server")
 
+# In HOME/before, until the rollout is closed.
+UNFINISHED = ".unfinished"
+
 _LISTEN_ADDRESS = re.compile(r"""^WS_LISTEN_ADDRESS=["']?([^"'\s,]+)""", re.MULTILINE)
 
 
@@ -27,6 +30,12 @@ def names() -> list[str]:
     return sorted(path.name for path in HOME.glob("instances/*") if is_name(path.name))
 
 
+def before() -> dict:
+    """Instance -> the generation that it had before the last rollout."""
+    links = [path for path in HOME.glob("before/*") if is_name(path.name) and path.is_symlink()]
+    return {link.name: link.readlink().name for link in links}
+
+
 class Instance:
     def __init__(self, name: str) -> None:
         self.name = name
@@ -42,6 +51,16 @@ class Instance:
     def generation(self) -> str | None:
         """What its link names now; a process that runs was started from what it named then."""
         return self._link.readlink().name if self.exists else None
+
+    @property
+    def linked_at(self) -> float | None:
+        """When its link was last moved, in Unix time."""
+        return self._link.lstat().st_mtime if self.exists else None
+
+    @property
+    def generation_before(self) -> str | None:
+        """What it had before the rollout that is not closed yet. None without such a rollout, or if it is new."""
+        return before().get(self.name) if (HOME / "before" / UNFINISHED).exists() else None
 
     @property
     def version(self) -> str | None:

@@ -14,6 +14,7 @@ _PROPERTIES = [
     "LoadState",
     "ActiveState",
     "SubState",
+    "UnitFileState",
     "Result",
     "MainPID",
     "NRestarts",
@@ -41,22 +42,26 @@ class SystemdError(Exception):
 class Unit:
     """`pid`: None without a main process; `started_at`: when that began, Unix time in whole seconds.
 
-    `active`, `sub`: systemd's ActiveState and SubState. `restarts`: by systemd itself since somebody last started it.
-    `job`: whether a start or stop is under way or queued. `end`: how its last process ended, a predicate; empty if none has.
+    `last_started_at`: when its last process began, also one that has ended; None if there was none.
+    `active`, `sub`: systemd's ActiveState and SubState. `enabled`: whether it starts at boot.
+    `restarts`: by systemd itself since an operator or a run last started it. `job`: whether a start
+    or stop is under way or queued. `end`: how its last process ended, a predicate; empty if none has.
     """
 
     exists: bool
     active: str
     sub: str
+    enabled: bool
     pid: int | None
     started_at: float | None
+    last_started_at: float | None
     restarts: int
     job: bool
     end: str
 
     @property
     def serves(self) -> bool:
-        """Its process has said that it is ready, and nobody has told it to stop."""
+        """Its process has said that it is ready, and was not told to stop."""
         return self.active in ("active", "reloading")
 
 
@@ -76,13 +81,16 @@ def parse(text: str) -> Unit:
     """One unit's paragraph of `systemctl show`."""
     said = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
     pid = int(said.get("MainPID") or 0)
-    started = said.get("ExecMainStartTimestamp", "").removeprefix("@")
+    stamp = said.get("ExecMainStartTimestamp", "").removeprefix("@")
+    last_started_at = float(stamp) if stamp.isdecimal() else None
     return Unit(
         exists=said.get("LoadState") == "loaded",
         active=said.get("ActiveState", "unknown"),
         sub=said.get("SubState", "unknown"),
+        enabled=said.get("UnitFileState") == "enabled",
         pid=pid or None,
-        started_at=float(started) if pid and started.isdecimal() else None,
+        started_at=last_started_at if pid else None,
+        last_started_at=last_started_at,
         restarts=int(said.get("NRestarts") or 0),
         job=said.get("Job", "0") not in ("", "0"),
         end=_end(said.get("Result", ""), said.get("ExecMainCode", ""), said.get("ExecMainStatus", "")),

@@ -79,6 +79,19 @@ workers:
       description: What its link names, a release with its settings, or V(null) for none.
       type: str
       sample: 0.1.0+8c1f0a5be2d4-5f0c2a91
+    generation_before:
+      description:
+        - What its link named before the rollout that is not closed yet.
+        - V(null) without such a rollout, or if the worker is new since.
+      type: str
+      sample: 0.1.0+8c1f0a5be2d4-5f0c2a91
+    linked_at:
+      description: When its link was last moved, in Unix time, or V(null) without a link.
+      type: float
+      sample: 1795529805.03
+    serving:
+      description: Whether systemd says that it runs, and starts it at boot.
+      type: bool
     pid:
       description: Its process, or V(null) for none.
       type: int
@@ -87,6 +100,12 @@ workers:
       description: When that process began, in Unix time.
       type: float
       sample: 1795529806.17
+    last_started_at:
+      description:
+        - When systemd last started a process of it, also one that has ended since, in Unix time and whole seconds.
+        - V(null) if it never did. A link that was moved later is one that no process has used yet.
+      type: float
+      sample: 1795529806.0
     uptime_s:
       description: For how many seconds it has been running.
       type: float
@@ -121,8 +140,12 @@ workers:
       ready: true
       version: 0.1.0+8c1f0a5be2d4
       generation: 0.1.0+8c1f0a5be2d4-5f0c2a91
+      generation_before:
+      linked_at: 1795529805.03
+      serving: true
       pid: 4242
       started_at: 1795529806.17
+      last_started_at: 1795529806.0
       uptime_s: 86400.5
       connections: 312
       rooms: 17

@@ -63,7 +63,7 @@ async def test_check_mode_of_maintenance_changes_nothing(fleet: Fleet, other: st
     for action in ("out", "reboot", "in"):
         said = await maintain(fleet, other, action, "--check")
         if action != "in":
-            assert {"Have the edges send no new client here", "Send the clients of its workers elsewhere"} <= {
+            assert {"Take the host out of the edges", "Drain the workers"} <= {
                 task.rpartition(": ")[2] for task in changed(said)
             }
         assert look() == before, action

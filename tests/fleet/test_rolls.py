@@ -64,18 +64,18 @@ async def test_an_update_and_its_rollback(fleet: Fleet, tmp_path: Path) -> None:
 BAD = {
     "it does not start": (
         {"cli.py": "\ndef _serve(_arguments):\n    import wsserver.not_packed\n"},
-        ["Wait until it is ready: Worker 80 crashes again and again", "No module named 'wsserver.not_packed'"],
+        ["Wait until the worker is ready: Worker 80 crashes again and again", "No module named 'wsserver.not_packed'"],
     ),
     "it never becomes ready": (
         {"worker/worker.py": "\nWorker.state = property(lambda self: 'starting')\n"},
-        ["Wait until it is ready: Worker 80 was not ready within 10 s: its unit is activating"],
+        ["Wait until the worker is ready: Worker 80 was not ready within 10 s: its unit is activating"],
     ),
     "it is ready and acknowledges nothing": (
         {
             "sessions/session.py": "\nSession._publish = lambda self, command: self.refuse("
             "Error('outcome_unknown', 'nobody knows', command.id))\n"
         },
-        ["Talk with it: publish: refused, outcome_unknown: nobody knows"],
+        ["Connect to the worker as a client: publish: refused, outcome_unknown: nobody knows"],
     ),
 }
 
@@ -102,11 +102,11 @@ async def test_a_worker_that_crashes_while_it_is_watched_ends_the_rollout(fleet:
         said = []
         for line in run.stdout:
             said.append(line)
-            if "Watch the first of all for a while]" in line:
+            if "Watch the first worker of the rollout]" in line:
                 fleet.ssh(fleet.worker_host, f"kill -SEGV {fleet.pid('80')}")
         return "".join(said), None
 
-    await stops_at_the_first(fleet, crash(), ["Watch the first of all for a while: Worker 80", "signal 11"])
+    await stops_at_the_first(fleet, crash(), ["Watch the first worker of the rollout: Worker 80", "signal 11"])
 
 
 async def stops_at_the_first(fleet: Fleet, rollout: Any, told: list[str]) -> None:
@@ -157,7 +157,7 @@ async def test_a_rollout_to_a_bad_release_that_is_killed_is_taken_back_by_the_ne
     arguments = [f"--extra-vars=ws_server_source={source}", "--extra-vars=ws_server_ready_timeout=10"]
     before = links(fleet)
     async with witness(fleet) as one:
-        for task in ("Put the unit of the generation into place", "Wait until it is ready"):
+        for task in ("Install the unit of its generation", "Wait until the worker is ready"):
             await asyncio.to_thread(cut_off, fleet, "rolling_update.yml", task, arguments)
             await progress(one, 10)
             said = " ".join((await roll(fleet, *arguments, fails=True)).split())
@@ -180,10 +180,10 @@ async def test_kill_9_in_the_middle_of_each_step(fleet: Fleet) -> None:
         with observed(fleet) as workers:
             for task, when in (
                 ("Migrate the schema", lambda: True),
-                ("Send its clients away", draining),
-                ("Put the unit of the generation into place", lambda: True),
-                ("Wait until it is ready", lambda: True),
-                ("Watch the first of all for a while", lambda: True),
+                ("Drain the worker", draining),
+                ("Install the unit of its generation", lambda: True),
+                ("Wait until the worker is ready", lambda: True),
+                ("Watch the first worker of the rollout", lambda: True),
                 ("Close the rollout", lambda: True),
             ):
                 await asyncio.to_thread(cut_off, fleet, "rolling_update.yml", task, arguments, when)
@@ -206,7 +206,7 @@ async def test_a_restart_waits_for_the_operator_and_goes_on_after_a_cut(fleet: F
             assert "is left as it is: alice has drained worker 82" in " ".join(said.split()), said[-6000:]
             assert await asyncio.to_thread(serving, fleet) == ["80", "81", "83"]
             await asyncio.to_thread(fleet.ssh, fleet.worker_host, ctl.format("undrain"))
-            await asyncio.to_thread(cut_off, fleet, "rolling_restart.yml", "Wait until it is ready", [SHORT_WATCH])
+            await asyncio.to_thread(cut_off, fleet, "rolling_restart.yml", "Wait until the worker is ready", [SHORT_WATCH])
             said = await roll(fleet, playbook="rolling_restart.yml")
         report = await finish(one)
     judge([report], [workers])

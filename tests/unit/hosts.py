@@ -131,6 +131,7 @@ class Host:
             "MainPID": pid or 0,
             "ActiveState": "active",
             "SubState": "running",
+            "UnitFileState": "enabled",
             "ExecMainStartTimestamp": "@1795529805",
         }
         self._systemd.joinpath("pid", unit).write_text(str(pid or ""))

@@ -24,9 +24,17 @@ def test_each_has_its_checks_in_one_of_the_parts():
     assert not set(roles("checks.yml")) & set(OBSERVING)
 
 
+def parts_of(path):
+    """All parts that a playbook imports, directly or through another part."""
+    for play in yaml.safe_load(path.read_text()):
+        if "ansible.builtin.import_playbook" in play:
+            part = (path.parent / play["ansible.builtin.import_playbook"]).resolve()
+            yield part.relative_to(PLAYBOOKS).as_posix()
+            yield from parts_of(part)
+
+
 @pytest.mark.parametrize("playbook", sorted(path.stem for path in PLAYBOOKS.glob("*.yml")))
 def test_site_alone_checks_what_observes(playbook):
-    plays = yaml.safe_load((PLAYBOOKS / f"{playbook}.yml").read_text())
-    parts = [play.get("ansible.builtin.import_playbook") for play in plays]
+    parts = list(parts_of(PLAYBOOKS / f"{playbook}.yml"))
     assert parts.count("parts/checks.yml") == 1
     assert ("parts/observability_checks.yml" in parts) == (playbook == "site")

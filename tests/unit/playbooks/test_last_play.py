@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import yaml
 from program import ROOT
 
 PLAYBOOKS = ROOT / "playbooks"
+LOCKING = ("parts/lock.yml", "parts/unlock.yml")
 
 
 def plays(path: str) -> list[dict[str, Any]]:
@@ -18,12 +20,24 @@ def plays(path: str) -> list[dict[str, Any]]:
     return contents
 
 
+def expanded(path: str) -> Iterator[str]:
+    """The hosts of each play, and in their place the parts that take and release the lock."""
+    for play in plays(path):
+        part = play.get("ansible.builtin.import_playbook")
+        if part is None:
+            yield play["hosts"]
+            continue
+        part = (PLAYBOOKS / path).parent.joinpath(part).relative_to(PLAYBOOKS).as_posix()
+        yield from [part] if part in LOCKING else expanded(part)
+
+
 # That of host_maintenance.yml is given back by its only play, also when that fails.
 @pytest.mark.parametrize("playbook", ["site", "rolling_update", "rolling_restart", "rollback"])
 def test_the_lock_is_given_back_last(playbook):
-    steps = [play.get("ansible.builtin.import_playbook", play.get("hosts")) for play in plays(f"{playbook}.yml")]
+    steps = list(expanded(f"{playbook}.yml"))
     assert steps.count("parts/lock.yml") == 1
     assert steps.index("parts/unlock.yml") == len(steps) - 1
+    assert "{{ ws_workers_group }}" in steps[steps.index("parts/lock.yml") :]
 
 
 def test_what_is_not_taken_is_not_given_back():

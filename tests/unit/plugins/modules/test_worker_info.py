@@ -44,15 +44,19 @@ def test_a_worker_that_runs(host):
     assert (result["changed"], result["ready"]) == (False, 1)
     [facts] = result["workers"]
     assert facts["uptime_s"] == pytest.approx(time.time() - facts["started_at"], abs=60)
-    del facts["uptime_s"]
+    assert facts["linked_at"] == host.home.joinpath("instances/80").lstat().st_mtime
+    del facts["uptime_s"], facts["linked_at"]
     assert facts == {
         "instance": "80",
         "state": "ready",
         "ready": True,
         "version": "0.1.0",
         "generation": "1.0+abc-12345678",
+        "generation_before": None,
+        "serving": True,
         "pid": worker.process.pid,
         "started_at": Control(host.socket()).status().started_at,
+        "last_started_at": 1795529805,
         "connections": 1,
         "rooms": 1,
         "drained_by": [],
@@ -118,7 +122,44 @@ def test_those_that_do_not_run(host):
         None,
     )
     assert (down["version"], down["generation"]) == ("1.0+abc", "1.0+abc-12345678")
-    assert result["workers"][4]["version"] is None
+    absent = result["workers"][4]
+    assert (absent["version"], absent["generation"], absent["linked_at"], absent["serving"]) == (
+        None,
+        None,
+        None,
+        False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("properties", "serving"),
+    [
+        ({}, True),
+        ({"UnitFileState": "disabled"}, False),
+        ({"UnitFileState": "enabled-runtime"}, False),
+        ({"ActiveState": "activating"}, False),
+    ],
+)
+def test_what_serves_runs_and_will_after_a_reboot(host, properties, serving):
+    host.link()
+    host.tell_of(os.getpid(), **properties)
+    assert info()["workers"][0]["serving"] is serving
+
+
+def test_what_a_rollout_has_changed(host):
+    """The generation before it, until it is closed, and when the last process began, also one that has ended."""
+    host.link("80", "1.0+abc-12345678")
+    host.home.joinpath("instances").rename(host.home / "before")
+    host.home.joinpath("instances").mkdir()
+    host.link("80", "2.0+def-87654321")
+    host.link("81", "2.0+def-87654321")
+    host.tell_of_the_dead("80", ActiveState="failed", ExecMainStartTimestamp="@1795529805")
+    assert [facts["generation_before"] for facts in info()["workers"]] == [None, None]
+    host.home.joinpath("before/.unfinished").touch()
+    changed, new = info()["workers"]
+    assert (changed["generation"], changed["generation_before"]) == ("2.0+def-87654321", "1.0+abc-12345678")
+    assert (changed["started_at"], changed["last_started_at"]) == (None, 1795529805)
+    assert (new["generation_before"], new["last_started_at"]) == (None, None)
 
 
 def test_one_that_answers_nonsense(host):
