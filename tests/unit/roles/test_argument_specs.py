@@ -46,7 +46,9 @@ def test_every_entry_point_has_its_tasks(role):
 def test_playbooks_come_in_through_entry_points():
     used = set()
     for playbook in (ROOT / "playbooks").rglob("*.yml"):
-        for role, tasks in re.findall(r"name: selfhost\.websocket\.(\w+)\n\s+tasks_from: (\w+)", playbook.read_text()):
-            used.add((role, tasks))
-    assert ("ws_server", "roll") in used
+        contents = playbook.read_text()
+        used.update(re.findall(r"name: selfhost\.websocket\.(\w+)\n\s+tasks_from: (\w+)", contents))
+        # The plan that parts/replace.yml is to make.
+        used.update(("ws_server", tasks) for tasks in re.findall(r"^ +ws_server_plan: (\w+)", contents, re.MULTILINE))
+    assert {("ws_server", tasks) for tasks in ("roll", "plan_update", "plan_restart", "plan_rollback")} <= used
     assert not {(role, tasks) for role, tasks in used if tasks not in entry_points(role)}
