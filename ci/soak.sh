@@ -28,6 +28,7 @@ trial search 20 service HYPOTHESIS_PROFILE=search pytest --timeout=3600 -v \
 trial debian12 13 ci/one_host.sh debian12
 trial rolls 40 ci/rolls.sh
 trial observer 45 ci/observer.sh
+trial cores 3 ci/ansible_cores.sh
 
 echo "--- summary"
 printf '%s\n' "${summary[@]}"
