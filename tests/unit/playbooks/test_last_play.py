@@ -42,4 +42,23 @@ def test_the_lock_is_given_back_last(playbook):
 
 def test_what_is_not_taken_is_not_given_back():
     (taken,), (given,) = plays("parts/lock.yml"), plays("parts/unlock.yml")
-    assert taken["tags"] == given["tags"] == "ws_server"
+    assert taken["tags"] == given["tags"]
+
+
+def all_plays(path: str) -> list[dict[str, Any]]:
+    """The plays of a playbook, with those of the playbooks that it imports."""
+    found = []
+    for play in plays(path):
+        imported = play.get("ansible.builtin.import_playbook")
+        found += all_plays(str((PLAYBOOKS / path).parent.relative_to(PLAYBOOKS) / imported)) if imported else [play]
+    return found
+
+
+def test_whatever_changes_the_fleet_comes_after_the_lock_and_takes_it_with_tags_too():
+    found = all_plays("site.yml")
+    (lock,) = (index for index, play in enumerate(found) if play["name"] == "Take the lock of the fleet")
+    assert {play["tags"] for play in found[:lock]} == {"always"}
+    tags = {
+        tag for play in found[lock + 1 :] for tag in ([play["tags"]] if isinstance(play["tags"], str) else play["tags"])
+    }
+    assert set(found[lock]["tags"]) == tags
