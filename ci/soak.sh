@@ -29,6 +29,7 @@ trial debian12 13 ci/one_host.sh debian12
 trial rolls 40 ci/rolls.sh
 trial observer 45 ci/observer.sh
 trial cores 3 ci/ansible_cores.sh
+trial beside 8 ci/beside.sh
 
 echo "--- summary"
 printf '%s\n' "${summary[@]}"

@@ -54,7 +54,7 @@ class _Process:
 
 
 class Nginx:
-    """The nginx of one configuration file, which includes no other.
+    """The nginx of one configuration file. Files that it includes are none of ours, and stay as they are.
 
     Beside its pid file, where a reboot takes them away, are a lock and a note of when nginx was last told of changes.
     """

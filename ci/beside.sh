@@ -1,0 +1,81 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: the selfhost.websocket authors
+#
+# A host that already has a site in nginx, keys in Redis and a database in Postgres: site.yml refuses it untouched. When told to live
+# beside them, it deploys the fleet, and all three go on as before.
+. "$(dirname "$0")/../lab/common.sh"
+
+run=beside-$clone
+fleet=$PWD/.lab/beside
+host() {
+    lab/lab ssh --run "$run" host "$@"
+}
+lab/lab down --run "$run"
+trap 'lab/lab down --run "$run"' EXIT
+lab/lab up --run "$run" ${SUITE:+--suite "$SUITE"} host
+lab/inventory --run "$run" --directory "$fleet" host=ws_edge,ws_workers,ws_redis,ws_postgres
+address=$(python -c 'import json, sys; print(json.load(open(sys.argv[1]))["hosts"]["host"]["address"])' "$fleet/status.json")
+
+host sh -s <<'PREPARE'
+set -e
+export DEBIAN_FRONTEND=noninteractive
+apt-get -qq update
+apt-get -qq install -y nginx redis-server postgresql >/dev/null 2>&1
+printf 'server {\n    listen 80;\n    server_name shop.example.org;\n    return 200 "the shop\\n";\n}\n' >/etc/nginx/sites-enabled/shop
+systemctl reload nginx
+redis-cli set shop:1 apples
+runuser -u postgres -- psql -qc "CREATE ROLE shop LOGIN PASSWORD 'apples'" -c "CREATE DATABASE shop OWNER shop"
+etc=$(echo /etc/postgresql/*/main)
+echo "host shop shop 127.0.0.1/32 md5 # the shop" >>"$etc/pg_hba.conf"
+echo "listen_addresses = '*'" >"$etc/conf.d/shop.conf"
+systemctl restart postgresql
+PREPARE
+
+state() { # the host's settings, units and users, and which processes serve
+    host sh -s <<'STATE'
+find /etc /usr/local /opt -type f -exec sha256sum {} + | sort -k 2
+for unit in nginx redis-server "postgresql@$(basename /etc/postgresql/*)-main"; do
+    systemctl show --property=Id --property=MainPID "$unit"
+done
+STATE
+}
+serves() { # the site, the keys, the database, as their users reach them
+    [ "$(curl -fsS --noproxy '*' -H 'Host: shop.example.org' "http://$address/")" = "the shop" ]
+    [ "$(host redis-cli get shop:1)" = apples ]
+    [ "$(host "psql -tAc 'SHOW listen_addresses' postgresql://shop:apples@127.0.0.1/shop")" = "*" ]
+}
+site() { # LOG [OPTION…]
+    ansible-playbook -i "$fleet/inventory" playbooks/site.yml "${@:2}" | tee ".lab/beside/$1"
+}
+serves
+
+echo "--- without a choice"
+state >"$fleet/before"
+if site refused; then
+    echo "site.yml deployed over another nginx site" >&2
+    exit 1
+fi
+grep -q 'nginx_keep_sites' "$fleet/refused"
+grep -q 'host .* changed=0 ' "$fleet/refused"
+state | diff "$fleet/before" -
+
+echo "--- beside them"
+choices=(-e nginx_keep_sites=true -e redis_instance=ws -e redis_port=6380 -e postgres_shared=true -e ws_server_instances=2)
+site deployed "${choices[@]}"
+serves
+# None of the three was restarted, and no file of theirs has changed but pg_hba.conf and pg_ident.conf, which have one block more.
+state | grep -E 'MainPID|Id=' | diff <(grep -E 'MainPID|Id=' "$fleet/before") -
+state | diff "$fleet/before" - | grep '^<' | grep -vE ' /etc/(nginx/(nginx.conf|sites-(available|enabled)/default)|postgresql/[0-9]+/main/pg_(hba|ident).conf|(passwd|group|g?shadow|subuid|subgid)-?|ld.so.cache|mailcap)$' &&
+    exit 1
+host 'grep -q "the shop" /etc/postgresql/*/main/pg_hba.conf'
+
+host cat /etc/ssl/ws/ca.pem >"$fleet/ca.pem"
+(
+    cd tests/fleet
+    WS_FLEET_STATUS=$fleet/status.json pytest -q test_conversation.py
+)
+echo "--- again"
+site again "${choices[@]}"
+grep -q 'host .* changed=0 ' "$fleet/again"
+serves

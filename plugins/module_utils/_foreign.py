@@ -1,0 +1,319 @@
+# -*- coding: utf-8 -*-
+
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: the selfhost.websocket authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+
+"""What an operator keeps on a host in nginx, Redis and Postgres, apart from this collection and Debian's packages.
+
+A file is ours if its head names this collection's authors, as the templates of every release do. A file is the package's if it
+is as dpkg installed it. Every other file is the operator's. Nothing here changes the host.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+_OURS = "the selfhost.websocket authors"
+_HEAD_BYTES = 400
+# An empty snapshot of Redis takes less.
+_SNAPSHOT_BYTES = 92
+_ANSWER_S = 2
+# The first identifier that Postgres gives to an object that a user creates.
+_FIRST_USER_OID = 16384
+
+RunCommand = Callable[[list[str]], tuple[int, str, str]]
+
+
+@dataclass(frozen=True)
+class Found:
+    """`kind`: what would be lost, or why the two cannot live together; `what`: a clause that follows the path."""
+
+    path: str
+    kind: str
+    what: str
+
+    def as_dict(self) -> dict[str, str]:
+        return {"path": self.path, "kind": self.kind, "what": self.what}
+
+
+class Host:
+    """The files of a host below `root`, and how programs run there."""
+
+    def __init__(self, run: RunCommand, root: Path = Path("/")) -> None:
+        self.run = run
+        self.root = root
+        self._packaged: dict[str, set[str]] | None = None
+
+    def path(self, name: str) -> Path:
+        return self.root / name.lstrip("/")
+
+    def glob(self, pattern: str) -> list[str]:
+        """The names of the files, hidden ones left out."""
+        found = sorted(self.root.glob(pattern.lstrip("/")))
+        return [f"/{path.relative_to(self.root)}" for path in found if not path.name.startswith(".")]
+
+    def read(self, name: str) -> str:
+        """The empty string for a file that is not there."""
+        try:
+            return self.path(name).read_text(encoding="utf-8", errors="replace")
+        except FileNotFoundError:
+            return ""
+
+    def exists(self, name: str) -> bool:
+        return self.path(name).exists()
+
+    def is_link(self, name: str, target: str) -> bool:
+        """Whether the name is a link to the target, which is there."""
+        return self.path(name).is_symlink() and str(self.path(name).readlink()) == target and self.exists(target)
+
+    def is_ours(self, name: str) -> bool:
+        return _OURS in self.read(name)[:_HEAD_BYTES]
+
+    def is_packaged(self, name: str) -> bool:
+        """Whether a configuration file is as its package has it."""
+        if self._packaged is None:
+            self._packaged = _conffiles(self.read("/var/lib/dpkg/status"))
+        digest = hashlib.md5(self.path(name).read_bytes(), usedforsecurity=False).hexdigest()
+        return digest in self._packaged.get(name, set())
+
+    def is_foreign(self, name: str) -> bool:
+        return self.exists(name) and not self.is_ours(name) and not self.is_packaged(name)
+
+
+def _conffiles(status: str) -> dict[str, set[str]]:
+    """The digests of each configuration file in dpkg's records. A file that moved between packages has two."""
+    found: dict[str, set[str]] = {}
+    for name, digest in re.findall(r"^ (/\S+) ([0-9a-f]{32})\b", status, re.MULTILINE):
+        found.setdefault(name, set()).add(digest)
+    return found
+
+
+# nginx
+
+_NGINX = "/etc/nginx/nginx.conf"
+_SITES = ("/etc/nginx/conf.d/*.conf", "/etc/nginx/sites-enabled/*")
+_LISTEN = re.compile(r"^\s*listen\s+(?P<address>[^\s;]+)(?P<options>[^;]*);", re.MULTILINE)
+# nginx takes each of these options from one server alone for an address and port, and our servers set the first two.
+_SOCKET_OPTION = re.compile(
+    r"\b(default_server|default|backlog|rcvbuf|sndbuf|accept_filter|deferred|bind|ipv6only|reuseport|so_keepalive|fastopen|setfib)\b"
+)
+_NAMES = re.compile(r"^\s*(?:upstream\s+(?P<upstream>ws|api)\s*\{|log_format\s+(?P<log_format>ws)\s)", re.MULTILINE)
+
+
+def nginx(host: Host) -> list[Found]:
+    """`settings`: nginx.conf. `site`: a site that ours would end. `clash`: a site that nginx refuses beside ours."""
+    found = []
+    sites = list(_nginx_sites(host))
+    if host.is_foreign(_NGINX):
+        found.append(Found(_NGINX, "settings", "is neither the package's nor written by this collection"))
+    served = host.exists(_NGINX) and (
+        not host.is_ours(_NGINX) or "include /etc/nginx/sites-enabled/" in host.read(_NGINX)
+    )
+    for site in sites:
+        if served:
+            found.append(Found(site, "site", "is a site of this nginx"))
+        found += _nginx_clashes(host, site)
+    return found
+
+
+def _nginx_sites(host: Host) -> Iterator[str]:
+    default = "/etc/nginx/sites-available/default"
+    for pattern in _SITES:
+        for site in host.glob(pattern):
+            if site == "/etc/nginx/sites-enabled/default" and host.is_link(site, default) and host.is_packaged(default):
+                continue
+            yield site
+
+
+def _nginx_clashes(host: Host, site: str) -> Iterator[Found]:
+    text = re.sub(r"#.*", "", host.read(site))
+    for listen in _LISTEN.finditer(text):
+        port = re.sub(r"^(.*:|.*\D)(?=\d+$)", "", listen["address"])
+        option = _SOCKET_OPTION.search(listen["options"])
+        if option and port in ("80", "443"):
+            yield Found(
+                site, "clash", f"has {option[1]} at '{' '.join(listen[0].split())}', which the edge's own server sets"
+            )
+    for name in _NAMES.finditer(text):
+        kind, value = next((kind, value) for kind, value in name.groupdict().items() if value)
+        yield Found(site, "clash", f"has the {kind} {value}, as the edge itself")
+
+
+# Redis
+
+
+def redis(host: Host, instance: str, port: int = 6379) -> list[Found]:
+    """`settings`, `data`: of Debian's own Redis, which ours would end. `moved`: the fleet's data is with another unit.
+
+    `instance` is the name of ours, or empty for Debian's own Redis; `port` is where Debian's own Redis listens as installed.
+    """
+    own = f"/etc/redis/redis-{instance}.conf" if instance else "/etc/redis/redis.conf"
+    found = [
+        Found(name, "moved", f"is the Redis that the fleet's data is in, unlike {own}")
+        for name in host.glob("/etc/redis/redis*.conf")
+        if name != own and host.is_ours(name)
+    ]
+    if host.is_ours(own):
+        return found
+    if instance:
+        return found + ([Found(own, "settings", "is another Redis instance of this name")] if host.exists(own) else [])
+    if host.is_foreign(own):
+        return [*found, Found(own, "settings", "is neither the package's nor written by this collection")]
+    return found + list(_redis_data(host, port)) if host.exists(own) else found
+
+
+def _redis_data(host: Host, port: int) -> Iterator[Found]:
+    snapshot = "/var/lib/redis/dump.rdb"
+    if host.exists(snapshot) and host.path(snapshot).stat().st_size >= _SNAPSHOT_BYTES:
+        yield Found(snapshot, "data", "holds data")
+    directory = "/var/lib/redis/appendonlydir"
+    if any(host.path(name).stat().st_size for name in host.glob(f"{directory}/*.aof")):
+        yield Found(directory, "data", "holds data")
+    if keys := _redis_keys(port):
+        yield Found(f"127.0.0.1:{port}", "data", keys)
+
+
+def _redis_keys(port: int) -> str:
+    """What a Redis says that holds keys, or wants a password; the empty string where no Redis answers."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=_ANSWER_S) as connection:
+            connection.sendall(b"INFO keyspace\r\n")
+            answer = connection.recv(4096).decode(errors="replace")
+    except OSError:
+        return ""
+    if answer.startswith(("-NOAUTH", "-NOPERM")):
+        return "asks for a password"
+    databases = re.findall(r"^(db\d+):keys=(\d+)", answer, re.MULTILINE)
+    return f"holds keys ({sum(int(keys) for _, keys in databases)})" if databases else ""
+
+
+# Postgres
+
+# What pg_createcluster writes without a comment sign. A setting of another name, or another value here, is the operator's.
+_POSTGRES_AS_CREATED = {
+    "data_directory", "hba_file", "ident_file", "external_pid_file", "port", "unix_socket_directories", "ssl", "ssl_cert_file",
+    "ssl_key_file", "dynamic_shared_memory_type", "max_wal_size", "min_wal_size", "log_line_prefix", "log_timezone",
+    "cluster_name", "datestyle", "timezone", "lc_messages", "lc_monetary", "lc_numeric", "lc_time", "default_text_search_config",
+    "include_dir", "stats_temp_directory",
+}  # fmt: skip
+_POSTGRES_VALUES = {"max_connections": {"100"}, "shared_buffers": {"128MB"}}
+_HBA_AS_CREATED = {
+    "local all postgres peer",
+    "local all all peer",
+    "host all all 127.0.0.1/32 scram-sha-256",
+    "host all all ::1/128 scram-sha-256",
+    "local replication all peer",
+    "host replication all 127.0.0.1/32 scram-sha-256",
+    "host replication all ::1/128 scram-sha-256",
+}
+_BLOCK = re.compile(r"^# BEGIN selfhost\.websocket$.*?^# END selfhost\.websocket$", re.MULTILINE | re.DOTALL)
+_SETTING = re.compile(r"^\s*(?P<name>[a-z_.]+)\s*=?\s*(?P<value>'(?:[^']|'')*'|[^\s#]+)", re.MULTILINE)
+_DATABASES_AS_CREATED = ("postgres", "template0", "template1")
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A Postgres cluster as Debian lays it out; `etc` is /etc/postgresql/VERSION/NAME.
+
+    `listen_addresses` is what files other than ours name.
+    """
+
+    etc: str
+    port: int
+    listen_addresses: str
+
+
+def clusters(host: Host) -> list[Cluster]:
+    """The clusters of a host, as their files describe them. The last file that names a setting wins, as in Postgres."""
+    found = []
+    for main in host.glob("/etc/postgresql/*/*/postgresql.conf"):
+        etc = main.rpartition("/")[0]
+        others, all_files = _settings(host, main), _settings(host, main)
+        for name in host.glob(f"{etc}/conf.d/*.conf"):
+            settings = _settings(host, name)
+            all_files |= settings
+            others |= {} if host.is_ours(name) else settings
+        found.append(Cluster(etc, int(all_files.get("port", "5432")), others.get("listen_addresses", "localhost")))
+    return found
+
+
+def postgres(host: Host, cluster: Cluster, database: str, user: str, shared: bool) -> list[Found]:
+    """`settings`, `access`, `database`: of a cluster that ours would change. `taken`: what ours would need in a shared one."""
+    hba = f"{cluster.etc}/pg_hba.conf"
+    if host.is_ours(hba):
+        return []
+    if not shared:
+        return [*_postgres_files(host, cluster), *_postgres_databases(host, cluster)]
+    return [] if _BLOCK.search(host.read(hba)) else list(_postgres_taken(host, cluster, database, user))
+
+
+def _postgres_files(host: Host, cluster: Cluster) -> Iterator[Found]:
+    main = f"{cluster.etc}/postgresql.conf"
+    for name, value in _settings(host, main).items():
+        if name not in _POSTGRES_AS_CREATED and value not in _POSTGRES_VALUES.get(name, set()):
+            yield Found(main, "settings", f"sets {name}")
+    for name in host.glob(f"{cluster.etc}/conf.d/*.conf"):
+        if not host.is_ours(name):
+            yield Found(name, "settings", "is not written by this collection")
+    hba, ident = f"{cluster.etc}/pg_hba.conf", f"{cluster.etc}/pg_ident.conf"
+    for name, known in ((hba, _HBA_AS_CREATED), (ident, set())):
+        if not host.is_ours(name):
+            for line in _lines(_BLOCK.sub("", host.read(name))):
+                if line not in known:
+                    yield Found(name, "access", f"has the line '{line}'")
+
+
+def _postgres_databases(host: Host, cluster: Cluster) -> Iterator[Found]:
+    names = _ask(host, cluster, "SELECT datname FROM pg_database WHERE NOT datistemplate ORDER BY datname")
+    if names is not None:
+        for name in names:
+            if name not in _DATABASES_AS_CREATED:
+                yield Found(f"database {name}", "database", "is in this cluster")
+        return
+    # The cluster does not run. Each database has a directory, named after its number.
+    data = _settings(host, f"{cluster.etc}/postgresql.conf").get("data_directory", "")
+    numbers = [name.rpartition("/")[2] for name in host.glob(f"{data}/base/*")] if data else []
+    if any(number.isdigit() and int(number) >= _FIRST_USER_OID for number in numbers):
+        yield Found(f"{data}/base", "database", "holds databases, and the cluster does not run")
+
+
+def _postgres_taken(host: Host, cluster: Cluster, database: str, user: str) -> Iterator[Found]:
+    names = _ask(host, cluster, "SELECT 'd' || datname FROM pg_database UNION SELECT 'r' || rolname FROM pg_roles")
+    if names is None:
+        yield Found(
+            cluster.etc, "taken", f"is the cluster that shall be shared, and does not answer at port {cluster.port}"
+        )
+    for line in _lines(host.read(f"{cluster.etc}/pg_hba.conf")):
+        kind, databases, users, method = ([*line.split(), "", "", "", ""])[:4]
+        if kind == "local" and databases in ("all", "postgres") and users in ("all", "postgres"):
+            if method != "peer":
+                yield Found(
+                    f"{cluster.etc}/pg_hba.conf", "taken", f"has the line '{line}', by which root cannot be postgres"
+                )
+            break
+    if f"d{database}" in (names or []):
+        yield Found(f"database {database}", "taken", "exists")
+    if f"r{user}" in (names or []):
+        yield Found(f"role {user}", "taken", "exists")
+
+
+def _ask(host: Host, cluster: Cluster, query: str) -> list[str] | None:
+    """The rows of a query of one column, or None if the cluster does not answer."""
+    psql = ["psql", "--no-psqlrc", "--tuples-only", "--no-align", f"--port={cluster.port}", f"--command={query}"]
+    code, output, _ = host.run(["runuser", "--user=postgres", "--", *psql])
+    return output.split() if code == 0 else None
+
+
+def _settings(host: Host, name: str) -> dict[str, str]:
+    return {match["name"].lower(): match["value"].strip("'") for match in _SETTING.finditer(host.read(name))}
+
+
+def _lines(text: str) -> list[str]:
+    bare = (" ".join(line.partition("#")[0].split()) for line in text.splitlines())
+    return [line for line in bare if line]

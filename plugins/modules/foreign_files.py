@@ -1,0 +1,150 @@
+#!/usr/bin/python
+# -*- coding: utf-8 -*-
+
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: the selfhost.websocket authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: foreign_files
+short_description: What an operator keeps in the nginx, Redis or Postgres of a host
+version_added: 0.1.0
+author:
+  - The selfhost.websocket authors (@selfhost)
+description:
+  - Lists what the roles of this collection would overwrite or end, so that a preflight can refuse before anything is touched.
+  - A file is this collection's if its head names the collection's authors, as every release writes it. A file is the package's
+    if dpkg knows its contents. Every other file is the operator's.
+extends_documentation_fragment:
+  - selfhost.websocket.attributes
+  - selfhost.websocket.attributes.reads_only
+options:
+  service:
+    description: Which service.
+    type: str
+    choices: [nginx, redis, postgres]
+    required: true
+  instance:
+    description: The name of this collection's instance of Redis. Empty means C(redis-server.service), as the package has it.
+    type: str
+    default: ''
+  shared:
+    description: Whether this collection's database is one of several in its Postgres cluster.
+    type: bool
+    default: false
+  database:
+    description: The name of this collection's database.
+    type: str
+    default: ws
+  user:
+    description: The name of the role that owns O(database).
+    type: str
+    default: app
+notes:
+  - The module asks Postgres as the user C(postgres), so it needs C(become).
+"""
+
+EXAMPLES = r"""
+- name: Look for sites that the edge would end
+  selfhost.websocket.foreign_files:
+    service: nginx
+  register: nginx
+
+- name: Touch nothing if there are any
+  ansible.builtin.assert:
+    that: nginx.found | length == 0
+"""
+
+RETURN = r"""
+found:
+  description: What is not this collection's. Empty on a host without the service, and on a host that this collection deployed.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    path:
+      description: A file, or another name.
+      type: str
+      sample: /etc/nginx/sites-enabled/shop
+    kind:
+      description:
+        - Of nginx, V(settings) (C(nginx.conf)), V(site), or V(clash), a site that nginx refuses beside the edge's own.
+        - Of Redis, V(settings), V(data), or V(moved) if this collection's data is with another unit.
+        - Of Postgres, V(settings), V(access) (C(pg_hba.conf), C(pg_ident.conf)), V(database), or V(taken), a name in a shared cluster.
+      type: str
+      sample: site
+    what:
+      description: What is the matter with it.
+      type: str
+      sample: is a site of this nginx
+  sample:
+    - path: /etc/nginx/sites-enabled/shop
+      kind: site
+      what: is a site of this nginx
+clusters:
+  description: The Postgres clusters of the host.
+  returned: when O(service=postgres)
+  type: list
+  elements: dict
+  contains:
+    etc:
+      description: The directory of its settings.
+      type: str
+      sample: /etc/postgresql/17/main
+    port:
+      description: The port that its settings name.
+      type: int
+      sample: 5432
+    listen_addresses:
+      description: The addresses that its settings name, apart from those that this collection wrote.
+      type: str
+      sample: localhost
+  sample:
+    - etc: /etc/postgresql/17/main
+      port: 5432
+      listen_addresses: localhost
+"""
+
+from dataclasses import asdict
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.selfhost.websocket.plugins.module_utils import _foreign
+
+
+def main():
+    module = AnsibleModule(
+        argument_spec={
+            "service": {"type": "str", "choices": ["nginx", "redis", "postgres"], "required": True},
+            "instance": {"type": "str", "default": ""},
+            "shared": {"type": "bool", "default": False},
+            "database": {"type": "str", "default": "ws"},
+            "user": {"type": "str", "default": "app"},
+        },
+        supports_check_mode=True,
+    )
+    given = module.params
+    host = _foreign.Host(module.run_command)
+    returned = {}
+    try:
+        if given["service"] == "nginx":
+            found = _foreign.nginx(host)
+        elif given["service"] == "redis":
+            found = _foreign.redis(host, given["instance"])
+        else:
+            clusters = _foreign.clusters(host)
+            found = [
+                one
+                for cluster in clusters
+                for one in _foreign.postgres(host, cluster, given["database"], given["user"], given["shared"])
+            ]
+            returned["clusters"] = [asdict(cluster) for cluster in clusters]
+    except OSError as error:
+        module.fail_json(msg=f"{error.filename} cannot be read: {error.strerror}. Run this task with become.")
+    module.exit_json(found=[one.as_dict() for one in found], **returned)
+
+
+if __name__ == "__main__":
+    main()
