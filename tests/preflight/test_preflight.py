@@ -24,6 +24,8 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 SITE_BEGINS_WITH = ["parts/checks.yml", "parts/observability_checks.yml"]
 PREFLIGHT = ["Check what is asked for", "Check the inventory", "Check the hosts", "Check what observes the fleet"]
+# Whose files, users and ports this machine has depends on who uses it; what comes of them is tested on its own.
+WITHOUT_THE_MACHINE = ["--skip-tags", "foreign,ports"]
 # A tag that nothing has leaves what is always run.
 PREFLIGHT_ALONE = ["--tags", "preflight"]
 GROUPS = ["ws_edge", "ws_workers", "ws_redis", "ws_postgres"]
@@ -57,7 +59,11 @@ def site(tmp_path: Path) -> Site:
     settings = {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json"}
 
     def run(
-        contents: dict[str, Any], *arguments: str, under: list[str] | None = None, playbook: str | None = None
+        contents: dict[str, Any],
+        *arguments: str,
+        under: list[str] | None = None,
+        playbook: str | None = None,
+        machine: bool = False,
     ) -> Result:
         path = tmp_path / "inventory.json"
         path.write_text(json.dumps(contents))
@@ -68,7 +74,16 @@ def site(tmp_path: Path) -> Site:
         )
         program = Path(sys.executable).with_name("ansible-playbook")
         process = subprocess.run(
-            [*(under or []), program, "--check", "-i", path, plays, *arguments],
+            [
+                *(under or []),
+                program,
+                "--check",
+                "-i",
+                path,
+                plays,
+                *([] if machine else WITHOUT_THE_MACHINE),
+                *arguments,
+            ],
             cwd=ROOT,
             env=os.environ | settings,
             capture_output=True,
@@ -76,7 +91,9 @@ def site(tmp_path: Path) -> Site:
             check=False,
         )
         report = json.loads(process.stdout[process.stdout.index("{\n") :])
-        results = [result for play in report["plays"] for task in play["tasks"] for result in task["hosts"].values()]
+        # What fails there is told by a later task.
+        tasks = [task for play in report["plays"] for task in play["tasks"] if task["task"]["name"] != "Gather facts"]
+        results = [result for task in tasks for result in task["hosts"].values()]
         return Result(
             returncode=process.returncode,
             plays=[play["play"]["name"] for play in report["plays"] if play["tasks"]],
@@ -354,19 +371,39 @@ def test_an_unreachable_redis_host(site: Site) -> None:
 
 
 @pytest.mark.parametrize(
-    ("os_release", "words"),
+    ("variables", "words"),
     [
-        ('NAME="Ubuntu"\nID=ubuntu\nVERSION_ID="24.04"\n', "one runs Ubuntu 24.04"),
-        ('NAME="Debian GNU/Linux"\nID=debian\nVERSION_ID="11"\n', "one runs Debian 11"),
+        ({"ansible_python_interpreter": "/no/python3"}, ["/no/python3", "Install python3 there"]),
+        (
+            {"ansible_become": True, "ansible_become_user": "nobody", "ansible_become_exe": "/bin/false"},
+            ["become", "the sudo password (--ask-become-pass)"],
+        ),
     ],
-    ids=["Ubuntu 24.04", "Debian 11"],
+    ids=["no Python", "no sudo"],
 )
-def test_an_unsupported_distribution(site: Site, tmp_path: Path, os_release: str, words: str) -> None:
-    (tmp_path / "os-release").write_text(os_release)
-    (tmp_path / "debian_version").write_text("11.9\n")
-    mount = 'mount --bind "$0/os-release" "$(realpath /etc/os-release)" && mount --bind "$0/debian_version" /etc/debian_version'
-    result = site(inventory(), under=["unshare", "--mount", "sh", "-c", f'{mount} && exec "$@"', str(tmp_path)])
-    assert_answered(result, words, "Debian 12 or 13")
+def test_a_host_that_ansible_cannot_look_at(site: Site, variables: dict[str, Any], words: list[str]) -> None:
+    """It is told, and not dropped while the run goes on with the others."""
+    result = site(inventory({"one": LOCAL, "two": LOCAL | variables}, ws_redis=["two"]))
+    assert_answered(result, "Ansible reaches two of ws_redis, and cannot look at it", *words)
+
+
+def test_a_user_of_the_service_that_is_another_programs(site: Site) -> None:
+    contents = inventory()
+    contents["all"]["vars"]["ws_server_user"] = "nobody"
+    skip = ["--skip-tags", "ports"]
+    variables = {"nginx_take_over": True, "redis_take_over": True, "postgres_take_over": True}
+    contents["all"]["vars"] |= variables
+    assert_answered(
+        site(contents, *skip, machine=True), "one has a user nobody already", "ws_server_user, such as wsapp"
+    )
+
+
+def test_a_port_that_another_program_has(site: Site) -> None:
+    serve = "import socket, time; keep = socket.create_server(('', 9079)); time.sleep(600)"
+    start = f'ip link set lo up && {{ {sys.executable} -c "{serve}" & }} && trap "kill $!" EXIT && "$@"'
+    under = ["unshare", "--net", "sh", "-c", start, "sh"]
+    result = site(inventory(), "--skip-tags", "foreign", under=under, machine=True)
+    assert_answered(result, "On one another program has a port that a service needs: 9079 is held by", "python")
 
 
 @pytest.mark.parametrize(("address", "refused"), [("203.0.113.5", True), ("10.20.30.5", False)])
