@@ -9,6 +9,8 @@ import pytest
 import yaml
 from program import ROOT
 
+from ansible_collections.selfhost.websocket.plugins.filter.url_host import url_host
+
 FLEET = yaml.safe_load((ROOT / "playbooks/vars/fleet.yml").read_text())
 NAMES = ["_fleet_prometheus_address", "_fleet_prometheus_url", "grafana_prometheus_url"]
 
@@ -27,6 +29,8 @@ NAMES = ["_fleet_prometheus_address", "_fleet_prometheus_url", "grafana_promethe
 )
 def test_grafana_asks_prometheus_where_it_listens(inventory, url):
     variables = {"inventory_hostname": "one", "hostvars": {"one": inventory}}
+    environment = jinja2.Environment()
+    environment.filters["selfhost.websocket.url_host"] = url_host
     for name in NAMES:
-        variables[name] = jinja2.Template(FLEET[name]).render(variables)
+        variables[name] = environment.from_string(FLEET[name]).render(variables)
     assert variables["grafana_prometheus_url"] == url

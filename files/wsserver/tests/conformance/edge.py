@@ -40,6 +40,7 @@ class Edge:
     def _configuration(self, worker_port: int) -> str:
         environment = Environment(undefined=StrictUndefined, autoescape=False)
         environment.filters["bool"] = bool  # Ansible's
+        environment.filters["selfhost.websocket.url_host"] = str  # only IPv6 addresses become others
         template = environment.from_string(_TEMPLATE.read_text())
         configuration = template.render(
             ansible_managed="",
