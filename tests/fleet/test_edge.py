@@ -121,7 +121,7 @@ async def test_a_new_certificate_drops_nobody_and_old_processes_end_with_their_c
 
 def test_the_watcher_watches(fleet: Fleet, servers: list[str]) -> None:
     wanted = {f'ws_edge_server_up{{server="{server}"}}' for server in servers}
-    wanted |= {f'ws_edge_server_answer{{server="{server}",answer="ready"}}' for server in servers}
+    wanted |= {f'ws_edge_server_answer{{answer="ready",server="{server}"}}' for server in servers}
     eventually(
         lambda: {name for name, value in fleet.edge_metrics().items() if value == 1} >= wanted, 60, "all up and ready"
     )

@@ -51,7 +51,7 @@ def of_the_workers() -> set[str]:
 
 
 def of_the_watcher() -> set[str]:
-    return set(re.findall(r"^# TYPE (\w+)", exposition(Known(), 0), re.MULTILINE))
+    return set(re.findall(r"^# TYPE (\w+)", exposition(Known(), 0).decode(), re.MULTILINE))
 
 
 def of_the_exporters() -> set[str]:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""The service: python3 -m ws_edge_watcher, with the directory of _upstream.py and _nginx.py in PYTHONPATH."""
+"""The service. The role packs this package, _upstream.py and _nginx.py into one file that python3 runs."""
 
 from __future__ import annotations
 
@@ -17,24 +17,27 @@ from .watcher import Watcher
 
 
 def notify(state: str) -> None:
-    """Tell systemd, where it listens."""
+    """Tell systemd, if systemd started the service."""
     if address := os.environ.get("NOTIFY_SOCKET"):
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as notify_socket:
             notify_socket.sendto(state.encode(), address.replace("@", "\0", 1))
 
 
-async def main() -> None:
+def main() -> None:
+    """Run until systemd stops the service."""
     parser = argparse.ArgumentParser(prog="ws_edge_watcher", description="Takes dead hosts out of nginx's upstream.")
     parser.add_argument("--configuration", type=Path, default=Path("/etc/nginx/nginx.conf"))
     parser.add_argument("--upstream", default="ws")
     parser.add_argument("--metrics-port", type=int, default=9145, help="on 127.0.0.1 ...")
     parser.add_argument("--metrics-address", action="append", default=[], help="... and there")
-    given = parser.parse_args()
+    asyncio.run(_serve(parser.parse_args()))
 
+
+async def _serve(given: argparse.Namespace) -> None:
     nginx = Nginx(given.configuration)
     watcher = Watcher(nginx, given.upstream, alive=lambda: notify("READY=1\nWATCHDOG=1"))
 
-    def page() -> str:
+    def page() -> bytes:
         return exposition(watcher.known, nginx.lingering())
 
     async with await serve(page, "127.0.0.1", given.metrics_port), asyncio.TaskGroup() as group:
@@ -43,4 +46,5 @@ async def main() -> None:
         await watcher.run()
 
 
-asyncio.run(main())
+if __name__ == "__main__":
+    main()

@@ -1,15 +1,21 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""What the watcher knows, as Prometheus reads it: GET /metrics."""
+"""What the watcher knows, as Prometheus reads it: GET /metrics.
+
+The server is not prometheus_client's: that has a thread for each connection and no timeout, and the unit allows few threads.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from _upstream import Server
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from .journal import log
 from .polling import Outcome
@@ -26,64 +32,54 @@ class Known:
     failures: int = 0
 
 
-def exposition(known: Known, lingering: int) -> str:
+class _Watcher(Collector):
+    """The watcher's metrics, collected afresh for each page."""
+
+    def __init__(self, known: Known, lingering: int) -> None:
+        self._known = known
+        self._lingering = lingering
+
+    def collect(self) -> Iterator[Metric]:
+        known = self._known
+        up = GaugeMetricFamily("ws_edge_server_up", "Whether nginx sends new clients to the server.", labels=["server"])
+        down_by = GaugeMetricFamily("ws_edge_server_down_by", "Who wants the server out.", labels=["server", "by"])
+        for server in known.servers:
+            up.add_metric([server.address], not server.down_by)
+            for name in server.down_by:
+                down_by.add_metric([server.address, name], 1)
+        answer = GaugeMetricFamily(
+            "ws_edge_server_answer",
+            "What the server did with the last poll: 1 for that answer.",
+            labels=["server", "answer"],
+        )
+        for address, outcome in known.outcomes.items():
+            for each in Outcome:
+                answer.add_metric([address, each.value], each is outcome)
+        yield from (up, down_by, answer)
+        yield CounterMetricFamily("ws_edge_reloads", "Reloads of nginx by the watcher.", known.reloads)
+        yield CounterMetricFamily(
+            "ws_edge_failures", "Changes of the upstream that could not be made; the log says why.", known.failures
+        )
+        yield GaugeMetricFamily(
+            "ws_edge_nginx_lingering_processes",
+            "Processes of earlier configurations that serve their last clients.",
+            self._lingering,
+        )
+        yield GaugeMetricFamily(
+            "ws_edge_last_poll_timestamp_seconds",
+            "When the workers were last polled, in Unix time.",
+            known.last_poll,
+        )
+
+
+def exposition(known: Known, lingering: int) -> bytes:
     """The text format of Prometheus. `lingering`: nginx processes of earlier configurations."""
-    by = [((("server", server.address), ("by", name)), 1) for server in known.servers for name in server.down_by]
-    return "".join(
-        [
-            _metric(
-                "ws_edge_server_up",
-                "gauge",
-                "Whether nginx sends new clients to the server.",
-                [((("server", server.address),), int(not server.down_by)) for server in known.servers],
-            ),
-            _metric("ws_edge_server_down_by", "gauge", "Who wants the server out.", by),
-            _metric(
-                "ws_edge_server_answer",
-                "gauge",
-                "What the server did with the last poll: 1 for that one.",
-                [
-                    ((("server", address), ("answer", one.value)), int(one is outcome))
-                    for address, outcome in known.outcomes.items()
-                    for one in Outcome
-                ],
-            ),
-            _metric("ws_edge_reloads_total", "counter", "Reloads of nginx by the watcher.", [((), known.reloads)]),
-            _metric(
-                "ws_edge_failures_total",
-                "counter",
-                "Changes of the upstream that could not be made; the log says why.",
-                [((), known.failures)],
-            ),
-            _metric(
-                "ws_edge_nginx_lingering_processes",
-                "gauge",
-                "Processes of earlier configurations that serve their last clients.",
-                [((), lingering)],
-            ),
-            _metric(
-                "ws_edge_last_poll_timestamp_seconds",
-                "gauge",
-                "When the workers were last polled, in Unix time.",
-                [((), known.last_poll)],
-            ),
-        ]
-    )
+    registry = CollectorRegistry()
+    registry.register(_Watcher(known, lingering))
+    return generate_latest(registry)
 
 
-def _metric(name: str, kind: str, text: str, samples: Iterable[tuple[tuple[tuple[str, str], ...], float]]) -> str:
-    lines = [f"# HELP {name} {text}", f"# TYPE {name} {kind}"]
-    for labels, value in samples:
-        inside = ",".join(f'{label}="{_escaped(text)}"' for label, text in labels)
-        lines.append(f"{name}{{{inside}}} {value}" if inside else f"{name} {value}")
-    return "\n".join(lines) + "\n"
-
-
-def _escaped(text: str) -> str:
-    return text.replace("\\", "\\\\").replace('"', '\\"')
-
-
-async def serve(page: Callable[[], str], host: str, port: int) -> asyncio.Server:
+async def serve(page: Callable[[], bytes], host: str, port: int) -> asyncio.Server:
     """Answer every GET with the page, and close. Raises OSError."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -91,10 +87,10 @@ async def serve(page: Callable[[], str], host: str, port: int) -> asyncio.Server
             async with asyncio.timeout(5):
                 head = await reader.readuntil(b"\r\n\r\n")
                 found = head.startswith(b"GET /metrics ")
-                body = (page() if found else "not found\n").encode()
+                body = page() if found else b"not found\n"
                 writer.write(
                     f"HTTP/1.1 {'200 OK' if found else '404 Not Found'}\r\n"
-                    "Content-Type: text/plain; version=0.0.4; charset=utf-8\r\n"
+                    f"Content-Type: {CONTENT_TYPE_LATEST if found else 'text/plain'}\r\n"
                     f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode()
                     + body
                 )
@@ -104,8 +100,8 @@ async def serve(page: Callable[[], str], host: str, port: int) -> asyncio.Server
     return await asyncio.start_server(answer, host, port)
 
 
-async def serve_once_it_is_there(page: Callable[[], str], host: str, port: int, pause_s: float = 5) -> None:
-    """As `serve`, for good, at an address that the host may not have yet. Nobody waits for it."""
+async def serve_once_it_is_there(page: Callable[[], bytes], host: str, port: int, pause_s: float = 5) -> None:
+    """As `serve`, without end, at an address that the host may not have yet."""
     told = False
     while True:
         try:

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -17,10 +16,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import yaml
 from _nginx import Nginx
 from _upstream import marked, servers
 from edge import Edge
 from program import ROOT, eventually, free_port
+
+from ansible_collections.selfhost.websocket.plugins.action.zipapp import archive
 
 
 class Worker:
@@ -73,20 +75,29 @@ class Hole:
 AWAY = ["--metrics-address", "203.0.113.9"]
 
 
+def program() -> bytes:
+    """The watcher as the role ships it."""
+    tasks = yaml.safe_load((ROOT / "roles/nginx/tasks/watcher.yml").read_text())
+    (shipped,) = [task["selfhost.websocket.zipapp"] for task in tasks if "selfhost.websocket.zipapp" in task]
+    role = ROOT / "roles/nginx"
+    sources = [role / "files" / source.replace("{{ role_path }}", str(role)) for source in shipped["src"]]
+    return archive(sources, shipped["main"])
+
+
 class Watcher:
     def __init__(self, edge: Edge, journal: Path) -> None:
         self._port = free_port()
+        self._program = journal.with_name("watcher.pyz")
+        self._program.write_bytes(program())
         self._journal = journal
         self._edge = edge
         self.start()
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "ws_edge_watcher", "--configuration", self._edge.path]
-        path = os.pathsep.join(str(ROOT / part) for part in ("plugins/module_utils", "roles/nginx/files"))
+        command = [sys.executable, "-I", self._program, "--configuration", self._edge.path]
         with self._journal.open("ab") as journal:
             self.process = subprocess.Popen(
                 [*command, "--metrics-port", str(self._port), "--metrics-address", "127.0.0.2", *AWAY],
-                env=os.environ | {"PYTHONPATH": path},
                 stdin=subprocess.DEVNULL,
                 stdout=journal,
                 stderr=journal,
@@ -174,8 +185,8 @@ def test_a_host_that_swallows_packets_is_out_and_comes_back(watcher, edge, worke
     metrics = watcher.metrics("127.0.0.2")
     assert metrics[f'ws_edge_server_up{{server="{workers[0].address}"}}'] == 1
     assert metrics[f'ws_edge_server_up{{server="{workers[1].address}"}}'] == 0
-    assert metrics[f'ws_edge_server_down_by{{server="{workers[2].address}",by="watcher"}}'] == 1
-    assert metrics[f'ws_edge_server_answer{{server="{workers[2].address}",answer="silent"}}'] == 1
+    assert metrics[f'ws_edge_server_down_by{{by="watcher",server="{workers[2].address}"}}'] == 1
+    assert metrics[f'ws_edge_server_answer{{answer="silent",server="{workers[2].address}"}}'] == 1
     assert metrics["ws_edge_nginx_lingering_processes"] == 1
 
     for hole in holes:
@@ -197,9 +208,9 @@ def test_refusals_and_503_change_nothing(watcher, edge, workers):
     polls(watcher, 6)
     assert held(edge) == set()
     metrics = watcher.metrics()
-    assert metrics[f'ws_edge_server_answer{{server="{workers[0].address}",answer="ready"}}'] == 1
-    assert metrics[f'ws_edge_server_answer{{server="{workers[1].address}",answer="not_ready"}}'] == 1
-    assert metrics[f'ws_edge_server_answer{{server="{workers[2].address}",answer="refused"}}'] == 1
+    assert metrics[f'ws_edge_server_answer{{answer="ready",server="{workers[0].address}"}}'] == 1
+    assert metrics[f'ws_edge_server_answer{{answer="not_ready",server="{workers[1].address}"}}'] == 1
+    assert metrics[f'ws_edge_server_answer{{answer="refused",server="{workers[2].address}"}}'] == 1
     assert metrics["ws_edge_reloads_total"] == 0
 
 
@@ -212,7 +223,7 @@ def test_a_worker_that_accepts_and_says_nothing_is_not_a_dead_host(watcher, edge
             listeners.enter_context(socket.create_server((host, int(port)), backlog=1000))
         polls(watcher, 6)
         assert held(edge) == set()
-        assert watcher.metrics()[f'ws_edge_server_answer{{server="{workers[1].address}",answer="mute"}}'] == 1
+        assert watcher.metrics()[f'ws_edge_server_answer{{answer="mute",server="{workers[1].address}"}}'] == 1
 
 
 def test_an_operators_choice_stays_beside_the_watchers(watcher, edge, workers):
