@@ -133,9 +133,8 @@ def main() -> None:
             carry_out(module, wanted)
     except (SystemdError, OSError) as error:
         module.fail_json(msg=str(error))
-    before = {"enabled": not wanted.enable, "running": unit.running, "not read": list(wanted.newer)}
-    if wanted.reload_systemd:
-        before["not read"].append("the unit's files")
+    not_read = [*wanted.newer, *(["the unit's files"] if wanted.reload_systemd else [])]
+    before = {"enabled": not wanted.enable, "running": unit.running, "not read": not_read}
     module.exit_json(
         changed=wanted.changes,
         action=wanted.action,

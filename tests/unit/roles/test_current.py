@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: the selfhost.websocket authors
+"""Which files each unit's process is compared with. What follows from their age: test_unit_age.py."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import yaml
+from jinja2.nativetypes import NativeEnvironment
+from program import ROOT
+
+VENDORS = {"vendor_packages_name": "grafana", "vendor_packages_unit": "grafana-server", "vendor_packages_files": ["/x"]}
+EXPORTER = {"_exporters_name": "redis", "_exporters_unit": "prometheus-redis-exporter.service"}
+
+
+def files(path: str, variables: dict[str, Any]) -> tuple[str, list[str]]:
+    """The unit that a task file runs, and the files that are to be known to its process."""
+    tasks = yaml.safe_load((ROOT / f"roles/{path}.yml").read_text())
+    (options,) = [
+        task["selfhost.websocket.systemd_current"] for task in tasks if "selfhost.websocket.systemd_current" in task
+    ]
+    environment = NativeEnvironment()
+
+    def rendered(value: Any) -> Any:
+        return environment.from_string(value).render(variables)
+
+    found = options["files"]
+    return rendered(options["name"]), [rendered(one) for one in found] if isinstance(found, list) else rendered(found)
+
+
+@pytest.mark.parametrize(
+    ("path", "variables", "besides"),
+    [
+        pytest.param("exporters/tasks/exporter", EXPORTER, ["/etc/default/ws-redis-exporter"], id="exporters"),
+        pytest.param(
+            "prometheus/tasks/start", {"item": {"name": "prometheus"}}, ["/etc/default/prometheus"], id="prometheus"
+        ),
+        pytest.param(
+            "vendor_packages/tasks/start", VENDORS, ["/var/lib/dpkg/info/grafana.list", "/x"], id="vendor_packages"
+        ),
+        pytest.param("redis/tasks/main", {}, ["/etc/redis/redis.conf", "/etc/redis/admin-password"], id="redis"),
+    ],
+)
+def test_a_process_knows_its_drop_in_and_its_settings(path, variables, besides):
+    unit, known = files(path, variables)
+    assert sorted(known) == sorted([f"/etc/systemd/system/{unit}.d/ws.conf", *besides])
+
+
+def test_the_watcher_knows_its_program_and_its_unit():
+    unit, known = files("nginx/tasks/watcher", {"_nginx_watcher": "/w.pyz"})
+    assert known == ["/w.pyz", f"/etc/systemd/system/{unit}"]
