@@ -88,7 +88,7 @@ async def outcome(guard: Authenticator, text: str) -> str:
 @pytest.mark.parametrize(
     ("key", "algorithm"),
     [(RSA, "RS256"), (RSA, "RS384"), (RSA, "RS512"), (P256, "ES256"), (P384, "ES384"), (ED25519, "EdDSA")],
-    ids=str,
+    ids=["RS256", "RS384", "RS512", "ES256", "ES384", "EdDSA"],
 )
 async def test_every_algorithm(check: Any, key: Any, algorithm: str) -> None:
     good = sign(key, algorithm)

@@ -61,6 +61,22 @@ def test_control_frames_between_fragments() -> None:
         (b"\x88\x81maskx", 1002),  # a close frame of one byte
         (client_frame(Opcode.CLOSE, b"\x03\xe8\xff"), 1007),
     ],
+    # Not the bytes: a mask is random, and processes that share the tests must call them the same.
+    ids=[
+        "binary",
+        "binary in fragments",
+        "text too long",
+        "fragments too long",
+        "a length of 2^62",
+        "no mask",
+        "a continuation of nothing",
+        "a text within a text",
+        "a reserved bit",
+        "a reserved opcode",
+        "a control frame too long",
+        "a close frame of one byte",
+        "a close reason that is no UTF-8",
+    ],
 )
 def test_what_breaks_the_protocol_is_closed_with_a_code(data: bytes, code: int) -> None:
     wire = opened()
