@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -28,16 +29,31 @@ def edge(worker: Worker) -> Iterator[Edge]:
     started.remove()
 
 
+# A worker discards for half a second what a client still sends. A client that a busy machine keeps from sending for
+# long is not what this is about, and tries again.
+_IN_TIME_S = 0.25
+
+
 async def close_that_reaches(port: int) -> bool:
     """Whether a client that sends on after its mistake is told of it, rather than cut off by a reset."""
+    async with asyncio.timeout(50):
+        while (reached := await sent_in_time(port)) is None:
+            pass
+    return reached
+
+
+async def sent_in_time(port: int) -> bool | None:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         writer.write(upgrade_request())
         await reader.readuntil(b"\r\n\r\n")
+        begin = time.monotonic()
         writer.write(b"\xff\xff")
         for _byte in range(50):
             writer.write(text("x"))
             await asyncio.sleep(0.001)
+            if time.monotonic() - begin > _IN_TIME_S:
+                return None
             if writer.is_closing():
                 return False
             if reader.at_eof():
@@ -52,4 +68,5 @@ async def close_that_reaches(port: int) -> bool:
 async def test_the_close_frame_reaches_a_client_that_is_still_sending(worker: Worker, edge: Edge) -> None:
     await worker.ready()
     for port in (worker.port, edge.port):
-        assert all(await asyncio.gather(*(close_that_reaches(port) for _ in range(20))))
+        for _four in range(5):
+            assert all(await asyncio.gather(*(close_that_reaches(port) for _ in range(4))))
