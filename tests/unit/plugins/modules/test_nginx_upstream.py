@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""The module as Ansible runs it, on a real nginx."""
+"""The module on a real nginx: in this process, and once as Ansible runs it."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ from pathlib import Path
 
 import pytest
 from edge import Edge
+from hosts import run
+
+from ansible_collections.selfhost.websocket.plugins.modules import nginx_upstream
 
 
 @pytest.fixture
-def upstream(module, edge: Edge):
-    def run(**options):
-        return module("nginx_upstream", path=str(edge.path), **options)
+def upstream(edge: Edge):
+    def change(check=False, **options):
+        return run(nginx_upstream, check, path=str(edge.path), **options)
 
-    return run
+    return change
 
 
 def states(servers: list[dict]) -> dict[str, list[str]]:
@@ -24,6 +27,18 @@ def states(servers: list[dict]) -> dict[str, list[str]]:
 
 
 UP = {"127.0.0.1:7": [], "127.0.0.2:7": [], "127.0.0.2:9": []}
+
+
+def test_as_ansible_runs_it(module, edge, tmp_path: Path):
+    would = module("nginx_upstream", path=str(edge.path), host="127.0.0.2", state="down", by="ops", check=True)
+    assert (would["changed"], would["reloaded"]) == (True, False)
+    done = module("nginx_upstream", path=str(edge.path), host="127.0.0.2", state="down", by="ops")
+    assert (done["changed"], done["reloaded"], states(done["before"])) == (True, True, UP)
+    assert done["diff"] == would["diff"]
+    assert done["diff"]["after"] == edge.path.read_text()
+    missing = module("nginx_upstream", path=str(tmp_path / "none"), host="127.0.0.1", state="down")
+    assert missing["failed"]
+    assert "No such file" in missing["msg"]
 
 
 def test_a_whole_host_out_and_in(upstream, edge):
@@ -89,6 +104,6 @@ def test_what_cannot_be_done_is_said(upstream, edge, options, why):
     assert edge.path.read_text() == before
 
 
-def test_a_file_that_is_not_there(module, tmp_path: Path):
-    result = module("nginx_upstream", path=str(tmp_path / "nginx.conf"), host="127.0.0.1", state="down")
+def test_a_file_that_is_not_there(tmp_path: Path):
+    result = run(nginx_upstream, path=str(tmp_path / "nginx.conf"), host="127.0.0.1", state="down")
     assert "No such file" in result["msg"]

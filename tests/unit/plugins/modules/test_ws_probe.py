@@ -15,11 +15,13 @@ from collections.abc import Iterator
 
 import jwt
 import pytest
+from hosts import run
 from support.redis_server import RedisServer
 from support.worker import SECRET, Worker
 from websockets.sync.server import ServerConnection, serve
 
 from ansible_collections.selfhost.websocket.plugins.module_utils._probe import Conversation, ProbeError
+from ansible_collections.selfhost.websocket.plugins.modules import ws_probe
 
 STEPS = ["connect", "join", "publish", "receive", "leave"]
 
@@ -212,7 +214,7 @@ def test_tls(module, server, certificate):
     secure = server(trust=context)
     result = module("ws_probe", url=secure.url, token="x", ca_file=str(path))
     assert sorted(result.get("steps", [])) == sorted(STEPS), result
-    stranger = module("ws_probe", url=secure.url, token="x")
+    stranger = run(ws_probe, url=secure.url, token="x")
     assert stranger["step"] == "connect"
     assert "certificate verify failed" in stranger["msg"]
-    assert "cannot be used" in module("ws_probe", url=secure.url, token="x", ca_file="/nowhere")["msg"]
+    assert "cannot be used" in run(ws_probe, url=secure.url, token="x", ca_file="/nowhere")["msg"]
