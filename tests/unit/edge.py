@@ -13,7 +13,8 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from program import eventually, free_port
+from program import eventually
+from support.ports import free_port
 
 
 class Edge:

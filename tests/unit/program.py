@@ -2,7 +2,6 @@
 # Copyright: the selfhost.websocket authors
 from __future__ import annotations
 
-import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -16,12 +15,6 @@ def finished(command: list[Any], **options: Any) -> subprocess.CompletedProcess[
     return subprocess.run(
         command, check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, **options
     )
-
-
-def free_port(host: str = "127.0.0.1") -> int:
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
 
 
 def eventually(condition: Callable[[], bool], what: str, within: float = 60) -> float:

@@ -5,6 +5,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from support.browser import chromium
 from support.controlled import Typed
 from support.postgres import Cluster
 from support.redis_server import RedisServer
-from support.worker import Worker
+from support.worker import ColdWorker, Worker
 
 from wsserver.admin import ctl
 from wsserver.archive.migrate import migrate
@@ -66,18 +67,31 @@ async def dsn(cluster: Cluster) -> str:
     return dsn
 
 
-@pytest.fixture
-def start(redis: RedisServer) -> Iterator[Callable[..., Worker]]:
-    """Start a worker on the test's Redis."""
+@contextmanager
+def _starting(kind: type[Worker], redis: RedisServer) -> Iterator[Callable[..., Worker]]:
     workers: list[Worker] = []
 
     def start_worker(**settings: str) -> Worker:
-        workers.append(Worker(redis.url, **settings))
+        workers.append(kind(redis.url, **settings))
         return workers[-1]
 
     yield start_worker
     for worker in workers:
         worker.remove()
+
+
+@pytest.fixture
+def start(redis: RedisServer) -> Iterator[Callable[..., Worker]]:
+    """Start a worker on the test's Redis."""
+    with _starting(Worker, redis) as start:
+        yield start
+
+
+@pytest.fixture
+def start_cold(redis: RedisServer) -> Iterator[Callable[..., Worker]]:
+    """Start a worker in an interpreter of its own."""
+    with _starting(ColdWorker, redis) as start:
+        yield start
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

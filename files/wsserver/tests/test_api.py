@@ -17,8 +17,9 @@ import pytest
 import yaml
 from aiohttp import ClientSession, web
 from structlog.testing import capture_logs
+from support.ports import free_port
 from support.wait import until
-from support.worker import SECRET, free_port
+from support.worker import SECRET
 
 from wsserver.api.server import Api
 from wsserver.archive.archiver import NotArchived

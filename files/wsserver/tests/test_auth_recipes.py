@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 from support.auth import SECRET
-from support.worker import Client, Worker, environment, free_port
+from support.ports import free_port
+from support.worker import Client, Worker, environment
 from websockets.asyncio.client import connect
 
 Start = Callable[..., Worker]

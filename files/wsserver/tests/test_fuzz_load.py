@@ -87,9 +87,9 @@ async def attacked(worker: Worker, seed: str, seconds: float) -> Counter[str]:
 
 
 @pytest.mark.timeout(2 * _SECONDS + 120)
-async def test_hostile_load_does_no_harm(start: Callable[..., Worker]) -> None:
+async def test_hostile_load_does_no_harm(start_cold: Callable[..., Worker]) -> None:
     print(f"\nHOSTILE_SEED={_SEED}")
-    worker = start(
+    worker = start_cold(
         WS_LOG_LEVEL="warning",
         WS_HANDSHAKE_S="2",
         WS_HEARTBEAT_S="3",

@@ -186,8 +186,8 @@ async def test_a_worker_without_redis_answers_503_until_there_is_one(start: Star
     await worker.client()
 
 
-async def test_sigterm_sends_clients_elsewhere_and_loses_nothing(start: Start) -> None:
-    going, staying = await start().ready(), await start().ready()
+async def test_sigterm_sends_clients_elsewhere_and_loses_nothing(start_cold: Start) -> None:
+    going, staying = await start_cold().ready(), await start_cold().ready()
     clients = [await going.client(f"user{n}") for n in range(5)]
     publisher = await staying.client("publisher")
     for client in clients:
@@ -265,12 +265,12 @@ async def test_kill_9_loses_nothing_that_was_acknowledged(start: Start) -> None:
     assert (await again.event("pong"))["t"] is None
 
 
-async def test_systemd_is_told(start: Start, tmp_path: Path) -> None:
+async def test_systemd_is_told(start_cold: Start, tmp_path: Path) -> None:
     path = tmp_path / "notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(path))
         systemd.settimeout(20)
-        worker = start(NOTIFY_SOCKET=str(path))
+        worker = start_cold(NOTIFY_SOCKET=str(path))
 
         def until_told(state: str) -> str:
             while state not in (told := systemd.recv(4096).decode()):

@@ -20,8 +20,9 @@ import structlog
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from prometheus_client import REGISTRY
 from support.collector import Collector
+from support.ports import free_port
 from support.wait import until
-from support.worker import SECRET, SRC, Worker, environment, free_port
+from support.worker import SECRET, SRC, Worker, environment
 
 from wsserver import __version__
 from wsserver.auth import any_of

@@ -13,8 +13,9 @@ from typing import Any
 
 import aiohttp
 import pytest
+from support.ports import free_port
 from support.postgres import Cluster
-from support.worker import Worker, free_port, ws_server
+from support.worker import Worker, ws_server
 
 Start = Callable[..., Worker]
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
-from support.worker import free_port
+from support.ports import free_port
 
 _TEMPLATE = Path(__file__).parents[4] / "roles/nginx/templates/nginx.conf.j2"
 

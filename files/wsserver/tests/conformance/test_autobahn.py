@@ -4,15 +4,12 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 from kosoku import FailureError, run_fuzzingclient
 from kosoku._kosoku import CaseResult
-from support.worker import Worker, environment
+from support.worker import Worker
 from websockets.frames import Opcode
 
 from conformance.edge import Edge
@@ -29,7 +26,7 @@ pytestmark = pytest.mark.timeout(300)
 
 class AutobahnWorker(Worker):
     def __init__(self, *mode: str) -> None:
-        self._mode = mode
+        self._command = ("conformance.worker", *mode)
         super().__init__(
             "unix:///nowhere",
             WS_BROKER="memory",
@@ -39,12 +36,6 @@ class AutobahnWorker(Worker):
             WS_BYTES_PER_S=str(2**30),
             WS_LOG_LEVEL="warning",
         )
-
-    def _spawn(self) -> subprocess.Popen[str]:
-        variables = environment(**self._settings)
-        variables["PYTHONPATH"] += f":{Path(__file__).parents[1]}"
-        command = [sys.executable, "-m", "conformance.worker", *self._mode]
-        return subprocess.Popen(command, env=variables, stdout=self._output, stderr=subprocess.STDOUT, text=True)
 
 
 @pytest.fixture(params=["", "echo"], ids=["worker", "echo"])

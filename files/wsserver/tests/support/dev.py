@@ -12,8 +12,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from support.ports import free_port
 from support.wait import until
-from support.worker import environment, free_port
+from support.worker import environment
 
 
 @asynccontextmanager

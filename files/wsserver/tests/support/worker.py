@@ -4,30 +4,26 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, Self
+from typing import IO, Any, Self
 
 from websockets.asyncio.client import ClientConnection, connect
 
+from support.forks import ForkServer, Process
+from support.ports import free_port
 from wsserver.auth import mint
 
 SECRET = "a secret of at least 32 characters"
 ORIGIN = "https://chat.example.org"
 SRC = Path(__file__).parents[2] / "src"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def environment(**settings: str) -> dict[str, str]:
@@ -36,19 +32,31 @@ def environment(**settings: str) -> dict[str, str]:
     return {**kept, "PYTHONPATH": str(SRC), "PYTHONUNBUFFERED": "1", **settings}
 
 
+@functools.cache
+def fork_server() -> ForkServer:
+    return ForkServer("wsserver.cli", environment=environment())
+
+
 def ws_server(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
     """Run the command to its end."""
-    return subprocess.run(
-        [sys.executable, "-m", "wsserver", *arguments],
-        env=environment(**settings),
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
+    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
+        command = ("wsserver", *arguments)
+        process = fork_server().start(*command, environment=environment(**settings), output=output, errors=errors)
+        try:
+            status = process.wait(60)
+        finally:
+            process.kill()
+        return subprocess.CompletedProcess(command, status, _all_of(output), _all_of(errors))
+
+
+def _all_of(output: IO[str]) -> str:
+    output.seek(0)
+    return output.read()
 
 
 class Worker:
+    _command: tuple[str, ...] = ("wsserver", "serve")
+
     def __init__(self, redis_url: str, **settings: str) -> None:
         self.port = int(settings.pop("PORT", 0)) or free_port()
         self._settings = {
@@ -69,11 +77,9 @@ class Worker:
         self._output = tempfile.TemporaryFile("w+")  # noqa: SIM115 - as long as the worker
         self.process = self._spawn()
 
-    def _spawn(self) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "wsserver", "serve"]
-        return subprocess.Popen(
-            command, env=environment(**self._settings), stdout=self._output, stderr=subprocess.STDOUT, text=True
-        )
+    def _spawn(self) -> Process | subprocess.Popen[str]:
+        variables = environment(**self._settings)
+        return fork_server().start(*self._command, environment=variables, output=self._output, errors=self._output)
 
     def start_again(self) -> None:
         self.process.wait(30)
@@ -138,6 +144,16 @@ class Worker:
         headers = {"Authorization": f"Bearer {mint(SECRET, user, 600)}"}
         options = {"additional_headers": headers, "ping_interval": None, "open_timeout": 20, **options}
         return await connect(f"ws://127.0.0.1:{self.port}{path}", proxy=None, **options)
+
+
+class ColdWorker(Worker):
+    """A worker in an interpreter of its own, as systemd starts one."""
+
+    def _spawn(self) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", *self._command]
+        return subprocess.Popen(
+            command, env=environment(**self._settings), stdout=self._output, stderr=subprocess.STDOUT, text=True
+        )
 
 
 class Client:

@@ -8,8 +8,8 @@ import socket
 import threading
 
 import pytest
-from program import free_port
 from prometheus import HOLDS, HOLDS_NOT, error, result
+from support.ports import free_port
 
 from ansible_collections.selfhost.websocket.plugins.module_utils._prometheus import (
     ExpressionError,

@@ -20,7 +20,8 @@ import yaml
 from _nginx import Nginx
 from _upstream import marked, servers
 from edge import Edge
-from program import ROOT, eventually, free_port
+from program import ROOT, eventually
+from support.ports import free_port
 
 from ansible_collections.selfhost.websocket.plugins.action.zipapp import archive
 
