@@ -2,12 +2,37 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
 #
-# The tests that need no host: the service's own, those of the plugins, inventories that site.yml refuses, the alerts, and the benchmark's.
+# The tests that need neither root nor hosts. What fails most often comes first; the first suite that fails is the last.
+"$(dirname "$0")/../lab/environment.sh" || exit
 . "$(dirname "$0")/../lab/common.sh"
 
-env --chdir=files/wsserver pytest --durations=20
-pytest tests/unit
-pytest tests/preflight
-pytest tests/alerts
+missing=()
+for program in chromium nginx node openssl php promtool redis-server; do
+    PATH=$PATH:/usr/sbin command -v $program >/dev/null || missing+=("$program")
+done
+compgen -G "/usr/lib/postgresql/*/bin/initdb" >/dev/null || missing+=(postgresql)
+if [ ${#missing[@]} -gt 0 ]; then
+    echo "These tests run programs that are not installed: ${missing[*]}. lab/prerequisites.sh installs them, as root." >&2
+    exit 2
+fi
+
+summary=()
+suite() {
+    local name=$1 begin=$SECONDS
+    shift
+    echo "--- $name"
+    "$@"
+    summary+=("$(printf '%4d s  %s' $((SECONDS - begin)) "$name")")
+}
+# Twice as many processes as cores: many of these tests wait. Worksteal lets a process that is done take tests of another.
+beside="-v -n $((2 * $(nproc))) --dist worksteal"
+
+# shellcheck disable=SC2086
+suite "modules, plugins and roles" pytest $beside tests/unit
+# shellcheck disable=SC2086
+suite "the service" env --chdir=files/wsserver pytest $beside --durations=20
+suite "refused inventories" pytest tests/preflight
 # The benchmark in small: that it works and counts right, not how fast anything is.
-pytest bench
+suite "the benchmark in small" pytest -v bench
+suite "alerts" pytest -v -n "$(nproc)" tests/alerts
+printf '%s\n' "${summary[@]}"

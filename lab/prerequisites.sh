@@ -69,17 +69,4 @@ if [ ${#missing[@]} -gt 0 ]; then
     install_quietly "${missing[@]}"
 fi
 
-# .venv is a link to an environment named after its lock, switched only when that environment is complete.
-python=/usr/bin/python3
-lock=$({ $python --version; cat requirements/dev.txt; } | sha256sum | cut -c1-12)
-environment=$PWD/.lab/venv/$lock
-if [ ! -e "$environment/complete" ]; then
-    echo "Installing Python packages from requirements/dev.txt into .venv (about a minute)"
-    rm -rf "$environment"
-    $python -m venv "$environment"
-    "$environment/bin/pip" install -qq --disable-pip-version-check --require-hashes -r requirements/dev.txt
-    touch "$environment/complete"
-fi
-if [ "$(readlink .venv || true)" != ".lab/venv/$lock" ]; then
-    ln -sfnT ".lab/venv/$lock" .venv
-fi
+lab/environment.sh

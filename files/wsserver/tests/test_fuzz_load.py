@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """A worker under hostile load: those who behave notice nothing, and nothing of it stays.
 
-A minute by default; `HOSTILE_S=600` is the long trial, and `HOSTILE_SEED` repeats one.
+Twenty seconds by default; `HOSTILE_S=600` is the long trial, and `HOSTILE_SEED` repeats one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from support.worker import SECRET, Worker, environment
 
 from wsserver.auth import mint
 
-_SECONDS = float(os.environ.get("HOSTILE_S", "60"))
+_SECONDS = float(os.environ.get("HOSTILE_S", "20"))
 _SEED = os.environ.get("HOSTILE_SEED") or str(time.time_ns())
 _ROUND_S = min(30.0, _SECONDS / 4)
 # Memory and descriptors are counted from here on: caches are full and pools are open.
@@ -105,10 +105,10 @@ async def test_hostile_load_does_no_harm(start_cold: Callable[..., Worker]) -> N
     open_files: list[int] = []
     begin = time.monotonic()
     for turn in range(sys.maxsize):
-        left_s = begin + _SECONDS - time.monotonic()
-        if left_s <= 0:
+        # A round ends when its last attack does, which on a slow machine takes as long as the round.
+        if time.monotonic() - begin >= _SECONDS and len(memory) > 1:
             break
-        ran += await attacked(worker, f"{_SEED} {turn}", min(_ROUND_S, left_s))
+        ran += await attacked(worker, f"{_SEED} {turn}", _ROUND_S)
         assert worker.process.poll() is None, worker.output()
         assert not chat.done(), await chat
         assert not worker.output(), worker.output()
@@ -127,6 +127,5 @@ async def test_hostile_load_does_no_harm(start_cold: Callable[..., Worker]) -> N
     print(dict(ran))
     assert witness.heard > 0
     assert (await worker.metrics())["ws_active_connections"] <= 1
-    assert len(memory) > 1
     assert memory[-1] - memory[0] <= _GROWTH_KIB, memory
     assert open_files[-1] - open_files[0] <= _GROWTH_FILES, open_files
