@@ -5,13 +5,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 import urllib.request
 from pathlib import Path
 
 import jwt
 import pytest
 from support.dev import ws_server_dev
-from support.worker import SECRET, Client, ws_server
+from support.worker import SECRET, Client, environment, ws_server
 from websockets.asyncio.client import connect
 
 from wsserver import __version__
@@ -25,7 +27,17 @@ def env_file(tmp_path: Path) -> Path:
 
 
 def test_version() -> None:
-    assert ws_server("--version").stdout == f"{__version__}\n"
+    command = [sys.executable, "-m", "wsserver", "--version"]
+    assert subprocess.check_output(command, env=environment(), text=True, timeout=60) == f"{__version__}\n"
+
+
+def test_ctl_does_without_the_imports_of_a_worker() -> None:
+    heavy = {"aiohttp", "asyncpg", "opentelemetry", "pydantic", "redis", "uvloop"}
+    program = f"import sys, wsserver.cli; sys.exit(sorted({heavy} & sys.modules.keys()) or 0)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment(), capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_bad_arguments_are_told_with_the_usage() -> None:

@@ -4,25 +4,17 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
-import json
+import functools
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import asyncpg
-import uvloop
-
-from wsserver import __version__, settings
+from wsserver import __version__
 from wsserver.admin import ctl
-from wsserver.archive.migrate import migrate
-from wsserver.auth import mint
-from wsserver.settings import BadSettings
-from wsserver.telemetry import logs
-from wsserver.witness import command as witness
-from wsserver.worker.components import in_memory, in_redis
-from wsserver.worker.dev import make_dev_worker
-from wsserver.worker.worker import Worker
+
+# A command imports what it needs when it runs: `ctl` and `--version` answer without the imports of
+# a worker, which take most of a CPU second.
 
 # As for bad arguments; the unit does not restart a worker whose settings are wrong.
 _EXIT_BAD_SETTINGS = 2
@@ -32,15 +24,28 @@ _ENV_FILE = Path("/etc/ws-server/env")
 def main() -> int:
     arguments = _parser().parse_args()
     try:
-        if "env_file" in arguments:
-            settings.use_file(arguments.env_file)
         return int(arguments.run(arguments))
-    except BadSettings as exc:
-        return _fail(_EXIT_BAD_SETTINGS, *exc.problems)
     except KeyboardInterrupt:
         return 130
     except OSError as exc:
         return _fail(1, str(exc))
+
+
+def _with_settings(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
+    """A command that reads settings: from the environment, or from the file that it is given."""
+
+    @functools.wraps(run)
+    def run_with_settings(arguments: argparse.Namespace) -> int:
+        from wsserver import settings
+
+        try:
+            if "env_file" in arguments:
+                settings.use_file(arguments.env_file)
+            return run(arguments)
+        except settings.BadSettings as exc:
+            return _fail(_EXIT_BAD_SETTINGS, *exc.problems)
+
+    return run_with_settings
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -70,11 +75,24 @@ def _parser() -> argparse.ArgumentParser:
         token.add_argument(f"--{claim}", action="append", metavar="PATTERN", help=text)
     ctl.add_arguments(command("ctl", ctl.run, "the workers of this host: status, top, drain, undrain, kick"))
     help = "check the promise against any deployment: publishers, and subscribers that miss nothing"
-    witness.add_arguments(command("witness", witness.run, help))
+    witness_parser = command("witness", None, help)
+    if sys.argv[1:2] == ["witness"]:
+        from wsserver.witness import command as witness
+
+        witness.add_arguments(witness_parser)
+        witness_parser.set_defaults(run=witness.run)
     return parser
 
 
+@_with_settings
 def _serve(_arguments: argparse.Namespace) -> int:
+    import uvloop
+
+    from wsserver import settings
+    from wsserver.telemetry import logs
+    from wsserver.worker.components import in_memory, in_redis
+    from wsserver.worker.worker import Worker
+
     chosen = settings.load()
     logs.set_up(chosen.log_level, instance=chosen.instance or str(chosen.port), version=__version__)
     components = in_memory(chosen) if chosen.broker == "memory" else in_redis(chosen)
@@ -82,7 +100,13 @@ def _serve(_arguments: argparse.Namespace) -> int:
     return 0
 
 
+@_with_settings
 def _dev(arguments: argparse.Namespace) -> int:
+    import uvloop
+
+    from wsserver.telemetry import logs
+    from wsserver.worker.dev import make_dev_worker
+
     logs.set_up("info")
     worker, introduction = make_dev_worker(arguments.port)
     print(introduction, flush=True)
@@ -90,10 +114,19 @@ def _dev(arguments: argparse.Namespace) -> int:
     return 0
 
 
+@_with_settings
 def _migrate(_arguments: argparse.Namespace) -> int:
+    import asyncio
+    import json
+
+    import asyncpg
+
+    from wsserver import settings
+    from wsserver.archive.migrate import migrate
+
     dsn = settings.load().postgres_dsn
     if dsn is None:
-        raise BadSettings([f"{settings.variable('postgres_dsn')} is missing; it must be a postgresql:// URL"])
+        raise settings.BadSettings([f"{settings.variable('postgres_dsn')} is missing; it must be a postgresql:// URL"])
     try:
         applied = asyncio.run(migrate(dsn.get_secret_value()))
     except (OSError, ValueError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as exc:
@@ -102,15 +135,22 @@ def _migrate(_arguments: argparse.Namespace) -> int:
     return 0
 
 
+@_with_settings
 def _check_settings(_arguments: argparse.Namespace) -> int:
+    from wsserver import settings
+
     settings.load()
     return 0
 
 
+@_with_settings
 def _token(arguments: argparse.Namespace) -> int:
+    from wsserver import settings
+    from wsserver.auth import mint
+
     chosen = settings.load()
     if chosen.jwt_secret is None:
-        raise BadSettings([f"{settings.variable('jwt_secret')} is not set: tokens are signed elsewhere"])
+        raise settings.BadSettings([f"{settings.variable('jwt_secret')} is not set: tokens are signed elsewhere"])
     secret, issuer, audience = chosen.jwt_secret.get_secret_value(), chosen.jwt_issuer, chosen.jwt_audience
     try:
         print(mint(secret, arguments.user, arguments.ttl, arguments.join, arguments.publish, issuer, audience))

@@ -34,7 +34,7 @@ def environment(**settings: str) -> dict[str, str]:
 
 @functools.cache
 def fork_server() -> ForkServer:
-    return ForkServer("wsserver.cli", environment=environment())
+    return ForkServer("support.preloaded", environment=environment())
 
 
 def ws_server(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:

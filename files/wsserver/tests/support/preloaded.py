@@ -1,0 +1,15 @@
+# SPDX-License-Identifier: MIT
+"""What the commands of `ws-server` import when they run: the fork server imports this once."""
+
+from __future__ import annotations
+
+import uvloop  # noqa: F401
+
+import wsserver.archive.migrate
+import wsserver.cli
+import wsserver.settings
+import wsserver.telemetry.logs
+import wsserver.witness.command
+import wsserver.worker.components
+import wsserver.worker.dev
+import wsserver.worker.worker  # noqa: F401
