@@ -262,14 +262,14 @@ async def test_a_worker_ends_in_time_whatever_the_collector_does(collector: Coll
 
 @pytest.mark.parametrize("on", [False, True])
 async def test_neither_tracing_nor_its_exporter_is_imported_when_off(
-    on: bool, collector: Collector, start: Callable[..., Worker], tmp_path: Path
+    on: bool, collector: Collector, start_cold: Callable[..., Worker], tmp_path: Path
 ) -> None:
     (tmp_path / "sitecustomize.py").write_text(
         "import atexit, pathlib, sys\n"
         "atexit.register(lambda: pathlib.Path(__file__).with_name('modules').write_text('\\n'.join(sys.modules)))\n"
     )
     options = {"WS_OTLP_ENDPOINT": collector.endpoint} if on else {}
-    worker = start(PYTHONPATH=f"{tmp_path}{os.pathsep}{SRC}", **options)
+    worker = start_cold(PYTHONPATH=f"{tmp_path}{os.pathsep}{SRC}", **options)
     client = await (await worker.ready()).client()
     await client.join()
     await client.publish(1, "1")
