@@ -16,7 +16,7 @@ from support.worker import ORIGIN, SECRET, Worker
 
 from wsserver.auth import mint
 
-_TOKEN = mint(SECRET, "fuzz", 600)
+_TOKEN = mint(SECRET, "fuzz", 86400)
 
 
 @pytest.fixture(scope="module")
