@@ -30,7 +30,7 @@ class RedisServer:
         arguments = ["--port", "0", "--unixsocket", self.socket, "--dir", self.directory, "--save", ""]
         arguments += ["--appendonly", "yes", "--appendfsync", self.fsync, "--logfile", "redis.log"]
         self._process = subprocess.Popen([program, *map(str, arguments)], stdin=subprocess.DEVNULL)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 120
         while True:
             try:
                 self.client().ping()

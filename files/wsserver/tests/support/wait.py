@@ -8,6 +8,6 @@ from typing import Any
 
 async def until(condition: Callable[[], Any]) -> None:
     """Wait until `condition` holds; the bound is generous, for slow machines."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         while not condition():  # noqa: ASYNC110 - processes and sockets raise no asyncio.Event
             await asyncio.sleep(0.02)

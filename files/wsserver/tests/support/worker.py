@@ -82,13 +82,13 @@ class Worker:
         return fork_server().start(*self._command, environment=variables, output=self._output, errors=self._output)
 
     def start_again(self) -> None:
-        self.process.wait(30)
+        self.process.wait(120)
         self.process = self._spawn()
 
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
-    def wait(self, timeout_s: float = 30) -> int:
+    def wait(self, timeout_s: float = 120) -> int:
         return self.process.wait(timeout_s)
 
     def remove(self) -> None:
@@ -118,7 +118,7 @@ class Worker:
             return 0, ""
         try:
             writer.write(request)
-            answer = (await asyncio.wait_for(reader.read(), 20)).decode("latin-1")
+            answer = (await asyncio.wait_for(reader.read(), 60)).decode("latin-1")
         except ConnectionResetError:
             return 0, ""
         finally:
@@ -142,7 +142,7 @@ class Worker:
 
     async def connect(self, user: str = "alice", path: str = "/ws", **options: Any) -> ClientConnection:
         headers = {"Authorization": f"Bearer {mint(SECRET, user, 600)}"}
-        options = {"additional_headers": headers, "ping_interval": None, "open_timeout": 20, **options}
+        options = {"additional_headers": headers, "ping_interval": None, "open_timeout": 60, **options}
         return await connect(f"ws://127.0.0.1:{self.port}{path}", proxy=None, **options)
 
 
@@ -167,7 +167,7 @@ class Client:
         await self.connection.send(json.dumps(command))
 
     async def next(self) -> dict[str, Any]:
-        event: dict[str, Any] = json.loads(await asyncio.wait_for(self.connection.recv(), 20))
+        event: dict[str, Any] = json.loads(await asyncio.wait_for(self.connection.recv(), 60))
         return event
 
     async def event(self, kind: str) -> dict[str, Any]:
@@ -202,12 +202,12 @@ class Client:
         return [(await self.event("ack"))["id"] for _ in range(count)]
 
     async def closed(self) -> tuple[int, str]:
-        await asyncio.wait_for(self.connection.wait_closed(), 30)
+        await asyncio.wait_for(self.connection.wait_closed(), 60)
         return self.connection.close_code or 0, self.connection.close_reason or ""
 
 
 async def until_status(worker: Worker, path: str, status: int) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while (await worker.http(path))[0] != status:
         assert worker.process.poll() is None, worker.output()
         assert time.monotonic() < deadline, worker.output()
