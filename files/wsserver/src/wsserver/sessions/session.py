@@ -1,18 +1,17 @@
 # SPDX-License-Identifier: MIT
-"""One authenticated client: its commands in order, its answers, and when to stop reading from it.
+"""One authenticated client: carries out its commands in order, and sends the answers.
 
-A session is small, plain data (user, rooms, counts), so that it can be written down and taken up by another
-process; everything about sockets stays in `connection` and `event_stream`.
+A session is small, plain data (user, rooms, counts), so that another process can take over a copy of it; everything
+about sockets stays in `transport`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
@@ -45,44 +44,23 @@ from wsserver.protocol.messages import (
 )
 from wsserver.rooms.broker import Published
 from wsserver.sessions.context import SessionContext
+from wsserver.sessions.flow_control import ClientTransport, FlowControl
 from wsserver.telemetry import metrics
 from wsserver.telemetry.logs import log
-
-# Publishes of one client that may wait for the broker, by number and by bytes; past that its next frames wait in
-# the kernel.
-_PUBLISHES_UNDER_WAY = 256
-_BYTES_UNDER_WAY = 1 << 20
-
-
-class ClientTransport(Protocol):
-    """The connection, as the session sees it."""
-
-    def write(self, chunk: bytes) -> None: ...
-    def hold_reading(self, hold: bool) -> None: ...
-
-    def throttle(self) -> None:
-        """Call `session.resume_if_paid()` about once a second until it returns true."""
 
 
 class Session:
     __slots__ = (
         "_backlog",
         "_busy",
-        "_bytes_paid",
-        "_bytes_under_way",
         "_context",
         "_entering",
-        "_frames_paid",
-        "_throttled",
-        "_transport",
-        "_under_way",
+        "_flow",
         "codec",
         "expiry_told",
         "identity",
         "messages_in",
         "open",
-        "paused",
-        "paused_at",
         "pending",
         "retiring",
         "rooms",
@@ -95,22 +73,15 @@ class Session:
         self.rooms: set[str] = set()
         self.messages_in = 0
         self.open = True
-        self.paused = False
-        self.paused_at = 0.0
         self.pending: list[bytes] | None = None
         self.write: Callable[[bytes], None] = transport.write
         self.expiry_told = False
-        self.retiring = False  # was asked to reconnect elsewhere
-        self._transport = transport
+        self.retiring = False  # got the hint to reconnect
+        self._flow = FlowControl(transport, context.limits)
         self._context = context
-        self._under_way = 0
-        self._bytes_under_way = 0
-        self._frames_paid = 0.0
-        self._bytes_paid = 0.0
-        self._throttled = False
         self._busy: asyncio.Task[None] | None = None
-        self._entering: str | None = None  # the room, of `rooms`, that presence is still to hear of
-        # Frames that came while a command was under way: commands take effect in the order they were sent.
+        self._entering: str | None = None  # the one of `rooms` that presence does not count yet
+        # Frames that arrived while a command was under way: commands take effect in the order of the frames.
         self._backlog: deque[bytes] | None = None
 
     def welcome(self, heartbeat_s: float, max_message_bytes: int) -> None:
@@ -177,10 +148,10 @@ class Session:
 
     def _take_time(self, work: Callable[[], Coroutine[Any, Any, None]], room: str | None = None) -> None:
         self._busy = asyncio.get_running_loop().create_task(self._in_turn(work, room))
-        self._hold()
+        self._flow.busy(True)
 
     async def _in_turn(self, work: Callable[[], Coroutine[Any, Any, None]], room: str | None) -> None:
-        """Carry out a command that has to wait for something, and then those that came meanwhile."""
+        """Carry out a command that has to wait, and then the commands that arrived meanwhile."""
         try:
             await work()
         except BrokerError as exc:
@@ -188,13 +159,13 @@ class Session:
         except Refused as exc:
             self.refuse(Error("not_authenticated", str(exc)))
         except Exception:
-            # A fault of this program must not leave the client waiting for good.
+            # A programming error must not leave the client without an answer.
             log.exception("command_failed")
             self.refuse(Error("internal", "a fault of the server; it is in its log", room=room))
         self._busy = None
         while self._backlog and self._busy is None:
             self._execute(self._backlog.popleft())
-        self._hold()
+        self._flow.busy(self._busy is not None)
 
     # Rooms.
 
@@ -251,80 +222,56 @@ class Session:
             self.refuse(Error("rate_limited", text, id, retry_after_ms=1000))
             return
         data = bytes(command.data)
-        self._under_way += 1
-        self._bytes_under_way += len(data)
-        self._hold()
+        self._flow.publish_started(len(data))
         future = context.publisher.publish(room, self.identity.user, id, data)
         future.add_done_callback(partial(self._published, room, id, len(data)))
 
     def _published(self, room: str, id: str, size: int, future: asyncio.Future[Published]) -> None:
-        self._under_way -= 1
-        self._bytes_under_way -= size
+        self._flow.publish_ended(size)
         try:
             self.send(Ack(id, room, future.result().position.seq))
         except BrokerError as exc:
             self.refuse(Error(exc.code, str(exc), id))
         except (Exception, asyncio.CancelledError):
-            # Without an answer the client would wait for good; with this one it repeats the publish.
+            # Without an answer the client would wait for ever; this answer makes it repeat the publish.
             log.exception("publish_failed")
             self.refuse(Error("outcome_unknown", "a fault of the server; it is in its log", id))
         finally:
-            self._hold()
+            self._flow.hold()
 
-    # Reading only as fast as commands are carried out, answers are read, and limits allow.
+    # Flow control.
 
-    def _hold(self) -> None:
-        self._transport.hold_reading(
-            self.open
-            and (
-                self.paused
-                or self._throttled
-                or self._busy is not None
-                or self._under_way >= _PUBLISHES_UNDER_WAY
-                or self._bytes_under_way >= _BYTES_UNDER_WAY
-            )
-        )
+    @property
+    def paused(self) -> bool:
+        """Whether the client leaves a full send buffer unread."""
+        return self._flow.paused
 
-    def charge(self, frames: int, size: int) -> None:
-        """Count what the client sent; if that is too much, the rest waits."""
-        limits, now = self._context.limits, time.monotonic()
-        self._frames_paid = limits.frames.spend(self._frames_paid, now, frames)
-        self._bytes_paid = limits.bytes.spend(self._bytes_paid, now, size)
-        late_frames = limits.frames.late_s(self._frames_paid, now)
-        late_bytes = limits.bytes.late_s(self._bytes_paid, now)
-        if self._throttled or not (late_frames or late_bytes):
-            return
-        self._throttled = True
-        if late_frames >= late_bytes:
-            metrics.LIMITED.labels("connection_frames").inc()
-            text = f"more than {limits.frames.per_s:g} frames a second: the next ones wait"
-        else:
-            metrics.LIMITED.labels("connection_bytes").inc()
-            text = f"more than {limits.bytes.per_s:g} bytes a second: the next ones wait"
-        self.refuse(Error("rate_limited", text, retry_after_ms=int(1000 * max(late_frames, late_bytes)) + 1))
-        self._transport.throttle()
-        self._hold()
-
-    def resume_if_paid(self) -> bool:
-        """Read again if what came before is paid for; returns whether it is."""
-        limits, now = self._context.limits, time.monotonic()
-        if limits.frames.late_s(self._frames_paid, now) or limits.bytes.late_s(self._bytes_paid, now):
-            return False
-        self._throttled = False
-        self._hold()
-        return True
+    @property
+    def paused_at(self) -> float:
+        """When that began: time.monotonic."""
+        return self._flow.paused_at
 
     def pause(self) -> None:
         """The client does not read what it is sent."""
-        self.paused = True
-        self.paused_at = time.monotonic()
+        self._flow.pause()
         self._context.hub.pause(self, self.rooms)
-        self._hold()
+        self._flow.hold()
 
     def resume(self) -> None:
-        self.paused = False
+        self._flow.resume()
         self._context.hub.resume(self, self.rooms)
-        self._hold()
+        self._flow.hold()
+
+    def charge(self, frames: int, size: int) -> None:
+        """Count what the client sent; if the limits are exceeded, the rest waits."""
+        error = self._flow.charge(frames, size)
+        if error is not None:
+            self.refuse(error)
+            self._flow.throttle()
+
+    def resume_if_paid(self) -> bool:
+        """Read again if the limits allow more; returns whether they do."""
+        return self._flow.resume_if_paid()
 
     # The end.
 
@@ -333,16 +280,17 @@ class Session:
         self.send(Expiring(self.identity.expires))
 
     def flush(self) -> None:
-        """Write what is queued now, before something that must come after it."""
+        """Write the queue now, before a frame that must follow it."""
         if self.pending:
             chunk, self.pending = b"".join(self.pending), []
             self.write(chunk)
 
     def close(self) -> None:
-        """The connection is closing or gone: leave every room, answer nothing more."""
+        """The connection is closing or lost: leave every room, and answer no further commands."""
         if not self.open:
             return
         self.open = False
+        self._flow.close()
         self.pending = None
         self.write = _nowhere
         if self._busy is not None:
@@ -364,4 +312,4 @@ def _past(message: Message) -> HistoryMessage:
 
 
 def _nowhere(_chunk: bytes) -> None:
-    """Where frames of a closed session go."""
+    """Takes the frames of a closed session."""
