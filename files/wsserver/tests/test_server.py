@@ -269,7 +269,7 @@ async def test_systemd_is_told(start_cold: Start, tmp_path: Path) -> None:
     path = tmp_path / "notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(path))
-        systemd.settimeout(20)
+        systemd.settimeout(120)
         worker = start_cold(NOTIFY_SOCKET=str(path))
 
         def until_told(state: str) -> str:
@@ -292,7 +292,7 @@ async def test_systemd_is_not_told_ready_before_redis_answers(start: Start, redi
     path = tmp_path / "notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(path))
-        systemd.settimeout(20)
+        systemd.settimeout(120)
         start(NOTIFY_SOCKET=str(path))
         told = [await asyncio.to_thread(systemd.recv, 4096) for _ in range(3)]
         assert told == [b"WATCHDOG=1"] * 3
