@@ -47,6 +47,7 @@ class Edge:
             nginx_api_workers=[],
             nginx_status=False,
             nginx_grafana=False,
+            nginx_keep_sites=False,
             nginx_balance="least_conn",
             nginx_domain="localhost",
             nginx_worker_shutdown_timeout="1h",
