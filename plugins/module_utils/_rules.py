@@ -182,6 +182,25 @@ def nginx_certificate(settings: Settings) -> Iterator[str]:
         )
 
 
+def nginx_authority(settings: Settings) -> Iterator[str]:
+    """Mode files: the private authority, where there is one, has issued the certificate or an intermediate in its file."""
+    path = settings.text("nginx_tls_ca")
+    if not path:
+        return
+    remedy = "name the certificate of the authority that clients trust"
+    if "-----BEGIN CERTIFICATE-----" not in settings.get("_nginx_ca"):
+        yield f"nginx_tls_ca ({path}) names no readable PEM file on the control machine: {remedy}."
+        return
+    info = settings.get("_nginx_ca_info")
+    if info["expired"]:
+        yield f"nginx_tls_ca ({path}) ran out at {info['not_after']}: {remedy}."
+    if "-----BEGIN CERTIFICATE-----" not in settings.get("_nginx_certificate"):
+        return
+    if info["subject"] not in settings.get("_nginx_certificate_issuers"):
+        certificate = settings.get("nginx_tls_certificate")
+        yield f"nginx_tls_ca ({path}) has not issued nginx_tls_certificate ({certificate}), nor an intermediate in it: {remedy}."
+
+
 def postgres_clients(settings: Settings) -> Iterator[str]:
     """The clients on other hosts have addresses."""
     clients = settings.get("postgres_client_addresses")
@@ -430,6 +449,7 @@ CHECKS: dict[str, Check] = {
         alloy_purpose,
         nginx_names,
         nginx_api_clients,
+        nginx_authority,
         nginx_certificate,
         postgres_clients,
         prometheus_mail,

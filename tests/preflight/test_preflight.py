@@ -449,7 +449,7 @@ def pair(tmp_path: Path) -> Callable[[str, str], dict[str, str]]:
 
     def make(name: str, domain: str) -> dict[str, str]:
         certificate, key = tmp_path / f"{name}.pem", tmp_path / f"{name}.key"
-        request = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=test"]
+        request = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={name}"]
         names = f"subjectAltName=DNS:{domain}"
         subprocess.run(
             [*request, "-addext", names, "-keyout", key, "-out", certificate], check=True, capture_output=True
@@ -476,8 +476,20 @@ def test_a_certificate_of_another_domain(site: Site, pair: Callable[[str, str], 
     assert_answered(site(contents), "not for nginx_domain (ws.example.org), but for DNS:chat.example.net")
 
 
+def test_a_private_authority_that_has_not_issued_the_certificate(
+    site: Site, pair: Callable[[str, str], dict[str, str]]
+) -> None:
+    contents = inventory()
+    other = pair("other", "ca.example.org")["nginx_tls_certificate"]
+    contents["all"]["vars"] |= pair("this", "ws.example.org") | {"nginx_tls_ca": other}
+    assert_answered(
+        site(contents), f"nginx_tls_ca ({other}) has not issued nginx_tls_certificate", "that clients trust"
+    )
+
+
 def test_a_fitting_pair(site: Site, pair: Callable[[str, str], dict[str, str]]) -> None:
     contents = inventory()
-    contents["all"]["vars"] |= pair("this", "*.example.org")
+    this = pair("this", "*.example.org")
+    contents["all"]["vars"] |= this | {"nginx_tls_ca": this["nginx_tls_certificate"]}  # it is its own authority
     result = site(contents, *PREFLIGHT_ALONE)
     assert (result.returncode, result.messages, result.changed) == (0, set(), 0)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""Grafana asks Prometheus where it listens."""
+"""Grafana asks Prometheus where it listens; workers and Prometheus trust the authority that an edge names."""
 
 from __future__ import annotations
 
@@ -34,3 +34,25 @@ def test_grafana_asks_prometheus_where_it_listens(inventory, url):
     for name in NAMES:
         variables[name] = environment.from_string(FLEET[name]).render(variables)
     assert variables["grafana_prometheus_url"] == url
+
+
+@pytest.mark.parametrize(
+    ("inventory", "own"),
+    [
+        ({}, True),
+        ({"nginx_tls_mode": "files"}, False),
+        ({"nginx_tls_mode": "files", "nginx_tls_ca": ""}, False),
+        ({"nginx_tls_mode": "files", "nginx_tls_ca": "ca.pem"}, True),
+    ],
+)
+def test_an_edge_with_an_authority_that_hosts_do_not_know(inventory, own):
+    edge = inventory | {"nginx_domain": "ws.example.org", "ws_server_private_address": "10.0.0.1"}
+    variables = {
+        "inventory_hostname": "one",
+        "hostvars": {"one": edge},
+        "groups": {"edges": ["one"]},
+        "ws_edge_group": "edges",
+    }
+    rendered = jinja2.Template(FLEET["ws_server_edges"]).render(variables | {"ws_server_listen_address": "127.0.0.1"})
+    (told,) = yaml.safe_load(rendered)
+    assert told["own_authority"] is own

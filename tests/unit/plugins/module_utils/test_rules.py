@@ -215,6 +215,32 @@ def test_a_pair_that_does_not_fit():
     assert len(pair(expired=True, subject_alt_name=[], _nginx_certificate_key_info={"public_key": "Q"})) == 3
 
 
+def authority(**changed):
+    variables = {
+        "nginx_tls_ca": "/ca.pem",
+        "nginx_tls_certificate": "/c.pem",
+        "_nginx_ca": PEM,
+        "_nginx_ca_info": {"subject": {"commonName": "ours"}, "expired": False, "not_after": "20260101000000Z"},
+        "_nginx_certificate": PEM,
+        "_nginx_certificate_issuers": [{"commonName": "intermediate"}, {"commonName": "ours"}],
+    }
+    return told("nginx_authority", **variables | changed)
+
+
+def test_a_private_authority():
+    assert authority() == []
+    assert authority(nginx_tls_ca="") == []
+    assert_told(authority(_nginx_ca=""), "nginx_tls_ca (/ca.pem) names no readable PEM file")
+    assert_told(
+        authority(_nginx_certificate_issuers=[{"commonName": "another"}]),
+        "nginx_tls_ca (/ca.pem) has not issued nginx_tls_certificate (/c.pem), nor an intermediate in it: name the",
+    )
+    old = {"subject": {"commonName": "ours"}, "expired": True, "not_after": "20260101000000Z"}
+    assert_told(authority(_nginx_ca_info=old), "nginx_tls_ca (/ca.pem) ran out at 20260101000000Z")
+    # The certificate is another rule's.
+    assert authority(_nginx_certificate="") == []
+
+
 # Names.
 
 
