@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import pathlib
+import re
+from collections.abc import Mapping
 from typing import Any
 
 from ansible.errors import AnsibleActionFail
@@ -16,7 +18,9 @@ from ansible.plugins.action import ActionBase
 from ansible_collections.selfhost.websocket.plugins.module_utils._checks import RuleError, Settings, find_faults
 from ansible_collections.selfhost.websocket.plugins.module_utils._rules import CHECKS
 
-_ROLES = pathlib.Path(__file__).resolve().parents[2] / "roles"
+_COLLECTION = pathlib.Path(__file__).resolve().parents[2]
+_ROLES = _COLLECTION / "roles"
+_FLEET = _COLLECTION / "playbooks/vars/fleet.yml"
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core has no types
@@ -53,6 +57,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core has no typ
             ipv4=facts.get("all_ipv4_addresses", []),
             ipv6=facts.get("all_ipv6_addresses", []),
             names=variables,
+            overridden=overridden(variables),
             documented=documented,
             sha256=sha256,
         )
@@ -65,6 +70,20 @@ def documented() -> set[str]:
         for path in _ROLES.glob("*/meta/argument_specs.yml")
         for entry in yaml_load(path.read_bytes())["argument_specs"].values()
         for name in entry.get("options", {})
+    }
+
+
+def overridden(variables: Mapping[str, Any]) -> set[str]:
+    """Returns the variables of the inventory that fleet.yml sets without regard to them. What -e gives wins over both."""
+    inventory = variables.get("hostvars", {}).get(variables["inventory_hostname"], {})
+    text = _FLEET.read_text(encoding="utf-8")
+    return {
+        name
+        for name, value in yaml_load(text).items()
+        if name in inventory
+        and variables.get(name) == value
+        # The inventory's own value is a part of the value there.
+        and not re.search(rf"hostvars\[[^]]+\]\.{name}\b|attribute='{name}'", text)
     }
 
 

@@ -29,7 +29,8 @@ class RuleError(Exception):
 class Settings:
     """What the checks may look at.
 
-    `value_of` returns the value of a variable, and raises KeyError where the host has none of that name.
+    `value_of` returns the value of a variable, and raises KeyError where the host has none of that name. `overridden` are the
+    variables that the inventory sets in vain, as the playbooks work them out.
     """
 
     value_of: Callable[[str], Any]
@@ -37,6 +38,7 @@ class Settings:
     ipv4: Collection[str] = ()
     ipv6: Collection[str] = ()
     names: Collection[str] = ()
+    overridden: Collection[str] = ()
     documented: Callable[[], Collection[str]] = tuple
     sha256: Callable[[str], str | None] = lambda _path: None
 

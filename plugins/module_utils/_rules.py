@@ -417,6 +417,17 @@ def names(settings: Settings) -> Iterator[str]:
             yield f"{name} is no variable of this collection: {remedy}"
 
 
+def overridden(settings: Settings) -> Iterator[str]:
+    """The inventory sets no variable that the playbooks set themselves."""
+    for name in sorted(settings.overridden):
+        remedy = (
+            f"give it with -e {name}=…"
+            if name.endswith("_group")
+            else "remove it there, or use the role in a play of your own"
+        )
+        yield f"{name} of the inventory has no effect, as the playbooks set it (playbooks/vars/fleet.yml): {remedy}."
+
+
 def _closest(name: str, prefix: str, known: list[str]) -> str | None:
     ends = [other.removeprefix(prefix) for other in known if other.startswith(prefix)]
     near = difflib.get_close_matches(name.removeprefix(prefix), ends, 1, 0.7)
@@ -446,6 +457,7 @@ CHECKS: dict[str, Check] = {
         ports,
         observability_parts,
         names,
+        overridden,
         alloy_purpose,
         nginx_names,
         nginx_api_clients,

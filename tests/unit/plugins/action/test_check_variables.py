@@ -27,10 +27,10 @@ GOOD = {"keep": "8", "most": 20, "listen_address": "{{ address }}", "address": "
 def play(tmp_path):
     """Runs a play with the task on a host that nothing can connect to."""
 
-    def run(variables, *arguments, rules=RULES):
+    def run(variables, *arguments, rules=RULES, **keywords):
         task = {"name": "Check", "selfhost.websocket.check_variables": {"rules": rules}, "register": "checked"}
         shown = {"name": "Show", "ansible.builtin.debug": {"var": "checked"}, "check_mode": True}
-        plays = [{"hosts": "far", "gather_facts": False, "any_errors_fatal": True, "tasks": [task, shown]}]
+        plays = [{"hosts": "far", "gather_facts": False, "any_errors_fatal": True, "tasks": [task, shown], **keywords}]
         (tmp_path / "play.json").write_text(json.dumps(plays))
         hosts = {"far": {"ansible_host": "192.0.2.1", **variables}}
         (tmp_path / "inventory.json").write_text(json.dumps({"all": {"hosts": hosts}}))
@@ -66,6 +66,27 @@ def test_all_faults_are_told_at_once(play):
     ]
     assert result["msg"] == "\n".join(result["faults"])
     assert "secret" not in str(result)
+
+
+def test_variables_that_the_playbooks_set_have_no_effect_in_the_inventory(play):
+    """What -e gives has, and so has a variable that is a part of the value there."""
+    inventory = {
+        "redis_clients_local": False,
+        "ws_edge_group": "web",
+        "ws_server_lock_host": "far",
+        "ws_server_api_clients": [],
+    }
+    given = ("-e", "ws_server_lock_host=far")
+    fleet = str(ROOT / "playbooks/vars/fleet.yml")
+    result = play(inventory, *given, rules=[{"check": "overridden"}], vars_files=fleet)
+    assert result["faults"] == [
+        "redis_clients_local of the inventory has no effect, as the playbooks set it (playbooks/vars/fleet.yml): remove it there, "
+        "or use the role in a play of your own.",
+        "ws_edge_group of the inventory has no effect, as the playbooks set it (playbooks/vars/fleet.yml): give it with -e "
+        "ws_edge_group=….",
+    ]
+    # In a play of one's own the inventory's values count.
+    assert play(inventory, rules=[{"check": "overridden"}])["faults"] == []
 
 
 def test_a_wrong_table_fails(play):
