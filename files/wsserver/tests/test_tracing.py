@@ -31,8 +31,9 @@ from wsserver.rooms.broker import Published
 from wsserver.rooms.publisher import Publisher
 from wsserver.settings import Settings
 from wsserver.storage.memory.broker import MemoryBroker
-from wsserver.telemetry import otlp, tracing
+from wsserver.telemetry import otlp
 from wsserver.telemetry.tracing import Tracer
+from wsserver.worker.worker import make_tracer
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PARENT = "b7ad6b7169203331"
@@ -59,7 +60,7 @@ async def tracer(collector: Collector) -> Any:
 
 
 def started(collector: Collector, ratio: float = 1) -> Tracer:
-    tracer = tracing.start(settings(otlp_endpoint=collector.endpoint, trace_ratio=ratio))
+    tracer = make_tracer(settings(otlp_endpoint=collector.endpoint, trace_ratio=ratio))
     assert tracer is not None
     return tracer
 
@@ -202,7 +203,7 @@ async def test_a_collector_that_fails_costs_spans_and_one_line_each_way(collecto
 
 
 async def test_nobody_listens_at_the_endpoint(caplog: pytest.LogCaptureFixture) -> None:
-    tracer = tracing.start(settings(otlp_endpoint="http://127.0.0.1:9", trace_ratio=1))
+    tracer = make_tracer(settings(otlp_endpoint="http://127.0.0.1:9", trace_ratio=1))
     assert tracer is not None
     before = spans_counted("failed")
     with structlog.testing.capture_logs() as lines:
