@@ -23,7 +23,7 @@ _ROLES = _COLLECTION / "roles"
 _FLEET = _COLLECTION / "playbooks/vars/fleet.yml"
 
 
-class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core has no types
+class ActionModule(ActionBase):
     """Fails with one sentence for each fault."""
 
     TRANSFERS_FILES = False

@@ -30,7 +30,7 @@ def names() -> list[str]:
     return sorted(path.name for path in HOME.glob("instances/*") if is_name(path.name))
 
 
-def before() -> dict:
+def before() -> dict[str, str]:
     """Instance -> the generation that it had before the last rollout."""
     links = [path for path in HOME.glob("before/*") if is_name(path.name) and path.is_symlink()]
     return {link.name: link.readlink().name for link in links}

@@ -114,7 +114,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.selfhost.websocket.plugins.module_utils import _foreign
 
 
-def main():
+def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "service": {"type": "str", "choices": ["nginx", "redis", "postgres"], "required": True},

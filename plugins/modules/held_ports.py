@@ -72,7 +72,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.selfhost.websocket.plugins.module_utils._ports import held
 
 
-def main():
+def main() -> None:
     module = AnsibleModule(argument_spec={"units": {"type": "dict", "required": True}}, supports_check_mode=True)
     try:
         found = held(module.params["units"])

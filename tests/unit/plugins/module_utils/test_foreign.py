@@ -15,7 +15,9 @@ import pytest
 from ansible_collections.selfhost.websocket.plugins.module_utils import _foreign
 from ansible_collections.selfhost.websocket.plugins.module_utils._foreign import Cluster, Host
 
+# REUSE-IgnoreStart: the header of a file that the test writes
 OURS = "# SPDX-License-Identifier: GPL-3.0-or-later\n# Copyright: the selfhost.websocket authors\n# Ansible managed\n"
+# REUSE-IgnoreEnd
 ROOT = Path(__file__).resolve().parents[4]
 POSTGRESQL_CONF = """
 data_directory = '/var/lib/postgresql/17/main'		# use data in another directory
