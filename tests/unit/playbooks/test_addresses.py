@@ -12,6 +12,8 @@ from program import ROOT
 from ansible_collections.selfhost.websocket.plugins.filter.url_host import url_host
 
 FLEET = yaml.safe_load((ROOT / "playbooks/vars/fleet.yml").read_text())
+ENVIRONMENT = jinja2.Environment()
+ENVIRONMENT.filters["selfhost.websocket.url_host"] = url_host
 NAMES = ["_fleet_prometheus_address", "_fleet_prometheus_url", "grafana_prometheus_url"]
 
 
@@ -29,10 +31,8 @@ NAMES = ["_fleet_prometheus_address", "_fleet_prometheus_url", "grafana_promethe
 )
 def test_grafana_asks_prometheus_where_it_listens(inventory, url):
     variables = {"inventory_hostname": "one", "hostvars": {"one": inventory}}
-    environment = jinja2.Environment()
-    environment.filters["selfhost.websocket.url_host"] = url_host
     for name in NAMES:
-        variables[name] = environment.from_string(FLEET[name]).render(variables)
+        variables[name] = ENVIRONMENT.from_string(FLEET[name]).render(variables)
     assert variables["grafana_prometheus_url"] == url
 
 
@@ -53,6 +53,7 @@ def test_an_edge_with_an_authority_that_hosts_do_not_know(inventory, own):
         "groups": {"edges": ["one"]},
         "ws_edge_group": "edges",
     }
-    rendered = jinja2.Template(FLEET["ws_server_edges"]).render(variables | {"ws_server_listen_address": "127.0.0.1"})
+    template = ENVIRONMENT.from_string(FLEET["ws_server_edges"])
+    rendered = template.render(variables | {"ws_server_listen_address": "127.0.0.1"})
     (told,) = yaml.safe_load(rendered)
     assert told["own_authority"] is own

@@ -12,6 +12,7 @@ from jinja2.nativetypes import NativeEnvironment
 from program import ROOT
 
 VENDORS = {"vendor_packages_name": "grafana", "vendor_packages_unit": "grafana-server", "vendor_packages_files": ["/x"]}
+REDIS = {"_redis_unit": "redis-server.service", "_redis_conf": "/etc/redis/redis.conf"}
 EXPORTER = {"_exporters_name": "redis", "_exporters_unit": "prometheus-redis-exporter.service"}
 
 
@@ -40,7 +41,7 @@ def files(path: str, variables: dict[str, Any]) -> tuple[str, list[str]]:
         pytest.param(
             "vendor_packages/tasks/start", VENDORS, ["/var/lib/dpkg/info/grafana.list", "/x"], id="vendor_packages"
         ),
-        pytest.param("redis/tasks/main", {}, ["/etc/redis/redis.conf", "/etc/redis/admin-password"], id="redis"),
+        pytest.param("redis/tasks/main", REDIS, ["/etc/redis/redis.conf", "/etc/redis/admin-password"], id="redis"),
     ],
 )
 def test_a_process_knows_its_drop_in_and_its_settings(path, variables, besides):

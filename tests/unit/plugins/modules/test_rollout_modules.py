@@ -9,7 +9,7 @@ import time
 
 import pytest
 from hosts import run
-from program import free_port
+from support.ports import free_port
 
 from ansible_collections.selfhost.websocket.plugins.module_utils import _instance, _rollout_gate
 from ansible_collections.selfhost.websocket.plugins.module_utils._control import Control
