@@ -117,6 +117,8 @@ async def test_dev(tmp_path: Path) -> None:
             client = Client(connection)
             assert (await client.event("welcome"))["user"] == user
             await client.join("lobby")
+            await client.send(type="presence", room="lobby")
+            assert user in {member["user"] for member in (await client.event("presence"))["members"]}
             clients.append(client)
         await clients[0].publish("hello", "1", "lobby")
         await clients[1].publish("hi", "1", "lobby")

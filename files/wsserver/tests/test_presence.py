@@ -22,6 +22,7 @@ from wsserver.rooms.presence import Presence
 from wsserver.storage.memory.counts import MemoryPresence
 from wsserver.storage.redis.broker import RedisBroker
 from wsserver.storage.redis.connection import RedisAddress
+from wsserver.storage.redis.presence import RedisPresence
 from wsserver.telemetry import metrics
 
 Start = Callable[..., Worker]
@@ -503,6 +504,51 @@ async def test_presence_in_memory() -> None:
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     await presence.stop()
+
+
+@pytest.mark.parametrize("kind", ["memory", "redis"])
+async def test_a_user_who_has_joined_or_left_sees_that_at_once(kind: str, redis: RedisServer) -> None:
+    store = MemoryPresence(lambda *_event: None) if kind == "memory" else RedisPresence(RedisAddress(redis.url))
+    presence = Presence(store)
+    running = asyncio.create_task(presence.run())
+    await until(lambda: presence._counts.available)
+    async with asyncio.timeout(30):
+        for n in range(100):
+            room = f"r{n}"
+            presence.entered(room, "alice")
+            assert await presence.page(room, "", 10, "alice") == PresencePage(
+                room, [PresenceMember("alice", 1)], 1, False
+            )
+            presence.left(room, "alice")
+            assert await presence.page(room, "", 10, "alice") == PresencePage(room, [], 0, False)
+        # Many at once, more than one update takes.
+        users = [f"u{n:03}" for n in range(2 * CHUNK)]
+        for user in users:
+            presence.entered("r", user)
+        pages = await asyncio.gather(*(presence.page("r", "", 1000, user) for user in users))
+        for user, page in zip(users, pages, strict=True):
+            assert user in {member.user for member in page.members}
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    await presence.stop()
+
+
+async def test_a_caller_whose_join_cannot_be_told_hears_that(redis: RedisServer, worker: Start) -> None:
+    one = worker()
+    await one.told()
+    await one.pause()
+    one.entered("r", "alice")
+    with pytest.raises(BrokerUnavailable):
+        await one.page("r", "", 10, "alice")
+    assert (await one.page("r", "", 10, "bob")).count == 0
+    one.start()
+    await one.told()
+    one.entered("r", "bob")
+    redis.kill()
+    with pytest.raises(BrokerUnavailable):
+        await asyncio.wait_for(one.page("r", "", 10, "bob"), 10)
+    redis.start()
+    await one.until_members("r", {"alice": 1, "bob": 1})
 
 
 # Anything that may happen, in any order, against a model.

@@ -15,8 +15,9 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
+from collections.abc import Iterable
 from contextlib import suppress
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from wsserver.errors import BrokerError, BrokerUnavailable
 from wsserver.telemetry import metrics
@@ -105,12 +106,18 @@ class CountStore(Protocol):
 class _Share:
     """What this worker counts in one shard, and what the store may not know of it yet."""
 
-    __slots__ = ("claims", "counts", "known", "lapsed", "number", "renewed_ms", "since_ms", "stamp", "untold", "worker")
+    __slots__ = (
+        *("claims", "counts", "known", "lapsed", "listeners", "number", "renewed_ms", "since_ms", "stamp", "telling"),
+        *("untold", "worker"),
+    )
 
     def __init__(self, number: int) -> None:
         self.number = number
         self.counts: dict[str, int] = {}
         self.claims: list[tuple[Claim, asyncio.Future[int]]] = []
+        # Keys of the update that is under way, and callers that wait until the store knows of a key.
+        self.telling: dict[str, int] = {}
+        self.listeners: list[tuple[str, asyncio.Future[None]]] = []
         self.lapsed: list[str] = []
         # The store's times of the last renewal, and of the first of those that followed each other closely.
         self.renewed_ms = self.since_ms = 0
@@ -129,7 +136,12 @@ class _Share:
 
     @property
     def waiting(self) -> bool:
-        return self.known and bool(self.untold or self.claims)
+        return self.known and bool(self.untold or self.urgent)
+
+    @property
+    def urgent(self) -> bool:
+        """A caller waits for the next update."""
+        return bool(self.claims or self.listeners)
 
     def add(self, key: str, number: int) -> None:
         count = self.counts.get(key, 0) + number
@@ -151,13 +163,23 @@ class _Share:
         return bool(self.lapsed) and self.known and self.renewed_ms - self.since_ms >= lease_ms
 
     def take(self) -> tuple[Update, list[asyncio.Future[int]]]:
-        keys = [self.untold.pop() for _key in range(min(CHUNK, len(self.untold)))]
+        heard = {key for key, _future in self.listeners[:CHUNK]} & self.untold
+        self.untold -= heard
+        keys = [*heard, *(self.untold.pop() for _key in range(min(CHUNK - len(heard), len(self.untold))))]
         taken, self.claims = self.claims[:CHUNK], self.claims[CHUNK:]
-        changes = {key: self.counts.get(key, 0) for key in keys}
-        return Update(self.lease, changes, [claim for claim, _future in taken]), [future for _claim, future in taken]
+        self.telling = {key: self.counts.get(key, 0) for key in keys}
+        return Update(self.lease, self.telling, [claim for claim, _future in taken]), [future for _claim, future in taken]
 
     def updated(self, update: Update, futures: list[asyncio.Future[int]], outcome: Updated) -> None:
         self.stamp = outcome.stamp
+        self.telling = {}
+        waiting = []
+        for key, heard in self.listeners:
+            if key in self.untold:
+                waiting.append((key, heard))
+            elif not heard.done():
+                heard.set_result(None)
+        self.listeners = waiting
         for claim, future, refused in zip(update.claims, futures, outcome.refused, strict=True):
             if refused == 0:
                 for key, _limit in claim:
@@ -174,6 +196,7 @@ class _Share:
     def unsure(self, update: Update) -> None:
         """It is unknown whether `update` was or will be carried out: renew, then tell again what it concerned."""
         self.known = False
+        self.telling = {}
         self.untold.update(update.changes)
         self.untold.update(key for claim in update.claims for key, _limit in claim)
 
@@ -202,6 +225,18 @@ class LeasedCounts:
     def count(self, shard: int, key: str) -> int:
         """How often this worker counts `key`."""
         return self._shares[shard].counts.get(key, 0)
+
+    async def tell(self, shard: int, key: str) -> None:
+        """Wait until the store knows how often this worker counts `key` now. Raises BrokerUnavailable."""
+        share = self._shares[shard]
+        if key not in share.untold and key not in share.telling:
+            return
+        if not self.available:
+            raise BrokerUnavailable("the broker is unavailable")
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        share.listeners.append((key, future))
+        self._wake.set()
+        await future
 
     async def claim(self, shard: int, claim: Claim) -> int:
         """Count both keys once more, unless the total of one, over all workers, is at its limit.
@@ -253,15 +288,15 @@ class LeasedCounts:
 
     def _due(self) -> bool:
         now = time.monotonic()
-        return any(share.waiting and (share.claims or now >= self._flush_at) for share in self._shares)
+        return any(share.waiting and (share.urgent or now >= self._flush_at) for share in self._shares)
 
     async def _sleep(self, longest_s: float) -> None:
         """Until there is something to do."""
         self._wake.clear()
         await asyncio.sleep(_GATHER_CLAIMS_S)
-        claims = any(share.claims for share in self._shares)
+        urgent = any(share.urgent for share in self._shares)
         if any(share.waiting for share in self._shares):
-            longest_s = 0 if claims else min(longest_s, self._flush_at - time.monotonic())
+            longest_s = 0 if urgent else min(longest_s, self._flush_at - time.monotonic())
         else:
             self._asleep = True
         if longest_s > 0:
@@ -325,9 +360,11 @@ class LeasedCounts:
             share.known = False
             _fail([future for _claim, future in share.claims])
             share.claims.clear()
+            _fail([future for _key, future in share.listeners])
+            share.listeners.clear()
 
 
-def _fail(futures: list[asyncio.Future[int]]) -> None:
+def _fail(futures: Iterable[asyncio.Future[Any]]) -> None:
     for future in futures:
         if not future.done():
             future.set_exception(BrokerUnavailable("the broker is unavailable"))

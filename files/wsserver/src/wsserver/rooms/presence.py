@@ -52,11 +52,14 @@ class Presence:
         else:
             self._departing[shard, key] = time.monotonic() + self._grace_s
 
-    async def page(self, room: str, after: str, limit: int) -> PresencePage:
+    async def page(self, room: str, after: str, limit: int, caller: str | None = None) -> PresencePage:
         """Up to `limit` users that follow `after` in the order of their code points. Raises BrokerUnavailable.
 
-        A change shows within a tenth of a second. The user of a dropped connection counts as one until the grace ends.
+        A change shows within a tenth of a second, and a change of the `caller` on this worker at once. The user of a
+        dropped connection counts as one until the grace ends.
         """
+        if caller is not None:
+            await self._counts.tell(self._store.shard_of(room), f"{room} {caller}")
         return await self._store.page(room, after, limit)
 
     async def run(self) -> None:

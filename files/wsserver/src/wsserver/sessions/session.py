@@ -193,7 +193,7 @@ class Session:
             self._context.presence.left(room, self.identity.user)
 
     async def _presence(self, room: str, after: str, limit: int) -> None:
-        self.send(await self._context.presence.page(room, after, limit))
+        self.send(await self._context.presence.page(room, after, limit, self.identity.user))
 
     async def _history(self, command: History) -> None:
         messages, more = await self._context.history.page(
