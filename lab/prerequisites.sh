@@ -16,6 +16,7 @@ packages=(
     gpg gpg-agent                                     # the repository of the stand-ins is signed
     nodejs php-cli                                    # the recipes of docs/auth.md are run
     chromium                                          # and so is the JavaScript client
+    curl                                              # and what ws-server dev says to type
     shellcheck                                        # lint
     "$@"
 )

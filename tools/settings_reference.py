@@ -32,7 +32,8 @@ The settings of a worker, from its environment. On a host that the role `ws_serv
 made from the role's variables ("set by"); where one is not set, the default holds. What the unit sets differs for each worker.
 
 All are checked at start: a value that is not allowed, or a variable `WS_…` that is none of these, ends the worker with status 2
-and a sentence for each. `ws-server check-settings` does the same without starting. `WS_JWT_SECRET` or `WS_JWT_JWKS` is needed,
+and a sentence for each. `ws-server check-settings` does the same without starting. It and `ws-server token` read the environment,
+then `/etc/ws-server/env`; with `--env-file` only that file. `WS_JWT_SECRET` or `WS_JWT_JWKS` is needed,
 and nothing else.
 
 A secret is never logged, nor shown when it is wrong.

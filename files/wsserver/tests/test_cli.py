@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""The command `ws-server`, as somebody types it."""
+"""The command `ws-server`, as an operator or a developer types it."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
+import re
 import subprocess
 import sys
 import urllib.request
@@ -13,10 +15,10 @@ from pathlib import Path
 import jwt
 import pytest
 from support.dev import ws_server_dev
-from support.worker import SECRET, Client, environment, ws_server
+from support.worker import SECRET, Client, environment, free_port, ws_server
 from websockets.asyncio.client import connect
 
-from wsserver import __version__
+from wsserver import __version__, settings
 
 
 @pytest.fixture
@@ -81,6 +83,31 @@ def test_a_token_has_what_the_settings_ask_of_every_token(env_file: Path) -> Non
     assert claims["sub"] == "alice"
 
 
+def test_the_environment_holds_settings_where_no_file_is_named() -> None:
+    assert ws_server("check-settings", WS_JWT_SECRET=SECRET).returncode == 0
+    bad = ws_server("check-settings", WS_JWT_SECRET=SECRET, WS_HEARTBEAT_S="0")
+    assert bad.returncode == 2
+    assert bad.stderr == "ws-server: WS_HEARTBEAT_S is '0'; it must be seconds between two pings, 1 to 3600\n"
+    done = ws_server("token", "alice", WS_JWT_SECRET=SECRET, WS_JWT_ISSUER="https://id.example.org")
+    assert jwt.decode(done.stdout.strip(), SECRET, ["HS256"], issuer="https://id.example.org")["sub"] == "alice"
+
+
+def test_the_environment_wins_over_the_file_of_a_worker_host(env_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("WS_")]:
+        monkeypatch.delenv(name)
+    with pytest.raises(FileNotFoundError):
+        settings.use_file_below(env_file.with_name("none"))
+    env_file.write_text(f"WS_JWT_SECRET='{SECRET}'\nWS_HEARTBEAT_S=7\n")
+    monkeypatch.setenv("WS_JWT_SECRET", SECRET[::-1])
+    monkeypatch.setenv("WS_HEARTBEAT_S", "")  # for monkeypatch to take back what the file sets
+    monkeypatch.delenv("WS_HEARTBEAT_S")
+    settings.use_file_below(env_file)
+    chosen = settings.load()
+    assert chosen.jwt_secret is not None
+    assert (chosen.jwt_secret.get_secret_value(), chosen.heartbeat_s) == (SECRET[::-1], 7)
+    settings.use_file_below(env_file.with_name("none"))
+
+
 def test_migrate_without_a_database(env_file: Path) -> None:
     done = ws_server("migrate", "--env-file", str(env_file))
     assert done.returncode == 2
@@ -125,3 +152,44 @@ async def test_dev(tmp_path: Path) -> None:
         assert [await client.messages(2) for client in clients] == [["hello", "hi"]] * 2
     lines = [json.loads(line) for line in output.read_text().splitlines() if line.startswith("{")]
     assert lines[-1]["event"] == "stopped"
+
+
+async def test_dev_honours_the_settings_of_the_environment(tmp_path: Path) -> None:
+    output = tmp_path / "output"
+    key, origin, api_port = "a key of at least 32 characters..", "http://localhost:5173", free_port()
+    chosen = {
+        "WS_JWT_SECRET": SECRET,
+        "WS_JWT_ISSUER": "https://id.example.org",
+        "WS_API_KEY": key,
+        "WS_API_PORT": str(api_port),
+        "WS_ALLOWED_ORIGINS": origin,
+        "WS_HEARTBEAT_S": "7",
+    }
+    async with ws_server_dev(output, **chosen) as (port, tokens):
+        printed = output.read_text()
+        assert f"  WS_JWT_SECRET={SECRET}\n" in printed
+        assert f"  WS_API_KEY={key}\n" in printed
+        own = ws_server("token", "carol", WS_JWT_SECRET=SECRET, WS_JWT_ISSUER="https://id.example.org").stdout.strip()
+        for user, token in {**tokens, "carol": own}.items():
+            connection = await connect(
+                f"ws://127.0.0.1:{port}/ws",
+                subprotocols=["bearer", token],  # type: ignore[list-item]
+                origin=origin,  # type: ignore[arg-type]
+                proxy=None,
+            )
+            client = Client(connection)
+            welcome = await client.event("welcome")
+            assert (welcome["user"], welcome["heartbeat_s"]) == (user, 7)
+        await client.join("lobby")
+        [command] = re.findall(r"^  (curl .*)$", printed, re.MULTILINE)
+        done = await asyncio.to_thread(
+            subprocess.run, f"{command} -fsS --noproxy '*'", shell=True, capture_output=True, text=True, timeout=30
+        )
+        assert (done.returncode, json.loads(done.stdout)["room"]) == (0, "lobby"), done.stderr
+        assert await client.messages(1) == ["hello"]
+
+
+def test_dev_with_a_setting_that_is_none() -> None:
+    done = ws_server("dev", WS_JWT_SECRET="short", WS_HEARTBEATS="7")
+    assert done.returncode == 2
+    assert sorted(line.split(" ")[1] for line in done.stderr.splitlines()) == ["WS_HEARTBEATS", "WS_JWT_SECRET"]

@@ -40,7 +40,10 @@ def _with_settings(run: Callable[[argparse.Namespace], int]) -> Callable[[argpar
 
         try:
             if "env_file" in arguments:
-                settings.use_file(arguments.env_file)
+                if arguments.env_file is None:
+                    settings.use_file_below(_ENV_FILE)
+                else:
+                    settings.use_file(arguments.env_file)
             return run(arguments)
         except settings.BadSettings as exc:
             return _fail(_EXIT_BAD_SETTINGS, *exc.problems)
@@ -58,13 +61,16 @@ def _parser() -> argparse.ArgumentParser:
         subparser.set_defaults(run=run)
         if env_file:
             subparser.add_argument(
-                "--env-file", type=Path, default=_ENV_FILE, help="the settings (default: %(default)s)"
+                "--env-file",
+                type=Path,
+                help=f"the settings, in place of the environment's (default: the environment, then {_ENV_FILE})",
             )
         return subparser
 
     command("serve", _serve, "run a worker; settings come from the environment")
-    dev = command("dev", _dev, "try it: one process, no Redis, no Postgres, a page in the browser")
-    dev.add_argument("--port", type=int, default=8000, help="the port on 127.0.0.1 (default: %(default)s)")
+    help = "develop an app: one process, no Redis, no Postgres, a page to try it in; settings come from the environment"
+    dev = command("dev", _dev, help)
+    dev.add_argument("--port", type=int, help="the port (default: PORT of the environment, or 8000)")
     command("migrate", _migrate, "bring the Postgres schema up to date", env_file=True)
     command("check-settings", _check_settings, "check settings without starting", env_file=True)
     token = command("token", _token, "print a token that lets USER connect", env_file=True)
@@ -104,10 +110,8 @@ def _serve(_arguments: argparse.Namespace) -> int:
 def _dev(arguments: argparse.Namespace) -> int:
     import uvloop
 
-    from wsserver.telemetry import logs
     from wsserver.worker.dev import make_dev_worker
 
-    logs.set_up("info")
     worker, introduction = make_dev_worker(arguments.port)
     print(introduction, flush=True)
     uvloop.run(worker.run())

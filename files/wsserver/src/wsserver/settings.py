@@ -223,9 +223,33 @@ def load(**values: Any) -> Settings:
 
 def use_file(path: Path) -> None:
     """Replace this process's settings by those of an environment file as systemd reads it. Raises OSError."""
-    for name in [name for name in os.environ if name.startswith(_PREFIX)]:
+    for name in _given():
         del os.environ[name]
     os.environ.update(env_file.parse(path.read_text()))
+
+
+def use_file_below(path: Path) -> None:
+    """Add the settings of an environment file to those of the environment, which win. Raises OSError.
+
+    The file may be missing if the environment has settings.
+    """
+    try:
+        found = env_file.parse(path.read_text())
+    except FileNotFoundError:
+        if not _given():
+            raise
+        return
+    for name, value in found.items():
+        os.environ.setdefault(name, value)
+
+
+def absent(**values: Any) -> dict[str, Any]:
+    """Those of `values`, by field, that the environment does not set, as `load` takes them."""
+    return {
+        str(Settings.model_fields[field].validation_alias or field): value
+        for field, value in values.items()
+        if variable(field) not in os.environ
+    }
 
 
 def variable(field: str) -> str:
@@ -234,11 +258,15 @@ def variable(field: str) -> str:
     return alias if isinstance(alias, str) else (_PREFIX + field).upper()
 
 
+def _given() -> list[str]:
+    return [name for name in os.environ if name.startswith(_PREFIX)]
+
+
 def _unknown() -> list[str]:
     """A misspelt variable would silently leave its default in force."""
     known = {variable(field) for field in Settings.model_fields}
     problems = []
-    for name in sorted(name for name in os.environ if name.startswith(_PREFIX) and name not in known):
+    for name in sorted(name for name in _given() if name not in known):
         meant = difflib.get_close_matches(name, known, 1)
         problems.append(f"{name} is not a setting" + (f"; did you mean {meant[0]}?" if meant else ""))
     return problems

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""`ws-server dev`, as somebody types it."""
+"""`ws-server dev`, as a developer types it."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ from support.worker import environment
 
 
 @asynccontextmanager
-async def ws_server_dev(output: Path) -> AsyncIterator[tuple[int, dict[str, str]]]:
+async def ws_server_dev(output: Path, **settings: str) -> AsyncIterator[tuple[int, dict[str, str]]]:
     """Its port, and the token of each user whose link it printed; `output` is the file for what it prints."""
     port = free_port()
+    settings = {"WS_API_PORT": str(free_port()), **settings}
     command = [sys.executable, "-m", "wsserver", "dev", "--port", str(port)]
     with output.open("w") as stdout:
-        dev = subprocess.Popen(command, env=environment(), stdout=stdout)  # noqa: ASYNC220 - it is quick
+        dev = subprocess.Popen(command, env=environment(**settings), stdout=stdout)  # noqa: ASYNC220 - it is quick
         try:
             await until(lambda: '"ready"' in output.read_text())
             printed = await asyncio.to_thread(output.read_text)

@@ -168,7 +168,9 @@ class _Share:
         keys = [*heard, *(self.untold.pop() for _key in range(min(CHUNK - len(heard), len(self.untold))))]
         taken, self.claims = self.claims[:CHUNK], self.claims[CHUNK:]
         self.telling = {key: self.counts.get(key, 0) for key in keys}
-        return Update(self.lease, self.telling, [claim for claim, _future in taken]), [future for _claim, future in taken]
+        return Update(self.lease, self.telling, [claim for claim, _future in taken]), [
+            future for _claim, future in taken
+        ]
 
     def updated(self, update: Update, futures: list[asyncio.Future[int]], outcome: Updated) -> None:
         self.stamp = outcome.stamp
