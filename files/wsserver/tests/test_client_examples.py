@@ -1,19 +1,22 @@
 # SPDX-License-Identifier: MIT
-"""The examples of docs/clients.md, as they stand there but for the address and the token, talk to each other."""
+"""The examples of docs/clients.md, but for the address and the token as they are there, talk to each other."""
 
 from __future__ import annotations
 
 import asyncio
+import inspect
 import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 from playwright.async_api import Browser, Route, expect
 from support.browser import MODULE, ORIGIN, PATIENCE_MS
 from support.worker import SECRET, Worker, environment
 
+from wsserver import client
 from wsserver.auth import mint
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(240)]
@@ -29,6 +32,22 @@ def example(language: str, **replacements: str) -> str:
         assert old in text
         text = text.replace(old, new)
     return str(text)
+
+
+async def test_the_events_have_the_names_that_the_table_says() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (.+?) \| `(\w+)` \| (.+?) \| .* \|$", _DOCUMENT.read_text(), re.MULTILINE)
+    assert [name for name, *_ in rows] == ["state", "member", "gap", "reset", "removed", "error"]
+    for name, detail, python, fields in rows:
+        assert f'"{name}"' in MODULE.read_text()
+        if python == "on_state":
+            assert python in inspect.signature(client.Client).parameters
+            continue
+        kind = getattr(client, python)
+        names = re.findall(r"`(\w+)`", fields)
+        assert set(names) <= {field.name for field in msgspec.structs.fields(kind)}
+        if name in ("member", "gap", "reset"):  # as they come over the wire
+            wire = {field.name: field.encode_name for field in msgspec.structs.fields(kind)}
+            assert [wire[field] for field in names] == re.findall(r"`(\w+)`", detail)
 
 
 async def test_the_examples_talk_to_each_other(browser: Browser, start: Callable[..., Worker]) -> None:

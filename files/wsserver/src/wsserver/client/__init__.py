@@ -12,16 +12,22 @@ from wsserver.client.client import Client, Page, State
 from wsserver.client.credentials import CredentialFactory
 from wsserver.client.errors import Closed, JoinError, PublishError, ServerError
 from wsserver.client.room import Message, Position, Room
+from wsserver.protocol.messages import Error, Event, Gap, MemberEvent, Reset
 
 __all__ = [
     "Client",
     "Closed",
     "CredentialFactory",
+    "Error",
+    "Event",
+    "Gap",
     "JoinError",
+    "MemberEvent",
     "Message",
     "Page",
     "Position",
     "PublishError",
+    "Reset",
     "Room",
     "ServerError",
     "State",
