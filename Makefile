@@ -11,39 +11,39 @@ endif
 .PHONY: help up status look token roll down lint unit test soak bench
 .SILENT:
 
-help: ## this list
+help: ## this list, in the order of use
 	sed -nE 's/^([a-z]+): ## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
-up: ## a test host with the whole fleet on it, and how to connect (SUITE=bookworm: on Debian 12)
+up: ## 3 to 5 min · a test host with the whole fleet on it, and how to connect (SUITE=bookworm: on Debian 12)
 	SUITE="$(SUITE)" lab/up.sh
 
-status: ## that fleet as one JSON object
+status: ## at once · that fleet as one JSON object
 	lab/status.sh
 
-look: ## the state of that fleet in numbers, and its alerts
+look: ## 2 s · the state of that fleet in numbers, and its alerts
 	lab/look.sh
 
-token: ## a token for it: make token USER=alice
+token: ## 2 s · a token for it: make token USER=alice
 	lab/token.sh "$(USER)"
 
-roll: ## roll that fleet while 500 clients talk over it, and say what they saw (PLAYBOOK=rolling_restart, or rollback)
+roll: ## 2 to 4 min · replace its workers while 500 clients talk over it, and say what they saw (PLAYBOOK=rollback)
 	lab/roll.sh $(PLAYBOOK)
 
-down: ## unmake everything that make up made
+down: ## 5 s · unmake everything that make up made
 	lab/down.sh
 
-lint: ## the linters alone
+lint: ## 3 min · the linters alone
 	ci/lint.sh
 
-unit: ## the tests that need neither root nor hosts
+unit: ## 15 min · the tests that need neither root nor hosts
 	ci/unit.sh
 
-test: ## everything that CI checks
+test: ## 60 min · everything that CI checks
 	lab/prerequisites.sh
 	.venv/bin/python ci/test.py
 
-soak: ## the long trials: hostile load, a search for counterexamples, rollouts that go wrong, an observer (about two hours)
+soak: ## 2 h · the long trials: hostile load, a search for counterexamples, rollouts that go wrong, an observer
 	ci/soak.sh
 
-bench: ## the benchmark against other servers, with its table (QUICK=1: in 3 minutes; ONLY=NAME,NAME; WRITE=1: into docs)
+bench: ## 10 min · the benchmark against other servers, with its table (QUICK=1: in 3 min; ONLY=NAME,NAME; WRITE=1: into docs)
 	bench/run.sh $(if $(QUICK),--quick) $(if $(ONLY),--only "$(ONLY)") $(if $(WRITE),--write)
