@@ -8,7 +8,7 @@ ifneq ($(origin USER),command line)
 USER :=
 endif
 
-.PHONY: help up status look token roll down lint unit test soak bench
+.PHONY: help up status look token roll down packages lint unit test soak bench
 .SILENT:
 
 help: ## this list, in the order of use
@@ -31,6 +31,10 @@ roll: ## 2 to 4 min · replace its workers while 500 clients talk over it, and s
 
 down: ## 5 s · unmake everything that make up made
 	lab/down.sh
+
+packages: ## 20 s · the Python package for PyPI and the browser's client for npm, into .lab/packages
+	lab/prerequisites.sh
+	.venv/bin/python tools/packages.py .lab/packages
 
 lint: ## 3 min · the linters alone
 	ci/lint.sh
