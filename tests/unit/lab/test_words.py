@@ -5,8 +5,10 @@
 from __future__ import annotations
 
 import io
+import re
 
 import pytest
+from program import ROOT
 from verbs.console import Console
 from verbs.progress import Plays, Step, Turns, Witnessed, clock, next_playbook, step_line, witnessed
 
@@ -61,6 +63,16 @@ def test_a_turn_shows_the_worker_its_clients_the_time_and_what_clients_see() -> 
         "0:42 · worker 2 of 4 (81 on fleet, 126 connections) · "
         "503 of 504 clients connected, 1,204 messages acknowledged, 7 on their way"
     )
+
+
+def test_the_role_begins_a_turn_with_the_words_that_make_roll_reads() -> None:
+    tasks = "\n".join(path.read_text() for path in (ROOT / "roles/ws_server/tasks").glob("*.yml"))
+    value = r"\{\{[^}]+\}\}"
+    [turn] = re.findall(rf"Worker {value} of {value}, {value} of {value}:.*\n.*\bconnections\b", tasks)
+    said = " ".join(re.sub(value, "7", turn).split())
+    turns = Turns()
+    turns.feed({"event": "result", "said": said})
+    assert turns.live("", 0, None) == "0:00 · worker 7 of 7 (7 on 7, 7 connections)"
 
 
 def test_only_what_is_said_of_workers_is_shown() -> None:
