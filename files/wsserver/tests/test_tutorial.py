@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The chat and the dashboard of docs/tutorial.md, as they are there but for the ports, used by two people."""
+"""The code of docs/tutorial.md, as it is there but for the ports, used by two people; and the README's ten lines."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ import urllib.request
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
-from playwright.async_api import Browser, Page, expect
-from support.browser import MODULE, PATIENCE_MS
+from playwright.async_api import Browser, Page, Route, expect
+from support.browser import MODULE, ORIGIN, PATIENCE_MS
 from support.dev import ws_server_dev
 from support.wait import until
 from support.worker import SECRET, environment, free_port
@@ -24,13 +25,14 @@ pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(240)
 
 expect.set_options(timeout=PATIENCE_MS)
 
-_DOCUMENT = Path(__file__).parents[3] / "docs/tutorial.md"
+_ROOT = Path(__file__).parents[3]
+_DOCUMENT = _ROOT / "docs/tutorial.md"
 _FILES = {"app.py": "python", "index.html": "html", "app.js": "javascript"}
 _KEYS = {"WS_JWT_SECRET": SECRET, "WS_API_KEY": "a key of at least 32 characters.."}
 
 
-def written(language: str) -> str:
-    blocks = re.findall(rf"^```{language}\n(.*?)^```$", _DOCUMENT.read_text(), re.MULTILINE | re.DOTALL)
+def written(language: str, document: Path = _DOCUMENT) -> str:
+    blocks = re.findall(rf"^```{language}\n(.*?)^```$", document.read_text(), re.MULTILINE | re.DOTALL)
     return "\n".join(blocks)
 
 
@@ -128,3 +130,34 @@ async def test_the_tutorial(browser: Browser, tmp_path: Path) -> None:
             await expect(bob.locator("#state")).to_have_text("closed: closed by the application")
         await say(alice, "alone")
         await expect(alice.get_by_role("log").get_by_role("paragraph").last).to_have_text("alice: alone")
+
+
+async def test_the_ten_lines_of_the_readme(browser: Browser, tmp_path: Path) -> None:
+    api_port = free_port()
+    settings = {**_KEYS, "WS_API_PORT": str(api_port), "WS_ALLOWED_ORIGINS": ORIGIN}
+    async with ws_server_dev(tmp_path / "output", **settings) as (port, _tokens):
+        backend: dict[str, Any] = dict(_KEYS)
+        exec(written("python", _ROOT / "README.md").replace(":9080", f":{api_port}"), backend)
+        script = written("javascript", _ROOT / "README.md").replace(":8000", f":{port}")
+        bodies = {
+            "/": ("text/html", f'<!doctype html><script type="module">{script}</script>'),
+            "/wsclient.js": ("text/javascript", MODULE.read_text()),
+            "/token": ("text/plain", backend["token"]("alice")),
+        }
+
+        async def fulfil(route: Route) -> None:
+            content_type, body = bodies[route.request.url.removeprefix(ORIGIN)]
+            await route.fulfill(content_type=content_type, body=body)
+
+        context = await browser.new_context(permissions=["local-network-access"])
+        await context.route(f"{ORIGIN}/**", fulfil)
+        page = await context.new_page()
+        said: list[str] = []
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        await page.goto(f"{ORIGIN}/")
+        await until(lambda: said)
+        await asyncio.to_thread(backend["publish"], "lobby", {"text": "from the backend"})
+        await until(lambda: len(said) == 2)
+        assert said == ["alice {text: hello}", "server {text: from the backend}"]
+        await context.close()
