@@ -63,7 +63,7 @@ class Witness:
 
     @property
     def sees(self) -> Witnessed | None:
-        return witnessed(self._log.read_text()[-1000:])
+        return witnessed(self._log.read_text()[-65536:])
 
     @property
     def watches(self) -> bool:
