@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from support.archive import publishing, running
 from support.postgres import Cluster
@@ -104,6 +104,8 @@ _LIVES = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 2)), min_size=0, m
 
 
 @settings(max_examples=120)
+# The last message is in the archive alone: Redis came back without it.
+@example(lives=[(3, 1), (0, 0)], cut=0, moved=0, limit=1, most_bytes=1, expired=False)
 @given(
     lives=_LIVES,
     cut=st.integers(0, 40),

@@ -50,9 +50,12 @@ class History:
         return await self._before(room, before, limit)
 
     async def _before(self, room: str, before: Position | None, limit: int) -> Page:
+        head = (await self._broker.heads([room]))[0] if before is None else None
         # One more than asked for tells whether there are others.
         logged = await self._broker.read_before(room, before, limit + 1)
-        unbroken = _unbroken_end(logged, before)
+        # A Redis that came back without its last writes has a log that ends before the room's head.
+        has_end = head is None or (logged and logged[-1].position >= head)
+        unbroken = _unbroken_end(logged, before) if has_end else []
         if self._postgres is None or _last(unbroken, limit)[1]:
             return _last(logged, limit)
         try:
@@ -66,8 +69,10 @@ class History:
     async def _since(self, room: str, since: Position, limit: int) -> Page:
         logged = await self._broker.read(room, since, limit + 1)
         unbroken = _unbroken_start(logged, since)
-        complete = len(unbroken) == len(logged) if logged else await self._broker.heads([room]) == [since]
-        if self._postgres is None or complete or _first(unbroken, limit)[1]:
+        if self._postgres is None or _first(unbroken, limit)[1]:
+            return _first(logged, limit)
+        end = unbroken[-1].position if unbroken else since
+        if len(unbroken) == len(logged) and await self._broker.heads([room]) == [end]:
             return _first(logged, limit)
         try:
             archived = await _fetch(self._postgres, _SINCE, room, since, limit + 1)
