@@ -67,6 +67,8 @@ done >"$fleet/ca.pem"
 echo "--- tests/fleet"
 export WS_FLEET_STATUS=$fleet/status.json WS_FLEET_PROJECTS=$projects
 # The upgrade comes first, the way back last. What the layout does not concern, the other fleets show.
-cd tests/fleet
-pytest -v -m "not long and not rolls" test_upgrade.py::test_the_upgrade test_host.py test_conversation.py test_edge.py test_failures.py \
-    test_hosts.py test_upgrade.py::test_the_way_back
+(
+    cd tests/fleet
+    pytest -v -m "not long and not rolls" test_upgrade.py::test_the_upgrade test_host.py test_conversation.py test_edge.py test_failures.py \
+        test_hosts.py test_upgrade.py::test_the_way_back
+)
