@@ -382,6 +382,8 @@ _BESIDES = {
     "alloy_otlp_endpoint",
     "vendor_packages_bare",
 }
+# Other roles have these, which differ from a variable of this collection in one letter.
+_OTHERS = {"postgres_databases", "postgres_users"}
 _OWN_PREFIXES = ("ws_server_", "vendor_packages_")
 _PREFIXES = (
     "alloy_",
@@ -400,11 +402,12 @@ _PREFIXES = (
 def names(settings: Settings) -> Iterator[str]:
     """No variable is a misspelt one.
 
-    Only this collection has variables ws_server_… and vendor_packages_…, so each of these must be known. An inventory may
-    have an nginx_user for another role: of such names only those are refused that are two letters from a known one.
+    Only this collection has variables ws_server_… and vendor_packages_…, so each of these must be known.
+    Other prefixes are also those of other roles, as in nginx_user. Of such names only those are refused
+    that are two letters from a known one, except `_OTHERS`.
     """
     known = sorted({*settings.documented(), *_BESIDES})
-    for name in sorted(set(settings.names) - set(known)):
+    for name in sorted(set(settings.names) - set(known) - _OTHERS):
         own = next((prefix for prefix in _OWN_PREFIXES if name.startswith(prefix)), None)
         if own:
             near = _closest(name, own, known)

@@ -292,7 +292,7 @@ def test_variables_of_the_playbooks_and_facts_of_roles_are_known():
     [
         "_ws_server_version", "__ws_server_jwks", "ws_roll_serial", "ws_lock_break", "ws_host", "ws_action", "ws_even_so",
         "ws_observability_parts", "ws_edge_group", "ansible_host", "nginx_user", "nginx_vhosts", "redis_version",
-        "postgres_hba_entries", "prometheus_web_listen_address", "grafana_security",
+        "postgres_users", "postgres_databases", "prometheus_web_listen_address", "grafana_security",
     ],
 )  # fmt: skip
 def test_variables_of_others_are_left_alone(name):
