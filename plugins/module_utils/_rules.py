@@ -19,6 +19,11 @@ _SETTINGS_FILE = re.compile(r"^[!#-&(-\[\]-~]*$")
 _MAIL = re.compile(r'^[^@\s,"]+@[^@\s,"]+$')
 _BATCH = re.compile(r"^([1-9][0-9]*|([1-9][0-9]?|100)%)$")
 _PARTS = ("grafana", "loki", "tempo")
+_PYTHON = (3, 11)
+# The kernel keeps a part of the memory for itself: a machine of 1 GB has some 960 MB.
+_MEMORY_MB = 900
+_DISK_MB = 1024
+_MIB = 2**20
 
 
 # The inventory.
@@ -88,6 +93,43 @@ def maintenance(settings: Settings) -> Iterator[str]:
             f"{host} is more than a worker host: it has {' and '.join(needed)}, and all clients of the fleet have to do without "
             "while it is down. They come back by themselves and miss nothing. To reboot it all the same, run this with "
             "-e ws_even_so=true."
+        )
+
+
+def host_system(settings: Settings) -> Iterator[str]:
+    """The host has what the roles build on. A distribution is refused for what it lacks, and not for its name."""
+    facts = settings.get("ansible_facts")
+    python = (int(facts["python"]["version"]["major"]), int(facts["python"]["version"]["minor"]))
+    lacking = [
+        *([] if facts["pkg_mgr"] == "apt" else ["Debian's packages (apt)"]),
+        *([] if python >= _PYTHON else ["Python {}.{} (it has {}.{})".format(*_PYTHON, *python)]),
+        *([] if facts["userspace_bits"] == "64" else ["a system of 64 bits"]),
+    ]
+    if lacking:
+        fleet = settings.get("_fleet_pattern").split(":")
+        groups_of_host = [group for group in settings.get("group_names") if group in fleet]
+        yield (
+            f"{settings.host} runs {facts['distribution']} {facts['distribution_version']} on {facts['architecture']}, and lacks "
+            f"{', '.join(lacking)}. Debian 12 and 13 are tested: install one of them there, or put another host into "
+            f"{', '.join(groups_of_host)}."
+        )
+
+
+def host_room(settings: Settings) -> Iterator[str]:
+    """The host has memory, and room on its disk."""
+    facts = settings.get("ansible_facts")
+    memory_mb = facts["memtotal_mb"]
+    mounts = facts.get("mounts", [])
+    free = [mount["size_available"] for mount in mounts if mount["mount"] == "/" and "size_available" in mount]
+    free_mb = int(free[0]) // _MIB if free else _DISK_MB
+    small = [
+        *([] if memory_mb >= _MEMORY_MB else [f"{memory_mb} MB of memory and needs {_MEMORY_MB}"]),
+        *([] if free_mb >= _DISK_MB else [f"{free_mb} MB free on / and needs {_DISK_MB}"]),
+    ]
+    if small:
+        yield (
+            f"{settings.host} has {', and '.join(small)}. The defaults are for a host of 4 GB that runs everything; lower "
+            "ws_server_instances and redis_maxmemory on smaller ones."
         )
 
 
@@ -457,6 +499,8 @@ CHECKS: dict[str, Check] = {
         roll_serial,
         lock_break,
         maintenance,
+        host_system,
+        host_room,
         ports,
         observability_parts,
         names,

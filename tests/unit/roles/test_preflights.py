@@ -131,6 +131,9 @@ BAD = [
         {"ws_server_api_listen_address": "0.0.0.0", "ws_server_api_clients": ["10.0.0.20"]},
         ["ws_server_api_listen_address is '0.0.0.0'", "ws_server_api_clients"],
     ),
+    ({"ws_server_user": "root"}, ["ws_server_user is 'root'", "as in 'app', which is not root"]),
+    ({"ws_server_user": "Chat"}, ["ws_server_user is 'Chat'", "lower case letters, digits, _ and -"]),
+    ({"ws_server_user": "a" * 32}, ["ws_server_user is 'aaa"]),
     ({"redis_maxmemory": "512"}, ["redis_maxmemory is '512'", "as in '512mb'"]),
     ({"redis_maxclients": 65536}, ["redis_maxclients is 65536 and redis_limit_nofile 65536", "lower the one"]),
     ({"redis_maxclients": 0}, ["redis_maxclients is 0"]),
@@ -248,6 +251,8 @@ GOOD = [
     {"ws_server_api_listen_address": "10.0.0.5", "ws_server_api_clients": ["10.0.0.20"]},
     {"ws_server_drain_timeout_s": "5.5", "ws_server_canary_s": 0, "ws_server_keep": "1"},
     {"ws_server_prometheus_url": "unused"},
+    {"ws_server_user": "rooty"},
+    {"ws_server_user": "_" + "a" * 30},
     {
         "ws_server_messages_per_s": 100000,
         "ws_server_archive_retention_days": 0,
