@@ -16,8 +16,9 @@ from pathlib import Path, PurePosixPath
 
 ROOT = Path(__file__).resolve().parent.parent
 LINK = re.compile(r"\]\(([^)#\s]+)|(?:src|href)=\"([^\"#]+)\"")
+CODE = re.compile(r"^( *)```.*?^\1```$", re.MULTILINE | re.DOTALL)
 FOR_USE = {
-    "CHANGELOG.md", "COPYING", "FILES.json", "LICENSES", "MANIFEST.json", "README.md", "REUSE.toml", "changelogs", "docs", "files", "meta",
+    "CHANGELOG.md", "CONTRIBUTING.md", "COPYING", "FILES.json", "LICENSES", "MANIFEST.json", "README.md", "REUSE.toml", "changelogs", "docs", "files", "meta",
     "playbooks", "plugins", "roles",
 }  # fmt: skip
 NOT_FOR_USE = re.compile(r"(^|/)(tests|__pycache__|\.[^/]*|[^/]*\.egg-info)(/|$)|\.pyc$")
@@ -37,7 +38,7 @@ def missing(packed: set[str]) -> list[str]:
     return [
         f"{page} links to {target}, which is not packed"
         for page in pages
-        for link in LINK.findall((ROOT / page).read_text())
+        for link in LINK.findall(CODE.sub("", (ROOT / page).read_text()))
         if "://" not in (target := link[0] or link[1]) and not target.startswith("mailto:")
         if _resolved(page, target) not in packed
     ]

@@ -141,8 +141,7 @@ def _nginx_clashes(host: Host, site: str) -> Iterator[Found]:
                 site, "clash", f"has {option[1]} at '{' '.join(listen[0].split())}', which the edge's own server sets"
             )
     for name in _NAMES.finditer(text):
-        kind, value = next((kind, value) for kind, value in name.groupdict().items() if value)
-        yield Found(site, "clash", f"has the {kind} {value}, as the edge itself")
+        yield Found(site, "clash", f"has the {name.lastgroup} {name[str(name.lastgroup)]}, as the edge itself")
 
 
 # Redis
@@ -190,7 +189,7 @@ def _redis_keys(port: int) -> str:
     if answer.startswith(("-NOAUTH", "-NOPERM")):
         return "asks for a password"
     databases = re.findall(r"^(db\d+):keys=(\d+)", answer, re.MULTILINE)
-    return f"holds keys ({sum(int(keys) for _, keys in databases)})" if databases else ""
+    return f"holds keys ({sum(int(keys) for _database, keys in databases)})" if databases else ""
 
 
 # Postgres
@@ -306,7 +305,7 @@ def _postgres_taken(host: Host, cluster: Cluster, database: str, user: str) -> I
 def _ask(host: Host, cluster: Cluster, query: str) -> list[str] | None:
     """The rows of a query of one column, or None if the cluster does not answer."""
     psql = ["psql", "--no-psqlrc", "--tuples-only", "--no-align", f"--port={cluster.port}", f"--command={query}"]
-    code, output, _ = host.run(["runuser", "--user=postgres", "--", *psql])
+    code, output, _error = host.run(["runuser", "--user=postgres", "--", *psql])
     return output.split() if code == 0 else None
 
 

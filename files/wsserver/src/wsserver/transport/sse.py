@@ -96,7 +96,7 @@ class EventStream(Connection, asyncio.Protocol):
 
     # asyncio.Protocol.
 
-    def data_received(self, chunk: bytes) -> None:
+    def data_received(self, data: bytes) -> None:
         """SSE is one-way: ignore anything the client sends."""
 
     def connection_lost(self, exc: Exception | None) -> None:
