@@ -6,7 +6,8 @@
 # third. Two of them are Debian 12, so that both Debians serve the same rooms. The collection is built,
 # and installed from its tarball into an empty project; so is the previous release, which the fleet has
 # first. Hosts with the previous release are kept as a snapshot: deploying it tests nothing of this tree.
-# hosts.sh clear unmakes what a killed run has left.
+# hosts.sh long runs the tests that make test leaves out, too; hosts.sh clear unmakes what a killed run
+# has left.
 . "$(dirname "$0")/../lab/common.sh"
 
 run=hosts-$clone
@@ -66,9 +67,11 @@ done >"$fleet/ca.pem"
 
 echo "--- tests/fleet"
 export WS_FLEET_STATUS=$fleet/status.json WS_FLEET_PROJECTS=$projects
+chosen="not rolls"
+[ "${1:-}" = long ] || chosen="$chosen and not long"
 # The upgrade comes first, the way back last. What the layout does not concern, the other fleets show.
 (
     cd tests/fleet
-    pytest -v -m "not long and not rolls" test_upgrade.py::test_the_upgrade test_host.py test_conversation.py test_edge.py test_failures.py \
+    pytest -v -m "$chosen" test_upgrade.py::test_the_upgrade test_host.py test_conversation.py test_edge.py test_failures.py \
         test_hosts.py test_upgrade.py::test_the_way_back
 )
