@@ -39,7 +39,8 @@ beside="-v -n $((2 * $(nproc))) --dist worksteal"
 suite "modules, plugins and roles" pytest $beside tests/unit
 # shellcheck disable=SC2086
 suite "the service" env --chdir=files/wsserver pytest $beside --durations=20
-suite "refused inventories" pytest tests/preflight
+# A file to a process: the cases of test_fleets.py share their runs.
+suite "refused inventories" pytest -v -n 2 --dist loadfile tests/preflight
 # The benchmark in small: that it works and counts right, not how fast anything is.
 suite "the benchmark in small" pytest -v bench
 suite "alerts" pytest -v -n "$(nproc)" tests/alerts
