@@ -22,9 +22,8 @@ service() {
     env --chdir=files/wsserver "$@"
 }
 
-trial hostile 11 service HOSTILE_S=600 pytest -s tests/test_fuzz_load.py
-trial search 20 service HYPOTHESIS_PROFILE=search pytest --timeout=3600 -v \
-    tests/test_fuzz_wire.py tests/test_fuzz_messages.py tests/test_fuzz_session.py tests/test_fuzz_handshake.py tests/test_hub.py
+trial hostile 11 service HOSTILE_S=600 pytest -s tests/hostile/test_fuzz_load.py
+trial search 20 service HYPOTHESIS_PROFILE=search pytest --timeout=3600 -v tests/properties
 trial debian12 13 ci/one_host.sh debian12
 trial hosts 25 ci/hosts.sh long
 trial rolls 40 ci/rolls.sh

@@ -20,7 +20,7 @@ from websockets.asyncio.client import connect
 
 Start = Callable[..., Worker]
 
-_DOCUMENT = Path(__file__).parents[3] / "docs/auth.md"
+_DOCUMENT = Path(__file__).parents[4] / "docs/auth.md"
 _API_KEY = "an API key of at least 32 characters"
 _NAMES = {"python": "recipe.py", "javascript": "recipe.mjs", "php": "recipe.php"}
 _INTERPRETERS = {"python": sys.executable, "javascript": shutil.which("node"), "php": shutil.which("php")}

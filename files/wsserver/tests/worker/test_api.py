@@ -36,7 +36,7 @@ from wsserver.storage.memory.broker import MemoryBroker
 from wsserver.telemetry import metrics
 
 KEY = "the-key-of-the-server-API-has-32-characters-or-more"
-OPENAPI = yaml.safe_load((Path(__file__).parents[3] / "docs/openapi.yaml").read_text())
+OPENAPI = yaml.safe_load((Path(__file__).parents[4] / "docs/openapi.yaml").read_text())
 STATUS = Status("1.2.3", 1, "80", 1.7e9, 60.5, "ready", [], 3, 1, 0, 2, BrokerStatus(True), ArchiveStatus(True, 7, 0.2))
 
 

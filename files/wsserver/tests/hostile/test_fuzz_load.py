@@ -74,7 +74,7 @@ def connections(worker: Worker) -> int:
 
 async def attacked(worker: Worker, seed: str, seconds: float) -> Counter[str]:
     variables = environment()
-    variables["PYTHONPATH"] += f":{Path(__file__).parent}"
+    variables["PYTHONPATH"] += f":{Path(__file__).parents[1]}"
     command = [sys.executable, "-m", "hostile", str(worker.port), seed, str(seconds)]
     process = await asyncio.create_subprocess_exec(*command, env=variables, stdout=asyncio.subprocess.PIPE)
     try:

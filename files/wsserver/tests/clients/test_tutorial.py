@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(240)
 
 expect.set_options(timeout=PATIENCE_MS)
 
-_ROOT = Path(__file__).parents[3]
+_ROOT = Path(__file__).parents[4]
 _DOCUMENT = _ROOT / "docs/tutorial.md"
 _FILES = {"app.py": "python", "index.html": "html", "app.js": "javascript"}
 _KEYS = {"WS_JWT_SECRET": SECRET, "WS_API_KEY": "a key of at least 32 characters.."}

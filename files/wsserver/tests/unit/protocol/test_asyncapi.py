@@ -21,7 +21,7 @@ from wsserver.protocol import messages
 from wsserver.protocol.messages import BadMessage, JsonCodec
 from wsserver.transport.sse import SseCodec
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[5]
 DOCUMENT: dict[str, Any] = yaml.safe_load((ROOT / "docs/asyncapi.yaml").read_text())
 COMMANDS = {kind.__name__ for kind in get_args(messages.Command)}
 EVENTS = {kind.__name__ for kind in get_args(messages.Event)}

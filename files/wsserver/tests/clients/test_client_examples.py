@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(240)
 
 expect.set_options(timeout=PATIENCE_MS)
 
-_DOCUMENT = Path(__file__).parents[3] / "docs/clients.md"
+_DOCUMENT = Path(__file__).parents[4] / "docs/clients.md"
 
 
 def example(language: str, **replacements: str) -> str:

@@ -15,7 +15,7 @@ from pydantic import SecretStr
 
 from wsserver.settings import Settings, variable
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 ROWS = [
     [cell.strip() for cell in line.strip("|").split(" | ")]
     for line in (ROOT / "docs/settings.md").read_text().splitlines()
