@@ -22,6 +22,7 @@ from wsserver.rooms.batch_writer import BatchWriter
 from wsserver.rooms.hub import Hub
 from wsserver.rooms.publisher import Publisher
 from wsserver.runtime import sockets, systemd
+from wsserver.runtime.tasks import lasting
 from wsserver.sessions.context import SessionContext
 from wsserver.settings import Settings
 from wsserver.status import BrokerStatus, Counters, State, Status
@@ -139,7 +140,7 @@ class Worker:
         gc.freeze()
         async with asyncio.TaskGroup() as tasks:
             background = [
-                tasks.create_task(work)
+                tasks.create_task(lasting(work, stop))
                 for work in (
                     self._components.broker.run(self._context.hub, self._carry_out),
                     *self._components.background(),

@@ -77,25 +77,33 @@ class RedisBroker:
         delay = 0.0
         try:
             while True:
+                # A task of its own: redis-py's timeouts on Python 3.11.2 may leave a cancellation
+                # behind, which would end the task that reconnects.
+                attempt = asyncio.create_task(self._stay_connected(listener, carry_out))
                 try:
-                    async with asyncio.TaskGroup() as tasks:
-                        await self._connect(tasks, listener, carry_out)
-                        delay = 0.0
-                        log.info("broker_available", life=self._incarnation, rooms=len(self._channels))
-                        listener.on_available()
-                        tasks.create_task(self._send_publishes())
-                        tasks.create_task(self._check())
-                except* (RedisError, OSError, TimeoutError) as group:
-                    # A group of one in practice; the first is the cause, the rest follow from it.
-                    cause = group.exceptions[0]
-                    log.warning("broker_unavailable", error=f"{type(cause).__name__}: {cause}", retry_s=delay)
+                    await asyncio.wait([attempt])
+                finally:
+                    attempt.cancel()
+                    await asyncio.wait([attempt])
+                was_available = self.available
                 await self._disconnected()
+                delay = 0.0 if was_available else delay
+                log.warning("broker_unavailable", error=_cause(attempt), retry_s=delay)
                 await asyncio.sleep(delay)
                 delay = min(delay * 2 or 0.05, _RETRY_DELAY_MAX_S)
         finally:
             await self._disconnected()
             await self._redis.aclose()
             await self._control.aclose()
+
+    async def _stay_connected(self, listener: Listener, carry_out: Callable[[bytes], None]) -> None:
+        """Serve until something about the connection fails."""
+        async with asyncio.TaskGroup() as tasks:
+            await self._connect(tasks, listener, carry_out)
+            log.info("broker_available", life=self._incarnation, rooms=len(self._channels))
+            listener.on_available()
+            tasks.create_task(self._send_publishes())
+            tasks.create_task(self._check())
 
     async def _connect(self, tasks: asyncio.TaskGroup, listener: Listener, carry_out: Callable[[bytes], None]) -> None:
         # Connect before asking for the incarnation: no publish reaches a later Redis with the incarnation of
@@ -328,6 +336,18 @@ async def _reply(connection: AbstractConnection) -> Any:
         return await connection.read_response(timeout=math.inf)
     except ResponseError as exc:  # of this command alone
         return exc
+
+
+def _cause(attempt: asyncio.Task[None]) -> str:
+    """What ended a connection, in words. Raises what is no failure of a connection."""
+    if attempt.cancelled():
+        return "CancelledError: a timeout of the client library was left behind"
+    failure = attempt.exception()
+    causes = failure.exceptions if isinstance(failure, BaseExceptionGroup) else [failure]
+    # The first is the cause, the others follow from it.
+    if failure is not None and not all(isinstance(cause, RedisError | OSError | TimeoutError) for cause in causes):
+        raise failure
+    return f"{type(causes[0]).__name__}: {causes[0]}"
 
 
 def _fail(future: asyncio.Future[Any], exc: BrokerError) -> None:

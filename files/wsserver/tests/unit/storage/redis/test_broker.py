@@ -475,3 +475,27 @@ async def test_reading_backwards(redis: RedisServer) -> None:
         assert [m.position for m in await broker.read_before("r", landed[5], 3)] == landed[2:5]
         assert [m.position for m in await broker.read_before("r", landed[1], 3)] == landed[:1]
         assert await broker.read_before("r", landed[0], 3) == []
+
+
+async def test_a_cancellation_that_was_not_asked_for_is_a_lost_connection(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a timeout of the client library leaves one behind: the broker connects again."""
+    async with connected(redis) as (broker, heard):
+        heard.available.clear()
+
+        async def cancelled() -> str:
+            raise asyncio.CancelledError
+
+        with monkeypatch.context() as patched:
+            patched.setattr(broker_redis, "_CHECK_INTERVAL_S", 0)
+            patched.setattr(broker, "_check", cancelled)
+            patched.setattr(broker, "_send_publishes", cancelled)
+            patched.setattr(broker, "_connect", lambda *_arguments: cancelled())
+            assert broker._publisher is not None
+            await broker._publisher.disconnect(nowait=True)
+            assert broker._feed is not None
+            await broker._feed.disconnect(nowait=True)
+            await until(lambda: not broker.available)
+            await asyncio.sleep(0.2)  # some attempts
+        await asyncio.wait_for(heard.available.wait(), 20)
