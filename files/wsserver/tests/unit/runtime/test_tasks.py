@@ -18,7 +18,7 @@ async def cancelled() -> None:
 
 async def test_a_cancellation_that_was_not_asked_for_is_an_error() -> None:
     """A TaskGroup would go on, as if the work were done."""
-    with pytest.raises(RuntimeError, match="cancelled .* was cancelled in a process that goes on"):
+    with pytest.raises(RuntimeError, match=r"cancelled .* was cancelled in a process that goes on"):
         await lasting(cancelled(), asyncio.Event())
 
 
