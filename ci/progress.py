@@ -36,6 +36,9 @@ class Progress:
         before = len(self.failed)
         for line in new[:end].decode(errors="replace").splitlines():
             self._take(line.rstrip())
+        # pytest writes a test's name when it begins, and the rest of the line when it ends.
+        if found := TEST.match(new[end:].decode(errors="replace").rstrip()):
+            self.detail = found["test"].removeprefix("tests/")
         return self.failed[before:]
 
     def _take(self, line: str) -> None:

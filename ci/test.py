@@ -135,7 +135,8 @@ begin = time.monotonic()
 def say(text: str) -> None:
     """Print a line that begins with the time since the tests began."""
     minutes, seconds = divmod(int(time.monotonic() - begin), 60)
-    print(f"[{minutes:2}:{seconds:02}] {text}", flush=True)
+    sys.stdout.write(f"[{minutes:2}:{seconds:02}] {text}\n")  # in one write: stages end side by side
+    sys.stdout.flush()
 
 
 def watch(stages: list[Stage], runs: list[concurrent.futures.Future[None]]) -> None:

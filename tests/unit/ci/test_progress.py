@@ -67,3 +67,10 @@ def test_a_line_that_is_not_written_to_its_end_waits_for_the_rest(log: Path) -> 
         stage.flush()
         progress.read()
     assert progress.step == "mypy"
+
+
+def test_the_test_that_runs_is_shown(log: Path) -> None:
+    progress = Progress(log)
+    log.write_text("--- tests/fleet\ntest_a.py::test_one PASSED [ 1%]\ntest_a.py::test_two ")
+    assert progress.read() == []
+    assert str(progress) == "tests/fleet: test_a.py::test_two"
