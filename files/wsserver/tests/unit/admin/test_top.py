@@ -519,7 +519,11 @@ class Terminal:
 
     async def ended(self) -> int:
         await until(lambda: self.process.poll() is not None)
-        await asyncio.sleep(0.1)  # what it said last
+        # On a busy machine the terminal hands over what the process said last after its end.
+        seen = -1
+        while seen != len(self.shown):
+            seen = len(self.shown)
+            await asyncio.sleep(0.5)
         assert self.process.returncode is not None
         return self.process.returncode
 
