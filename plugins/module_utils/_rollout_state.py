@@ -19,7 +19,6 @@ from ansible_collections.selfhost.websocket.plugins.module_utils._rollout import
 _BEFORE = "before"
 _UNFINISHED = f"{_BEFORE}/{_instance.UNFINISHED}"
 _RESTART_ASKED = "restart-asked"
-_REMOVED = ".removed"
 
 
 def open_change(dry: bool) -> bool:
@@ -112,15 +111,12 @@ def _remove_mark(name: str, dry: bool) -> bool:
 
 
 def _delete(path: Path) -> None:
-    """Under another name first: half of a release under its own name would pass for all of it."""
-    if not path.is_symlink() and not path.exists():  # it was what an interrupted run left of another one
-        return
-    removed = path if path.name.endswith(_REMOVED) else path.with_name(path.name + _REMOVED)
-    if removed != path:
-        if removed.is_dir():  # an earlier run was interrupted here
-            shutil.rmtree(removed)
-        path.rename(removed)
-    if removed.is_dir() and not removed.is_symlink():
-        shutil.rmtree(removed)
-    else:
-        removed.unlink()
+    """The mark of a complete build goes first: half of a release must not pass for all of it.
+
+    Renaming the directory first would do the same, but fails where it lies in a lower layer of an overlay.
+    """
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    elif path.is_dir():
+        (path / ".complete").unlink(missing_ok=True)
+        shutil.rmtree(path)

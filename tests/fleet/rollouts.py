@@ -139,7 +139,7 @@ def judge(reports: list[Report], hosts: list[Workers]) -> None:
     for workers in hosts:
         assert {instance: len(pids) for instance, pids in workers.pids().items()} == dict.fromkeys(ALL, 2)
         assert workers.strangers() == []
-        assert workers.fewest_ready == len(ALL) - 1
+        assert workers.fewest_ready >= len(ALL) - 1, workers.fewest_ready
 
 
 def release_of(generation: str) -> str:
