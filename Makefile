@@ -14,7 +14,7 @@ endif
 help: ## this list, in the order of use
 	sed -nE 's/^([a-z]+): ## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
-up: ## 3 to 5 min · a test host with the whole fleet on it, and how to connect (SUITE=bookworm: on Debian 12)
+up: ## 4 min · a test host with the whole fleet on it, and how to connect (SUITE=bookworm: on Debian 12)
 	SUITE="$(SUITE)" lab/up.sh
 
 status: ## at once · that fleet as one JSON object
@@ -36,17 +36,17 @@ packages: ## 20 s · the Python package for PyPI and the browser's client for np
 	lab/prerequisites.sh
 	.venv/bin/python tools/packages.py .lab/packages
 
-lint: ## 3 min · the linters alone
+lint: ## 2 min · the linters alone
 	ci/lint.sh
 
-unit: ## 15 min · the tests that need neither root nor hosts
+unit: ## 5 min · the tests that need neither root nor hosts
 	ci/unit.sh
 
-test: ## 60 min · everything that CI checks
+test: ## 25 min · everything that CI checks
 	lab/prerequisites.sh
 	.venv/bin/python ci/test.py
 
-soak: ## 2 h · the long trials: hostile load, a search for counterexamples, rollouts that go wrong, an observer
+soak: ## 3 h · the long trials: hostile load, a search for counterexamples, rollouts that go wrong, an observer
 	ci/soak.sh
 
 bench: ## 10 min · the benchmark against other servers, with its table (QUICK=1: in 3 min; ONLY=NAME,NAME; WRITE=1: into docs)
