@@ -56,8 +56,6 @@ def furnish(root: Path, suite: str) -> None:
     """Give a host's file system what it takes over from the control machine."""
     write(root / "etc/apt/sources.list", apt_sources(suite))
     write(root / "etc/apt/apt.conf.d/90control-machine", apt_settings())
-    # dpkg waits for the disk after each file, and slows Redis's own waits on all other hosts by seconds.
-    write(root / "etc/dpkg/dpkg.cfg.d/lab", "force-unsafe-io\n")
     # There are no package lists yet. Their directory must not look as if they had just been fetched.
     lists = root / "var/lib/apt/lists"
     lists.mkdir(parents=True)
