@@ -42,7 +42,7 @@ lint: ## 2 min · the linters alone
 unit: ## 5 min · the tests that need neither root nor hosts
 	ci/unit.sh
 
-test: ## 25 min · everything that CI checks
+test: ## 30 min · everything that CI checks
 	lab/prerequisites.sh
 	.venv/bin/python ci/test.py
 
