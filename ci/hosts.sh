@@ -57,7 +57,6 @@ case $status in
         ANSIBLE_COLLECTIONS_PATH=$PWD/collections ansible-playbook -i "$fleet/inventory" selfhost.websocket.site
     )
     lab/lab snapshot --run "$run" "$snapshot"
-    sync # else Redis waits for the disk with the first rollout
     ;;
 *) exit "$status" ;;
 esac

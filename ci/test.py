@@ -32,8 +32,7 @@ LOGS = ROOT / ".lab/test"
 SCRATCH = Path("/dev/shm", f"ws-test-{CLONE}")  # noqa: S108 - this run clears what is there
 GROUP = ControlGroup(f"ws-test/{CLONE}")
 # Two lanes side by side, each one stage after the other; what fails most often comes first. Stages with
-# hosts take turns: a deployment keeps the disk busy, and a Redis on another host then waits for seconds
-# until its writes are on disk.
+# hosts take turns: a deployment beside a rollout makes Redis and the workers answer late on two cores.
 LANES = [
     {
         "lint": ["ci/lint.sh"],

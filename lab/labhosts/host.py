@@ -19,6 +19,7 @@ from .shell import LabError, run, succeeds, write
 from .state import Host, Run
 
 KEEPER = Path(__file__).with_name("keeper.sh")
+MEMORY = Path("/dev/shm/ws-lab")  # noqa: S108 - root's, and cleared by name
 CGROUPS = Path("/sys/fs/cgroup")
 BOOT_TIMEOUT = 90.0
 END_TIMEOUT = 20.0
@@ -26,6 +27,15 @@ END_TIMEOUT = 20.0
 
 def directory(one: Run, host: Host) -> Path:
     return one.directory / "hosts" / host.name
+
+
+def memory(one: Run, host: Host) -> Path:
+    """Where the own layer of a host of the tests is: in memory.
+
+    A Redis that writes to a busy disk answers some writes after ten seconds. What kill -9 or a reboot
+    of the host leaves of a file is the same.
+    """
+    return MEMORY / one.name / host.name
 
 
 def machine(one: Run, host: Host) -> str:
@@ -36,8 +46,13 @@ def make(one: Run, host: Host) -> None:
     """Make a host's file system: the base below, then its snapshot if it has one, its own layer above."""
     unmake(one, host)
     home = directory(one, host)
-    for part in ("upper", "work", "root"):
-        (home / part).mkdir(parents=True)
+    (home / "root").mkdir(parents=True)
+    for part in ("upper", "work"):
+        if one.owner:
+            (memory(one, host) / part).mkdir(parents=True)
+            (home / part).symlink_to(memory(one, host) / part)
+        else:
+            (home / part).mkdir()
     (home / "base").symlink_to(image.base(host.suite))
     if host.snapshot:
         return
@@ -206,8 +221,11 @@ def unmake(one: Run, host: Host) -> None:
     home = directory(one, host)
     if (home / "upper").exists():
         image.keep_packages(home / "upper", host.suite)
-    if home.exists():
-        shutil.rmtree(home)
+    for path in (home, memory(one, host)):
+        if path.exists():
+            shutil.rmtree(path)
+    with contextlib.suppress(OSError):  # other hosts of the run
+        memory(one, host).parent.rmdir()
 
 
 def _console(one: Run, host: Host) -> Path:

@@ -3,7 +3,7 @@
 """Snapshots: the hosts of a run as they were, kept in the cache, for later runs to begin with.
 
 A host's own layer becomes a read-only layer that hosts of later runs have below their own, so that
-neither keeping nor using a snapshot copies anything. Deployed hosts know their addresses, so a
+using a snapshot copies nothing. Deployed hosts know their addresses, so a
 snapshot is of use only while the subnet that its run had is free.
 """
 
@@ -15,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from . import image, network, state
-from .shell import LabError
+from .shell import LabError, run
 from .state import Host, Run
 
 DIRECTORY = state.STATE / ".snapshots"
@@ -44,14 +44,24 @@ def keep(one: Run, name: str, uppers: dict[str, Path]) -> None:
     for key in KEYS:
         shutil.copy2(one.directory / key, draft / key)
     for host, upper in uppers.items():
-        upper.rename(draft / "hosts" / host)
-        upper.mkdir()
+        _move(upper.resolve(), draft / "hosts" / host)
     record = {**asdict(one), "subnet": str(network.subnet(one)), "bases": _bases(one)}
     (draft / "run.json").write_text(json.dumps(record))
     draft.rename(DIRECTORY / name)
     for host in uppers:
         one.hosts[host].snapshot = name
     one.save()
+
+
+def _move(upper: Path, target: Path) -> None:
+    """Move a layer, with the marks that overlay keeps in extended attributes, and leave an empty one."""
+    if upper.is_relative_to(state.STATE):
+        upper.rename(target)
+        upper.mkdir()
+    else:  # in memory
+        run(["cp", "--archive", upper, target], timeout=600)
+        for path in upper.iterdir():
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 def begin(one: Run, name: str) -> None:
