@@ -26,7 +26,7 @@ LAYERS = [
     {"telemetry", "settings"},
     {"protocol", "runtime", "status", "errors"},
 ]
-# Only the command line imports these. They stand beside the layers, and import no more than this.
+# Only the command line imports these. They stand beside the layers, and import only these packages.
 BESIDE = {
     "client": ("wsserver.protocol", "wsserver.runtime"),
     "witness": ("wsserver.client", "wsserver.protocol", "wsserver.runtime", "wsserver.auth.mint"),

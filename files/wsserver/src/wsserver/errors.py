@@ -11,7 +11,7 @@ class BrokerError(Exception):
 
 
 class BrokerUnavailable(BrokerError):
-    """The broker is away; nothing was done."""
+    """The broker is unavailable; nothing was done."""
 
     code = "unavailable"
 
