@@ -29,7 +29,7 @@ trial hosts 25 ci/hosts.sh long
 trial rolls 40 ci/rolls.sh
 trial observer 45 ci/observer.sh
 trial cores 3 ci/ansible_cores.sh
-trial beside 8 ci/beside.sh
+trial foreign 12 ci/foreign.sh long
 
 echo "--- summary"
 printf '%s\n' "${summary[@]}"

@@ -1,0 +1,121 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: the selfhost.websocket authors
+#
+# A host that already has a site in nginx, keys in Redis and a database in Postgres: site.yml refuses it untouched. With
+# `foreign.sh long` site.yml then deploys the fleet beside the three, which continue to serve, and on a second such host takes over.
+. "$(dirname "$0")/../lab/common.sh"
+
+run=foreign-$clone
+fleet=$PWD/.lab/foreign
+hosts=(beside)
+[ "${1:-}" = long ] && hosts+=(taken)
+
+lab/lab down --run "$run"
+[ "${1:-}" = clear ] && exit
+trap 'lab/lab down --run "$run"' EXIT
+lab/lab up --run "$run" ${SUITE:+--suite "$SUITE"} "${hosts[@]}"
+
+on() { # HOST COMMAND
+    lab/lab ssh --run "$run" "$@"
+}
+choose() { # HOST: the host that the following steps are about
+    host=$1
+    lab/inventory --run "$run" --directory "$fleet" "$host=ws_edge,ws_workers,ws_redis,ws_postgres"
+    address=$(python -c 'import json, sys; print(json.load(open(sys.argv[1]))["hosts"][sys.argv[2]]["address"])' "$fleet/status.json" "$host")
+}
+prepare() {
+    on "$host" sh -s <<'PREPARE'
+set -e
+export DEBIAN_FRONTEND=noninteractive
+apt-get -qq update
+apt-get -qq install -y nginx redis-server postgresql >/dev/null 2>&1
+printf 'server {\n    listen 80;\n    server_name shop.example.org;\n    return 200 "the shop\\n";\n}\n' >/etc/nginx/sites-enabled/shop
+systemctl reload nginx
+redis-cli set shop:1 apples
+redis-cli save
+runuser -u postgres -- psql -qc "CREATE ROLE shop LOGIN PASSWORD 'apples'" -c "CREATE DATABASE shop OWNER shop"
+runuser -u postgres -- psql -q shop -c "CREATE TABLE goods (name text)" -c "INSERT INTO goods VALUES ('apples')"
+etc=$(echo /etc/postgresql/*/main)
+echo "host shop shop 127.0.0.1/32 md5 # the shop" >>"$etc/pg_hba.conf"
+echo "listen_addresses = '*'" >"$etc/conf.d/shop.conf"
+systemctl restart postgresql
+PREPARE
+}
+state() { # the host's settings, units and users, and which processes serve
+    on "$host" sh -s <<'STATE'
+find /etc /usr/local /opt -type f -exec sha256sum {} + | sort -k 2
+for unit in nginx redis-server "postgresql@$(basename /etc/postgresql/*)-main"; do
+    systemctl show --property=Id --property=MainPID "$unit"
+done
+STATE
+}
+serves() { # the site, the keys, the database, as their users reach them
+    [ "$(curl -fsS --noproxy '*' -H 'Host: shop.example.org' "http://$address/")" = "the shop" ]
+    [ "$(on "$host" redis-cli get shop:1)" = apples ]
+    [ "$(on "$host" "psql -tAc 'SHOW listen_addresses' postgresql://shop:apples@127.0.0.1/shop")" = "*" ]
+}
+site() { # LOG [OPTION…]
+    ansible-playbook -i "$fleet/inventory" playbooks/site.yml "${@:2}" | tee "$fleet/$1"
+}
+converses() {
+    on "$host" cat /etc/ssl/ws/ca.pem >"$fleet/ca.pem"
+    (
+        cd tests/fleet
+        # Other sites may need TLS 1.2, and nginx takes the versions of a port from its default server, which is the edge's.
+        WS_FLEET_STATUS=$fleet/status.json pytest -q test_conversation.py -k "not test_no_tls_before_1_3"
+    )
+}
+
+choose beside
+prepare
+serves
+
+echo "--- without a choice"
+state >"$fleet/before"
+if site refused; then
+    echo "site.yml deployed over another nginx site" >&2
+    exit 1
+fi
+for choice in nginx_keep_sites redis_instance postgres_shared; do
+    grep -q "$choice" "$fleet/refused"
+done
+grep -q "$host .* changed=0 " "$fleet/refused"
+state | diff "$fleet/before" -
+serves
+[ "${1:-}" = long ] || exit 0
+
+echo "--- beside them"
+choices=(-e nginx_keep_sites=true -e redis_instance=ws -e redis_port=6380 -e postgres_shared=true -e ws_server_instances=2 -e ws_server_user=chat)
+site deployed "${choices[@]}"
+serves
+# None of the three was restarted, and no file of theirs has changed but pg_hba.conf and pg_ident.conf, which have one block more.
+state | grep -E 'MainPID|Id=' | diff <(grep -E 'MainPID|Id=' "$fleet/before") -
+state | diff "$fleet/before" - | grep '^<' | grep -vE ' /etc/(nginx/(nginx.conf|sites-(available|enabled)/default)|postgresql/[0-9]+/main/pg_(hba|ident).conf|(passwd|group|g?shadow|subuid|subgid)-?|ld.so.cache|mailcap)$' &&
+    exit 1
+on "$host" 'grep -q "the shop" /etc/postgresql/*/main/pg_hba.conf'
+[ "$(on "$host" 'ps -o user= -p "$(systemctl show --property MainPID --value ws-server@80)"')" = chat ]
+converses
+
+echo "--- again"
+site again "${choices[@]}"
+grep -q "$host .* changed=0 " "$fleet/again"
+serves
+
+echo "--- taken over"
+choose taken
+prepare
+serves
+choices=(-e nginx_take_over=true -e redis_take_over=true -e postgres_take_over=true -e ws_server_instances=2)
+site taken-over "${choices[@]}"
+converses
+# The site ends and Redis has other keys. Each file stays or has a copy, and so does the other database.
+on "$host" sh -s <<'KEPT'
+set -ex
+grep -q 'the shop' /etc/nginx/sites-enabled/shop
+test -s /var/lib/redis/dump.rdb
+grep -q 'the shop' /etc/postgresql/*/main/pg_hba.conf.*
+test "$(psql -U postgres -tAc 'SELECT name FROM goods' shop)" = apples
+KEPT
+site taken-over-again "${choices[@]}"
+grep -q "$host .* changed=0 " "$fleet/taken-over-again"
