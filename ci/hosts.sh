@@ -29,7 +29,9 @@ install() { # SOURCE PROJECT
     )
 }
 inventory() {
-    lab/inventory --run "$run" --directory "$fleet" one=ws_edge,ws_workers two=ws_edge,ws_workers back=ws_redis,ws_postgres
+    # Two workers on each host have a first, a last and others; molecule's fleet has the default of four.
+    lab/inventory --run "$run" --directory "$fleet" --variable ws_server_instances=2 \
+        one=ws_edge,ws_workers two=ws_edge,ws_workers back=ws_redis,ws_postgres
 }
 
 echo "--- collections"

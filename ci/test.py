@@ -31,17 +31,16 @@ LOGS = ROOT / ".lab/test"
 # the tests answers some writes after seconds; what kill -9 leaves of it is the same.
 SCRATCH = Path("/dev/shm", f"ws-test-{CLONE}")  # noqa: S108 - this run clears what is there
 GROUP = ControlGroup(f"ws-test/{CLONE}")
-# Two lanes side by side, each one stage after the other; what fails most often comes first. Stages with
-# hosts take turns: a deployment beside a rollout makes Redis and the workers answer late on two cores.
+# Lanes run side by side, each one stage after the other.
 LANES = [
     {
         "lint": ["ci/lint.sh"],
-        "unit": ["ci/unit.sh"],
+        "unit": ["ci/unit.sh", "rest"],
+        "service": ["ci/unit.sh", "service"],
+        "foreign": ["ci/foreign.sh"],
     },
-    {
-        "hosts": ["ci/hosts.sh"],
-        "one-host": ["ci/one_host.sh", "debian13", "-m", "not rolls and not observability and not hosts"],
-    },
+    {"hosts": ["ci/hosts.sh"]},
+    {"one-host": ["ci/one_host.sh", "debian13", "-m", "not rolls and not observability and not hosts"]},
 ]
 STAGE_TIMEOUT_S = 4500
 HEARTBEAT_S = 30
@@ -167,7 +166,7 @@ def clear() -> None:
     GROUP.make()
     GROUP.end()
     shutil.rmtree(SCRATCH, ignore_errors=True)
-    for command in (["ci/molecule.sh", "destroy"], ["ci/hosts.sh", "clear"]):
+    for command in (["ci/molecule.sh", "destroy"], ["ci/hosts.sh", "clear"], ["ci/foreign.sh", "clear"]):
         subprocess.run(command, cwd=ROOT, check=True)
 
 

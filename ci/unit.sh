@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
 #
-# The tests that need neither root nor hosts. What fails most often comes first; the first suite that fails is the last.
+# The tests that need neither root nor hosts: unit.sh [service | rest]. Without a word both run side by side, since many tests
+# wait, and the output of the rest comes after that of the service. The first suite that fails is the last.
 "$(dirname "$0")/../lab/environment.sh" || exit
 . "$(dirname "$0")/../lab/common.sh"
 
@@ -32,16 +33,36 @@ suite() {
     "$@"
     summary+=("$(printf '%4d s  %s' $((SECONDS - begin)) "$name")")
 }
-# Twice as many processes as cores: many of these tests wait. Worksteal lets a process that is done take tests of another.
+# Worksteal lets a process that is done take tests of another.
 beside="-v -n $((2 * $(nproc))) --dist worksteal"
 
-# shellcheck disable=SC2086
-suite "modules, plugins and roles" pytest $beside tests/unit
-# shellcheck disable=SC2086
-suite "the service" env --chdir=files/wsserver pytest $beside --durations=20
-# A file to a process: the cases of test_fleets.py share their runs.
-suite "refused inventories" pytest -v -n 2 --dist loadfile tests/preflight
-# The benchmark in small: that it works and counts right, not how fast anything is.
-suite "the benchmark in small" pytest -v bench
-suite "alerts" pytest -v -n "$(nproc)" tests/alerts
-printf '%s\n' "${summary[@]}"
+service() {
+    # shellcheck disable=SC2086
+    suite "the service" env --chdir=files/wsserver pytest $beside --durations=20
+}
+rest() {
+    # shellcheck disable=SC2086
+    suite "modules, plugins and roles" pytest $beside tests/unit
+    # A file to a process: the cases of test_fleets.py share their runs.
+    suite "refused inventories" pytest -v -n 2 --dist loadfile tests/preflight
+    # The benchmark in small: that it works and counts right, not how fast anything is.
+    suite "the benchmark in small" pytest -v bench
+    suite "alerts" pytest -v -n "$(nproc)" tests/alerts
+}
+case ${1:-} in
+service | rest)
+    "$1"
+    printf '%s\n' "${summary[@]}"
+    ;;
+"")
+    log=$(mktemp)
+    "$0" rest >"$log" 2>&1 &
+    rest=$!
+    failed=0
+    "$0" service || failed=1
+    wait "$rest" || failed=1
+    cat "$log"
+    rm "$log"
+    exit "$failed"
+    ;;
+esac

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,20 @@ from observer import HURRY, REST, Observer
 def fleet() -> Fleet:
     """The fleet under test: WS_FLEET_STATUS names its status file (see lab/inventory)."""
     return Fleet(Path(os.environ["WS_FLEET_STATUS"]))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Function, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show what the hosts logged during a test that failed: they are unmade before a reader could ask them."""
+    report = yield
+    fleet = item.funcargs.get("fleet")
+    if report.failed and call.when == "call" and isinstance(fleet, Fleet):
+        journal = f"journalctl --since @{int(call.start)} --output short-precise --no-pager --lines 100"
+        for host in fleet.hosts:
+            report.sections.append((f"journal of {host}", fleet.ssh(host, journal, check=False)))
+    return report
 
 
 @pytest.fixture(autouse=True)

@@ -43,11 +43,11 @@ async def test_a_stopped_worker_is_passed_over(fleet: Fleet) -> None:
 
 
 async def test_a_wedged_worker_is_replaced_by_the_watchdog(fleet: Fleet) -> None:
-    pid = fleet.pid("82")
+    pid = fleet.pid("81")
     async with watching(fleet), new_clients(fleet) as waits:
         await asyncio.to_thread(fleet.ssh, fleet.worker_host, f"kill -STOP {pid}")
-        await asyncio.to_thread(eventually, lambda: fleet.pid("82") not in (0, pid), 60, "the watchdog replaces it")
-        await until_ready(fleet, "82")
+        await asyncio.to_thread(eventually, lambda: fleet.pid("81") not in (0, pid), 60, "the watchdog replaces it")
+        await until_ready(fleet, "81")
     print(f"longest wait of {len(waits)} new clients: {max(waits):.2f} s")
     assert max(waits) < WEDGED_S
 
