@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: the selfhost.websocket authors
+"""Rules for the tasks of all roles and playbooks that ansible-lint does not know."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from program import ROOT
+
+FILES = sorted(
+    [*ROOT.glob("roles/*/tasks/*.yml"), *ROOT.glob("roles/*/handlers/*.yml"), *ROOT.glob("playbooks/**/*.yml")]
+)
+
+
+def tasks(found: Any) -> Iterator[dict[str, Any]]:
+    """All mappings of a file, in any depth: a task is one of them."""
+    if isinstance(found, dict):
+        yield found
+        for value in found.values():
+            yield from tasks(value)
+    elif isinstance(found, list):
+        for value in found:
+            yield from tasks(value)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_a_task_that_is_to_be_repeated_is_repeated(file: Path) -> None:
+    """Ansible evaluates failed_when before until: with failed_when false each attempt "is success", and is the last."""
+    for task in tasks(yaml.safe_load(file.read_text())):
+        if "until" in task and task.get("failed_when") is False:
+            until = " ".join([task["until"]] if isinstance(task["until"], str) else task["until"])
+            assert not re.search(r"\bis (not )?(success|succeeded|failed|failure)\b", until), task["name"]
