@@ -71,22 +71,29 @@ choose beside
 prepare
 serves
 
-echo "--- without a choice"
+echo "--- refused"
 state >"$fleet/before"
-if site refused; then
-    echo "site.yml deployed over another nginx site" >&2
-    exit 1
-fi
-for choice in nginx_keep_sites redis_instance postgres_shared; do
-    grep -q "$choice" "$fleet/refused"
-done
-grep -q "$host .* changed=0 " "$fleet/refused"
-state | diff "$fleet/before" -
+choices=()
+refused() { # LOG WORD: site.yml with the choices made so far names the next one, and changes nothing
+    if site "$1" "${choices[@]}"; then
+        echo "site.yml deployed over a service of the host" >&2
+        exit 1
+    fi
+    grep -q "$2" "$fleet/$1"
+    grep -q "$host .* changed=0 " "$fleet/$1"
+    state | diff "$fleet/before" -
+}
+refused nginx nginx_keep_sites
+choices+=(-e nginx_keep_sites=true)
+refused redis redis_instance
+choices+=(-e redis_instance=ws -e redis_port=6380)
+refused postgres postgres_shared
+choices+=(-e postgres_shared=true)
 serves
 [ "${1:-}" = long ] || exit 0
 
 echo "--- beside them"
-choices=(-e nginx_keep_sites=true -e redis_instance=ws -e redis_port=6380 -e postgres_shared=true -e ws_server_instances=2 -e ws_server_user=chat)
+choices+=(-e ws_server_instances=2 -e ws_server_user=chat)
 site deployed "${choices[@]}"
 serves
 # None of the three was restarted, and no file of theirs has changed but pg_hba.conf and pg_ident.conf, which have one block more.
@@ -94,7 +101,7 @@ state | grep -E 'MainPID|Id=' | diff <(grep -E 'MainPID|Id=' "$fleet/before") -
 state | diff "$fleet/before" - | grep '^<' | grep -vE ' /etc/(nginx/(nginx.conf|sites-(available|enabled)/default)|postgresql/[0-9]+/main/pg_(hba|ident).conf|(passwd|group|g?shadow|subuid|subgid)-?|ld.so.cache|mailcap)$' &&
     exit 1
 on "$host" 'grep -q "the shop" /etc/postgresql/*/main/pg_hba.conf'
-[ "$(on "$host" 'ps -o user= -p "$(systemctl show --property MainPID --value ws-server@80)"')" = chat ]
+on "$host" pgrep --uid chat --full ws-server
 converses
 
 echo "--- again"
