@@ -40,11 +40,18 @@ class Linter:
     but: tuple[str, ...] = ()
 
 
+# A loop that collects values is a program: its place is a plugin, where unit tests reach it.
+COLLECTS = r"set _ *=|[{]%-? *do |[.](append|extend|insert|update|setdefault|pop|remove|clear)[(]"
+
 LINTERS = [
     Linter("ruff", ("ruff", "check", ".")),
     Linter("ruff format", ("ruff", "format", "--check", ".")),
     Linter("mypy", ("mypy", "--cache-dir", str(CACHE / "mypy"))),
     Linter("yamllint", ("yamllint", "--strict", ".")),
+    Linter(
+        "Jinja loops",
+        ("sh", "-c", f"! grep -rnE --include='*.yml' --include='*.yaml' --include='*.j2' '{COLLECTS}' roles playbooks"),
+    ),
     Linter("shellcheck", ("ci/shellcheck.sh",)),
     Linter("node --check", ("ci/node_check.sh",)),
     Linter("reuse", ("reuse", "lint", "--quiet")),

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import pathlib
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +16,7 @@ from ansible.plugins.action import ActionBase
 
 from ansible_collections.selfhost.websocket.plugins.module_utils._checks import RuleError, Settings, find_faults
 from ansible_collections.selfhost.websocket.plugins.module_utils._rules import CHECKS
+from ansible_collections.selfhost.websocket.plugins.module_utils._topology import FROM_INVENTORY
 
 _COLLECTION = pathlib.Path(__file__).resolve().parents[2]
 _ROLES = _COLLECTION / "roles"
@@ -76,14 +76,10 @@ def documented() -> set[str]:
 def overridden(variables: Mapping[str, Any]) -> set[str]:
     """Returns the variables of the inventory that fleet.yml sets without regard to them. What -e gives wins over both."""
     inventory = variables.get("hostvars", {}).get(variables["inventory_hostname"], {})
-    text = _FLEET.read_text(encoding="utf-8")
     return {
         name
-        for name, value in yaml_load(text).items()
-        if name in inventory
-        and variables.get(name) == value
-        # The inventory's own value is a part of the value there.
-        and not re.search(rf"hostvars\[[^]]+\]\.{name}\b|attribute='{name}'", text)
+        for name, value in yaml_load(_FLEET.read_bytes()).items()
+        if name in inventory and variables.get(name) == value and name not in FROM_INVENTORY
     }
 
 

@@ -35,10 +35,7 @@ _value:
 
 from collections.abc import Callable
 
-
-def url_host(host: str) -> str:
-    """Return the host with the brackets that an IPv6 address needs in a URL."""
-    return f"[{host}]" if ":" in host and not host.startswith("[") else host
+from ansible_collections.selfhost.websocket.plugins.module_utils._addresses import url_host
 
 
 class FilterModule:

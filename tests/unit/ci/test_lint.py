@@ -59,3 +59,25 @@ def test_all_files_that_are_packed_are_read_by_sanity(lint: ModuleType) -> None:
     ignored = (ROOT / "galaxy.yml").read_text().partition("build_ignore:")[2]
     for pattern in sanity.but:
         assert f"- {pattern.removesuffix('/*')}\n" in ignored
+
+
+@pytest.mark.parametrize(
+    ("line", "clean"),
+    [
+        ("{{ hosts | map('upper') | list }}", True),
+        ("{% for host in hosts %}server {{ host }};{% endfor %}", True),
+        ("{% set value = hosts | first %}", True),
+        ("{% set _ = found.append(host) %}", False),
+        ("{% set _ = found.update({host: 1}) %}", False),
+        ("{%- do found.extend(hosts) %}", False),
+    ],
+)
+@pytest.mark.parametrize("file", ["roles/redis/templates/redis.conf.j2", "playbooks/vars/fleet.yml"])
+def test_a_loop_in_jinja_collects_no_values(lint: ModuleType, file: str, line: str, clean: bool) -> None:
+    [linter] = [linter for linter in lint.LINTERS if linter.name == "Jinja loops"]
+    for directory in ("roles", "playbooks"):
+        lint.ROOT.joinpath(directory).mkdir()
+    path = lint.ROOT / file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"before\n{line}\n")
+    assert lint.is_clean(linter, []) == clean
