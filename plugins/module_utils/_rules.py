@@ -47,6 +47,28 @@ def groups(settings: Settings) -> Iterator[str]:
         )
 
 
+def limit(settings: Settings) -> Iterator[str]:
+    """The run knows of each host that --limit leaves out what the others are told of that host."""
+    left_out, addresses = settings.get("_left_out"), settings.get("_addresses")
+    stores = {settings.get("ws_server_redis_host"), settings.get("ws_server_postgres_host")}
+    unseen = [host for host in left_out if host in stores]
+    if unseen:
+        yield (
+            f"--limit leaves out {', '.join(unseen)}, and the run has to look there for the ports of Redis and Postgres: "
+            "add that host to --limit, or run the playbook without --limit."
+        )
+    asked = settings.text("ws_host")
+    if asked in left_out:
+        yield f"--limit leaves out {asked}, which ws_host names: run the playbook without --limit."
+    unknown = [host for host in left_out if not addresses[host]]
+    if unknown:
+        yield (
+            f"--limit leaves out {', '.join(unknown)}, whose address the other hosts need: set ws_server_private_address there in the "
+            "inventory, let Ansible keep facts between runs (fact_caching), or run the playbook without --limit and for a part of it "
+            "with --tags, for example --tags nginx."
+        )
+
+
 def roll_serial(settings: Settings) -> Iterator[str]:
     """The batches of hosts are numbers or percentages."""
     given = settings.get("ws_roll_serial", 1)
@@ -496,6 +518,7 @@ CHECKS: dict[str, Check] = {
     check.__name__: check
     for check in (
         groups,
+        limit,
         roll_serial,
         lock_break,
         maintenance,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from test_fleets import in_network
 
 PREFLIGHT = ["Check what is asked for", "Check the inventory", "Check the hosts", "Check what observes the fleet"]
 IMPORT = "ansible.builtin.import_tasks"
+SHOW = "Show values"
 # Without a task that has this tag, only the tasks that always run are left.
 PREFLIGHT_ALONE = ["--tags", "preflight"]
 
@@ -31,6 +32,7 @@ class Result:
     plays: list[str]
     told: dict[str, list[str]]
     changed: int
+    shown: dict[str, Any]
 
 
 Site = Callable[..., Result]
@@ -44,15 +46,33 @@ def inventory(hosts: dict[str, dict[str, Any]] | None = None, **groups: list[str
 
 @pytest.fixture
 def site(tmp_path: Path) -> Site:
-    """Runs a playbook, or the parts that site.yml begins with, and returns what it told."""
+    """Runs a playbook, or the parts that site.yml begins with, and returns what it told.
 
-    def run(contents: dict[str, Any], *arguments: str, playbook: str | None = None) -> Result:
+    `show`: variables of the first host.
+    """
+
+    def run(contents: dict[str, Any], *arguments: str, playbook: str | None = None, show: Sequence[str] = ()) -> Result:
         names = [playbook] if playbook else SITE_BEGINS_WITH
         plays = tmp_path / "plays.json"
         imports = [{"ansible.builtin.import_playbook": str(ROOT / "playbooks" / name)} for name in names]
-        plays.write_text(json.dumps(imports))
+        values = {name: f"{{{{ {name} }}}}" for name in show}
+        last = {
+            "name": SHOW,
+            "hosts": "all",
+            "gather_facts": False,
+            "vars_files": str(ROOT / "playbooks/vars/fleet.yml"),
+            "tasks": [{"name": SHOW, "ansible.builtin.debug": {"msg": values}, "run_once": True}],
+        }
+        plays.write_text(json.dumps([*imports, *([last] if show else [])]))
         returncode, report = run_playbook(plays, contents, *arguments)
         told: dict[str, list[str]] = {}
+        shown = [
+            result
+            for play in report["plays"]
+            for task in play["tasks"]
+            if task["task"]["name"] == SHOW
+            for result in task["hosts"].values()
+        ]
         for host, result in results(report):
             told.setdefault(host, []).extend(messages(result))
         return Result(
@@ -60,6 +80,7 @@ def site(tmp_path: Path) -> Site:
             plays=[play["play"]["name"] for play in report["plays"] if play["tasks"]],
             told={host: sentences for host, sentences in told.items() if sentences},
             changed=sum(host["changed"] for host in report["stats"].values()),
+            shown=next((result["msg"] for result in shown), {}),
         )
 
     return run
@@ -130,9 +151,47 @@ def test_an_inventory_without_hosts(site: Site) -> None:
     assert result.plays == ["Check the inventory"]
 
 
-def test_a_limit_that_leaves_hosts_out(site: Site) -> None:
-    result = site(inventory({"one": LOCAL, "two": LOCAL}, ws_redis=["two"]), "--limit", "one")
-    assert_refused(result, one="--limit leaves out two, but the hosts need each other's addresses: ")
+def test_a_limit_that_leaves_out_redis(site: Site) -> None:
+    two = LOCAL | {"ws_server_private_address": "10.20.30.6"}
+    result = site(inventory({"one": LOCAL, "two": two}, ws_redis=["two"]), "--limit", "one")
+    assert_refused(
+        result, one="--limit leaves out two, and the run has to look there for the ports of Redis and Postgres: "
+    )
+
+
+def test_a_limit_that_leaves_out_a_host_with_an_unknown_address(site: Site) -> None:
+    result = site(inventory({"one": LOCAL, "two": LOCAL}, ws_workers=["one", "two"]), "--limit", "one")
+    assert_refused(
+        result, one="--limit leaves out two, whose address the other hosts need: set ws_server_private_address "
+    )
+
+
+def test_a_limit_leaves_no_host_out_of_what_is_written(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hosts that are left out: one with an address in the inventory, one with facts of an earlier run."""
+    monkeypatch.setenv("ANSIBLE_CACHE_PLUGIN", "ansible.builtin.jsonfile")
+    monkeypatch.setenv("ANSIBLE_CACHE_PLUGIN_CONNECTION", str(tmp_path / "facts"))
+    one, three = (LOCAL | in_network(tmp_path, f"10.20.30.{number}") for number in (5, 7))
+    (tmp_path / "earlier.json").write_text(json.dumps([{"hosts": "three"}]))
+    run_playbook(tmp_path / "earlier.json", {"all": {"hosts": {"three": three}}})
+    hosts = {
+        "one": one,
+        "two": {"ansible_host": "192.0.2.1", "ws_server_private_address": "10.20.30.6"},
+        "three": {"ansible_host": "192.0.2.1"},
+    }
+    numbered = {
+        name: variables | {"ws_server_instances": count} for count, (name, variables) in enumerate(hosts.items(), 1)
+    }
+    shown = ["nginx_workers", "prometheus_targets", "postgres_client_addresses", "ws_server_fleet"]
+    result = site(inventory(numbered, ws_workers=list(hosts)), "--limit", "one", show=shown)
+    assert (result.returncode, result.told, result.changed) == (0, {}, 0)
+    others = [f"10.20.30.{address}" for address in ("6:8080", "6:8081", "7:8080", "7:8081", "7:8082")]
+    assert result.shown["ws_server_fleet"] == ["10.20.30.5:8080", *others]
+    assert result.shown["nginx_workers"] == ["127.0.0.1:8080", *others]
+    assert result.shown["postgres_client_addresses"] == ["10.20.30.6", "10.20.30.7"]
+    targets = [target["address"] for target in result.shown["prometheus_targets"] if target["host"] != "one"]
+    assert sorted(targets) == sorted([*others, "10.20.30.6:9100", "10.20.30.7:9100"])
 
 
 def test_maintenance_of_what_or_how(site: Site) -> None:

@@ -66,6 +66,39 @@ def test_several_hosts_where_there_may_be_one(group):
     assert_told(told("groups", **inventory(**{group: ["one", "two"]})), f"several hosts in {group}:")
 
 
+def limit(*left_out, **addresses):
+    stores = {"ws_server_redis_host": "cache", "ws_server_postgres_host": "data"}
+    return told("limit", _left_out=list(left_out), _addresses=addresses, **stores)
+
+
+def test_a_limit_that_leaves_out_hosts_that_the_run_knows():
+    assert limit() == []
+    assert limit("one", "two", one="10.0.0.1", two="fd00::2", cache="") == []
+
+
+def test_a_limit_that_leaves_out_a_host_without_an_address():
+    assert_told(
+        limit("one", "two", "three", one="", two="10.0.0.2", three=""),
+        "--limit leaves out one, three, whose address",
+        "set ws_server_private_address",
+        "--tags nginx",
+    )
+
+
+def test_a_limit_that_leaves_out_the_host_of_a_maintenance():
+    variables = {"_left_out": ["one"], "_addresses": {"one": "10.0.0.1"}, "ws_host": "one"}
+    stores = {"ws_server_redis_host": "two", "ws_server_postgres_host": "two"}
+    assert_told(told("limit", **variables, **stores), "--limit leaves out one, which ws_host names")
+    assert told("limit", **variables | {"_left_out": []}, **stores) == []
+
+
+def test_a_limit_that_leaves_out_redis_or_postgres():
+    known = {"cache": "10.0.0.1", "data": "10.0.0.2", "one": "10.0.0.3"}
+    assert_told(limit("one", "cache", **known), "--limit leaves out cache, and", "add that host to --limit")
+    assert_told(limit("data", "cache", **known), "--limit leaves out data, cache, and")
+    assert len(limit("cache", "one", cache="", one="")) == 2
+
+
 def test_several_edges_and_workers():
     assert told("groups", **inventory(ws_edge=["one", "two"], ws_workers=["one", "two"])) == []
 
