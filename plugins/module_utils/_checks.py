@@ -124,14 +124,14 @@ def _fault(rule: Rule, value: Any, settings: Settings) -> str:
     if "each" in rule:
         bad = [f"'{element}'" for element in value if not re.match(rule["each"], str(element))]
         return f"has {', '.join(bad)}" if bad else ""
-    own = {*rule["address"].get("also", []), *_addresses(rule, settings)}
+    own = {*rule["address"].get("also", []), *_addresses(settings)}
     return "" if value in own else f"is '{value}', which is not an address of {settings.host}"
 
 
 def _remedy(rule: Rule, settings: Settings) -> str:
     remedy = str(rule["remedy"]).rstrip(".")
-    return f"{remedy} {', '.join(_addresses(rule, settings))}" if "address" in rule else remedy
+    return f"{remedy} {', '.join(_addresses(settings))}" if "address" in rule else remedy
 
 
-def _addresses(rule: Rule, settings: Settings) -> list[str]:
-    return [*settings.ipv4, *([] if rule["address"].get("ipv4_only") else settings.ipv6)]
+def _addresses(settings: Settings) -> list[str]:
+    return [*settings.ipv4, *settings.ipv6]

@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 
+from ansible_collections.selfhost.websocket.plugins.module_utils._addresses import host_network
 from ansible_collections.selfhost.websocket.plugins.module_utils._checks import Check, Settings, number, whole
 
 _NUMBER = re.compile(r"^\d+(\.\d+)?$")
@@ -268,12 +269,18 @@ def nginx_authority(settings: Settings) -> Iterator[str]:
 def postgres_clients(settings: Settings) -> Iterator[str]:
     """The clients on other hosts have addresses."""
     clients = settings.get("postgres_client_addresses")
-    form = settings.get("_postgres_ipv4")
-    if not clients or not all(re.match(form, str(client)) for client in clients):
+    if not clients or not all(_is_one_address(str(client)) for client in clients):
         yield (
-            f"postgres_client_addresses is {clients}: list the IPv4 addresses of the hosts whose workers use this Postgres, "
+            f"postgres_client_addresses is {clients}: list the addresses of the hosts whose workers use this Postgres, "
             "as in ['10.0.0.2', '10.0.0.3'], or set postgres_clients_local to true."
         )
+
+
+def _is_one_address(client: str) -> bool:
+    try:
+        return bool(host_network(client))
+    except ValueError:
+        return False
 
 
 def prometheus_mail(settings: Settings) -> Iterator[str]:

@@ -60,9 +60,6 @@ options:
             description: What is allowed besides.
             type: list
             elements: str
-          ipv4_only:
-            description: Whether only IPv4 addresses count.
-            type: bool
       remedy:
         description: What to do, in words that go on after a colon.
         type: str

@@ -10,8 +10,9 @@ from program import ROOT
 
 
 @pytest.mark.parametrize(("role", "unit"), [("exporters", "exporter"), ("loki", "loki"), ("tempo", "tempo")])
-def test_the_own_host_may_ask(role, unit):
+@pytest.mark.parametrize(("own", "other"), [("10.0.0.1", "10.0.0.2"), ("fd00::1", "fd00::2")])
+def test_the_own_host_may_ask(role, unit, own, other):
     text = (ROOT / "roles" / role / f"templates/{unit}.service.conf.j2").read_text()
     (allow,) = [line for line in text.splitlines() if line.startswith("IPAddressAllow=")]
-    addresses = jinja2.Template(allow).render({f"{role}_listen_address": "10.0.0.1", f"{role}_clients": ["10.0.0.2"]})
-    assert addresses == "IPAddressAllow=localhost 10.0.0.1 10.0.0.2"
+    addresses = jinja2.Template(allow).render({f"{role}_listen_address": own, f"{role}_clients": [other]})
+    assert addresses == f"IPAddressAllow=localhost {own} {other}"

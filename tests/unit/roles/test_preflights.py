@@ -141,7 +141,9 @@ BAD = [
     ({"redis_password": "a secret"}, ["redis_password has a character", "leave it empty"]),
     (
         {"redis_clients_local": False, "redis_private_address": "10.0.0.6"},
-        ["redis_private_address is '10.0.0.6', which is not an address of one: set it to one of 10.0.0.5."],
+        [
+            "redis_private_address is '10.0.0.6', which is not an address of one: set it to one of 10.0.0.5, 2001:db8::1."
+        ],
     ),
     ({"postgres_password": "a secret"}, ["postgres_password contains white space", "leave it empty"]),
     ({"postgres_shared_buffers": "256mb"}, ["postgres_shared_buffers is '256mb'", "as in '256MB'"]),
@@ -152,12 +154,18 @@ BAD = [
             "postgres_private_address": "10.0.0.6",
             "postgres_client_addresses": ["10.0.0.2"],
         },
-        ["postgres_private_address is '10.0.0.6', which is not an address of one: set it to one of 10.0.0.5."],
+        [
+            "postgres_private_address is '10.0.0.6', which is not an address of one: set it to one of 10.0.0.5, 2001:db8::1."
+        ],
     ),
     ({"postgres_clients_local": False}, ["postgres_client_addresses is []", "as in ['10.0.0.2', '10.0.0.3']"]),
     (
         {"postgres_clients_local": False, "postgres_client_addresses": ["10.0.0.0/8"]},
         ["postgres_client_addresses is ['10.0.0.0/8']"],
+    ),
+    (
+        {"postgres_clients_local": False, "postgres_client_addresses": ["fd00::2", "fd00::/64"]},
+        ["postgres_client_addresses is ['fd00::2', 'fd00::/64']"],
     ),
     ({"sysctl_ip_local_port_range": "65535 1024"}, ["sysctl_ip_local_port_range is '65535 1024'", "the lower first"]),
     ({"sysctl_ip_local_port_range": "1024-65535"}, ["sysctl_ip_local_port_range is '1024-65535'"]),
@@ -232,6 +240,12 @@ GOOD = [
     {"nginx_max_clients": "500000", "nginx_tls_days": "6"},
     {"redis_port": "65535", "redis_maxclients": "65504", "redis_password": "a!#(]~"},
     {"postgres_clients_local": "false", "postgres_client_addresses": ["10.0.0.2", "10.0.0.3/32"]},
+    {
+        "postgres_clients_local": False,
+        "postgres_private_address": "2001:db8::1",
+        "postgres_client_addresses": ["fd00::2", "fd00::3/128"],
+    },
+    {"redis_clients_local": False, "redis_private_address": "2001:db8::1"},
     {"sysctl_reserved_ports": [8080, "8081-8083"]},
     {"exporters_listen_address": "2001:db8::1", "exporters_clients": ["10.0.0.20", "10.1.0.0/24"]},
     {
