@@ -6,8 +6,9 @@
 # third. Two of them are Debian 12, so that both Debians serve the same rooms. The collection is built,
 # and installed from its tarball into an empty project; so is the previous release, which the fleet has
 # first. Hosts with the previous release are kept as a snapshot: deploying it tests nothing of this tree.
-# hosts.sh long runs the tests that make test leaves out, too; hosts.sh clear unmakes what a killed run
-# has left.
+# Before they get it, while they are bare, check mode runs on them.
+# hosts.sh long runs the tests that make test leaves out, too, and check mode always; hosts.sh clear
+# unmakes what a killed run has left.
 . "$(dirname "$0")/../lab/common.sh"
 
 run=hosts-$clone
@@ -33,6 +34,31 @@ inventory() {
     lab/inventory --run "$run" --directory "$fleet" --variable ws_server_instances=2 \
         one=ws_edge,ws_workers two=ws_edge,ws_workers back=ws_redis,ws_postgres
 }
+bare_hosts() {
+    lab/lab up --run "$run" --suite bookworm one back
+    lab/lab up --run "$run" --suite trixie two
+    inventory
+}
+site() { # PROJECT [OPTION…]
+    (
+        cd "$projects/$1"
+        ANSIBLE_COLLECTIONS_PATH=$PWD/collections ansible-playbook -i "$fleet/inventory" selfhost.websocket.site "${@:2}"
+    )
+}
+each_host() { # COMMAND
+    local host
+    for host in one two back; do
+        lab/lab ssh --run "$run" "$host" "$1"
+    done
+}
+# Each host would use what the others do not have yet: endpoints, secrets, the authority of certificates.
+check_bare_hosts() {
+    echo "--- check mode on bare hosts"
+    each_host "touch /run/before-check"
+    site current --check
+    # It has written no program and no configuration.
+    each_host "! find /etc /opt /usr /var/lib/dpkg/status -type f -newer /run/before-check -not -path '*/__pycache__/*' | grep ."
+}
 
 echo "--- collections"
 previous=$(cat tests/fleet/previous_release)
@@ -42,6 +68,12 @@ install "$projects/source" "$projects/previous"
 install . "$projects/current"
 
 export ANSIBLE_PIPELINING=true # less work for this machine; the rest is an operator's defaults
+if [ "${1:-}" = long ]; then
+    bare_hosts
+    check_bare_hosts
+    lab/lab down --run "$run"
+fi
+
 echo "--- previous release"
 # What the snapshot depends on, and the month: certificates in it expire.
 made_of=$( (date +%Y-%m; echo "$previous"; cat ci/hosts.sh lab/lab lab/labhosts/* lab/inventory requirements/dev.txt) | sha256sum)
@@ -51,13 +83,9 @@ lab/lab restore --run "$run" "$snapshot" || status=$?
 case $status in
 0) inventory ;;
 3)
-    lab/lab up --run "$run" --suite bookworm one back
-    lab/lab up --run "$run" --suite trixie two
-    inventory
-    (
-        cd "$projects/previous"
-        ANSIBLE_COLLECTIONS_PATH=$PWD/collections ansible-playbook -i "$fleet/inventory" selfhost.websocket.site
-    )
+    bare_hosts
+    [ "${1:-}" = long ] || check_bare_hosts
+    site previous
     lab/lab snapshot --run "$run" "$snapshot"
     ;;
 *) exit "$status" ;;

@@ -25,7 +25,7 @@ service() {
 trial hostile 11 service HOSTILE_S=600 pytest -s tests/hostile/test_fuzz_load.py
 trial search 20 service HYPOTHESIS_PROFILE=search pytest --timeout=3600 -v tests/properties
 trial debian12 13 ci/one_host.sh debian12
-trial hosts 25 ci/hosts.sh long
+trial hosts 27 ci/hosts.sh long
 trial rolls 40 ci/rolls.sh
 trial observer 45 ci/observer.sh
 trial cores 3 ci/ansible_cores.sh
