@@ -30,7 +30,7 @@ async def test_they_chat_across_workers_and_one_of_these_is_killed(fleet: Fleet)
                 user: [line["instance"].rpartition("-")[2] for line in lines if line["user"] == user] for user in users
             }
 
-        async def kill_one_of_their_workers() -> None:
+        async with conversation.under_way():
             [alices], [bobs] = (await asyncio.to_thread(connections)).values()
             assert alices != bobs, "least_conn put both on one worker"
             pid = fleet.pid(alices)
@@ -39,5 +39,3 @@ async def test_they_chat_across_workers_and_one_of_these_is_killed(fleet: Fleet)
             await conversation.progress()
             assert len((await asyncio.to_thread(connections))[users[1]]) == 1, "bob's worker was not killed"
             await asyncio.to_thread(eventually, lambda: fleet.ready(alices), 60, f"worker {alices} ready again")
-
-        await conversation.over(kill_one_of_their_workers)

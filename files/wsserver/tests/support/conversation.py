@@ -3,20 +3,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AsyncExitStack
-from typing import Any
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from playwright.async_api import Browser
 
 from support.browser import ORIGIN, Tab, tab
 
-# A room's log keeps the last thousand messages: as long as somebody may be away, no more must be said.
+# A room's log keeps the last thousand messages: while a tab may be without connection, the others must say fewer.
 _PAUSE_MS = 100
 
 
 class Conversation:
-    """A tab for each of `tokens`, a user's each; all publish to a fresh room, and all are in it."""
+    """A tab for each token, one token for each user. All tabs join a fresh room and publish to it."""
 
     def __init__(self, browser: Browser, url: str, tokens: list[str], room: str = "r", origin: str = ORIGIN) -> None:
         self.tabs: list[Tab] = []
@@ -26,8 +25,9 @@ class Conversation:
         self._room = room
         self._origin = origin
 
-    async def over(self, what_happens: Callable[[], Any]) -> None:
-        """Talk while it happens and for a while after; then everybody must have heard everything once, in order."""
+    @asynccontextmanager
+    async def under_way(self) -> AsyncIterator[None]:
+        """The tabs talk in this context and for a while after. Then each must have heard every message once, in order."""
         async with AsyncExitStack() as stack:
             for token in self._tokens:
                 page = await stack.enter_async_context(tab(self._browser, self._origin))
@@ -50,7 +50,7 @@ class Conversation:
                     """
                 )
             await self.progress()
-            await what_happens()
+            yield
             await self.progress()
             for page in self.tabs:
                 await page.run("talk = false")
@@ -65,7 +65,7 @@ class Conversation:
                 assert await page("[client.duplicates, client.holes]") == [0, 0]
 
     async def progress(self) -> None:
-        """Until everybody has said more."""
+        """Wait until each tab has said more."""
         for page in self.tabs:
             more = await page("acknowledged") + 10
             await page.until(f"acknowledged >= {more}")
