@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from .panels import Dashboard, Number, Panel, Query, States
+from .shared import ERRORS_BY_CODE, PUBLISH_TO_DELIVER, READINESS
 
 DASHBOARD = Dashboard(
     "ws-fleet",
@@ -95,18 +96,7 @@ DASHBOARD = Dashboard(
         (
             "Latency",
             (
-                Panel(
-                    "Publish to deliver",
-                    "From a publish reaching its worker to a worker's last write of it, over the whole fleet.",
-                    "s",
-                    (
-                        Query("fleet:ws_publish_to_deliver_seconds:p50_5m", "p50"),
-                        Query("fleet:ws_publish_to_deliver_seconds:p99_5m", "p99"),
-                    ),
-                    runbook="WsDeliverySlow",
-                    limit=0.25,
-                    exemplars=True,
-                ),
+                PUBLISH_TO_DELIVER,
                 Panel(
                     "Publish to deliver by worker, p99",
                     "One worker alone: it is slow. All: look at Redis, or at what is published.",
@@ -137,13 +127,7 @@ DASHBOARD = Dashboard(
                     runbook="WsErrorBudgetBurnSlow",
                     limit=0.001,
                 ),
-                Panel(
-                    "Errors by code",
-                    "Error events sent to clients; docs/protocol.md has each code.",
-                    "ops",
-                    (Query("fleet:ws_errors:rate5m", "{{code}}"),),
-                    stacked=True,
-                ),
+                ERRORS_BY_CODE,
                 Panel(
                     "Not delivered live",
                     "Messages that slow clients get from the room's log when they read again.",
@@ -205,14 +189,7 @@ DASHBOARD = Dashboard(
                     runbook="WsWorkerDown",
                     texts=((0, "down", "red"), (1, "up", "green")),
                 ),
-                States(
-                    "Readiness",
-                    "Whether a worker lets clients in.",
-                    "none",
-                    (Query("ws_ready", "{{host}} {{worker}}"),),
-                    runbook="WsWorkerNotReady",
-                    texts=((0, "not ready", "red"), (1, "ready", "green")),
-                ),
+                READINESS,
             ),
         ),
     ),

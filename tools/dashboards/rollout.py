@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from .panels import Dashboard, Logs, Number, Panel, Query, States
+from .shared import ERRORS_BY_CODE, PUBLISH_TO_DELIVER, READINESS
 
 DASHBOARD = Dashboard(
     "ws-rollout",
@@ -50,14 +51,7 @@ DASHBOARD = Dashboard(
         (
             "The workers",
             (
-                States(
-                    "Readiness",
-                    "Whether a worker lets clients in.",
-                    "none",
-                    (Query("ws_ready", "{{host}} {{worker}}"),),
-                    texts=((0, "not ready", "red"), (1, "ready", "green")),
-                    runbook="WsWorkerNotReady",
-                ),
+                READINESS,
                 States(
                     "Drains",
                     "From the begin of a drain until it is taken back.",
@@ -111,24 +105,8 @@ DASHBOARD = Dashboard(
                         ),
                     ),
                 ),
-                Panel(
-                    "Publish to deliver",
-                    "From a publish reaching its worker to a worker's last write of it.",
-                    "s",
-                    (
-                        Query("fleet:ws_publish_to_deliver_seconds:p50_5m", "p50"),
-                        Query("fleet:ws_publish_to_deliver_seconds:p99_5m", "p99"),
-                    ),
-                    runbook="WsDeliverySlow",
-                    limit=0.25,
-                ),
-                Panel(
-                    "Errors by code",
-                    "Error events sent to clients.",
-                    "ops",
-                    (Query("fleet:ws_errors:rate5m", "{{code}}"),),
-                    runbook="WsErrorBudgetBurnFast",
-                ),
+                PUBLISH_TO_DELIVER,
+                ERRORS_BY_CODE,
                 Panel(
                     "Gaps",
                     "Gaps that clients were told of: messages that the rooms' logs had no more. A rollout makes none.",

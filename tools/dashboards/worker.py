@@ -15,8 +15,12 @@ def _rate(metric: str, more: str = "") -> str:
     return f"rate({metric}{_OF}{more}}}[$__rate_interval])"
 
 
-def _quantile(quantile: float, metric: str) -> str:
-    return f"histogram_quantile({quantile}, sum by (le, host, worker) ({_rate(metric + '_bucket')}))"
+def _median_and_p99(metric: str) -> tuple[Query, Query]:
+    buckets = f"sum by (le, host, worker) ({_rate(metric + '_bucket')})"
+    return (
+        Query(f"histogram_quantile(0.5, {buckets})", f"{_NAME} p50"),
+        Query(f"histogram_quantile(0.99, {buckets})", f"{_NAME} p99"),
+    )
 
 
 DASHBOARD = Dashboard(
@@ -102,10 +106,7 @@ DASHBOARD = Dashboard(
                     "Publish to deliver",
                     "From a publish reaching its worker to this worker's last write of it.",
                     "s",
-                    (
-                        Query(_quantile(0.5, "ws_publish_to_deliver_seconds"), f"{_NAME} p50"),
-                        Query(_quantile(0.99, "ws_publish_to_deliver_seconds"), f"{_NAME} p99"),
-                    ),
+                    _median_and_p99("ws_publish_to_deliver_seconds"),
                     runbook="WsDeliverySlow",
                     limit=0.25,
                     exemplars=True,
@@ -114,10 +115,7 @@ DASHBOARD = Dashboard(
                     "Round trip to Redis",
                     "Of a batch of publishes.",
                     "s",
-                    (
-                        Query(_quantile(0.5, "ws_broker_publish_seconds"), f"{_NAME} p50"),
-                        Query(_quantile(0.99, "ws_broker_publish_seconds"), f"{_NAME} p99"),
-                    ),
+                    _median_and_p99("ws_broker_publish_seconds"),
                 ),
                 Panel(
                     "Rooms",
@@ -151,10 +149,7 @@ DASHBOARD = Dashboard(
                     "Event loop lag",
                     "How late the loop was for its tick, once a second.",
                     "s",
-                    (
-                        Query(_quantile(0.5, "ws_event_loop_lag_seconds"), f"{_NAME} p50"),
-                        Query(_quantile(0.99, "ws_event_loop_lag_seconds"), f"{_NAME} p99"),
-                    ),
+                    _median_and_p99("ws_event_loop_lag_seconds"),
                     runbook="WsEventLoopLag",
                     limit=0.1,
                 ),
