@@ -23,6 +23,8 @@ description:
 extends_documentation_fragment:
   - selfhost.websocket.attributes
   - selfhost.websocket.attributes.reads_only
+  - selfhost.websocket.workers
+  - selfhost.websocket.workers.rollout
 attributes:
   check_mode:
     details:
@@ -38,20 +40,9 @@ options:
       - The worker to replace, for example V(80).
       - Without it the question is whether the whole host may leave the fleet. Then only the workers of the other hosts count.
     type: str
-  by:
-    description:
-      - In whose name rollouts drain workers. A drain in another name is an operator's.
-    type: str
-    default: rollout
   fleet:
     description:
       - All workers of the fleet, each as C(ADDRESS:PORT). Those of other hosts are asked at C(/readyz).
-    type: list
-    elements: str
-    default: []
-  endpoints:
-    description:
-      - Those of O(fleet) that are on this host.
     type: list
     elements: str
     default: []
@@ -62,8 +53,6 @@ options:
     type: list
     elements: str
     default: []
-notes:
-  - The control sockets and the settings of the workers are for root and their own group, so this usually needs C(become).
 seealso:
   - module: selfhost.websocket.rollout_plan
   - module: selfhost.websocket.worker_drain

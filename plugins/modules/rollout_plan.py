@@ -20,6 +20,8 @@ description:
 extends_documentation_fragment:
   - selfhost.websocket.attributes
   - selfhost.websocket.attributes.reads_only
+  - selfhost.websocket.workers
+  - selfhost.websocket.workers.rollout
 attributes:
   check_mode:
     details:
@@ -42,19 +44,6 @@ options:
     description:
       - What they are to have, a directory in C(/opt/ws-server/generations). Needed with O(kind=update).
     type: str
-  endpoints:
-    description:
-      - Where the workers of this host listen for the edge, each as C(ADDRESS:PORT), for RV(pending).
-    type: list
-    elements: str
-    default: []
-  by:
-    description:
-      - In whose name rollouts drain workers.
-    type: str
-    default: rollout
-notes:
-  - The control sockets and the settings of the workers are for root and their own group, so this usually needs C(become).
 seealso:
   - module: selfhost.websocket.rollout_gate
   - module: selfhost.websocket.rollout_state

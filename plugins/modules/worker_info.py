@@ -19,14 +19,13 @@ description:
 extends_documentation_fragment:
   - selfhost.websocket.attributes
   - selfhost.websocket.attributes.reads_only
+  - selfhost.websocket.workers
 options:
   instances:
     description:
       - Which workers, for example V(80). By default all that C(/opt/ws-server/instances) has.
     type: list
     elements: str
-notes:
-  - The control sockets and the settings of the workers are for root and their own group, so this usually needs C(become).
 seealso:
   - module: selfhost.websocket.worker_drain
   - module: selfhost.websocket.worker_ready
