@@ -56,6 +56,7 @@ LINTERS = [
     Linter("node --check", ("ci/node_check.sh",)),
     Linter("reuse", ("reuse", "lint", "--quiet")),
     Linter("changelog", ("tools/changelog.sh", "--check")),
+    Linter("settings", (sys.executable, "tools/settings_files.py", "--check")),
     Linter("tarball", (sys.executable, "ci/tarball.py")),
     Linter(
         "antsibull-docs",

@@ -6,14 +6,18 @@
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from ansible_collections.selfhost.websocket.plugins.module_utils._addresses import host_network
 from ansible_collections.selfhost.websocket.plugins.module_utils._checks import Check, Settings, number, whole
 
 _NUMBER = re.compile(r"^\d+(\.\d+)?$")
+_WHOLE = re.compile(r"^\d+$")
+_IN_A_SETTINGS_FILE = re.compile(r'^[^\s"\\]*$')
 _ADDRESS = re.compile(r"^(\d{1,3}(\.\d{1,3}){3}|[0-9a-fA-F]*:[0-9a-fA-F:]+)$")
 _ORIGIN = re.compile(r"^https?://([a-z0-9.-]+|\[[0-9a-f:]+\])(:\d+)?$")
 _SETTINGS_FILE = re.compile(r"^[!#-&(-\[\]-~]*$")
@@ -379,34 +383,62 @@ def ws_server_origins(settings: Settings) -> Iterator[str]:
 
 def ws_server_settings(settings: Settings) -> Iterator[str]:
     """The service would accept its settings, and a rollout has time."""
-    for name, (least, most) in settings.get("_ws_server_numbers").items():
-        value = settings.text(f"ws_server_{name}")
-        if value and not _is_number(value, least, most):
-            yield (
-                f"ws_server_{name} is {value}: set it to a number from {least} to {most}, or leave it out for the service's own."
-            )
+    for name, setting in settings.get("_ws_server_settings").items():
+        given = settings.get(f"ws_server_{name}", "")
+        if setting["type"] == "array":
+            yield from _bad_elements(name, setting, given)
+        elif str(given) and not _is_allowed(setting, str(given)):
+            yield _bad_value(name, setting, given)
     for name, (least, most) in settings.get("_ws_server_times").items():
         value = settings.text(f"ws_server_{name}")
         if not _is_number(value, least, most):
             yield f"ws_server_{name} is {value}: set it to a number of seconds from {least} to {most}."
-    for name, rule in settings.get("_ws_server_texts").items():
-        value = settings.text(f"ws_server_{name}")
-        if value and not re.match(rule["form"], value):
-            yield f"ws_server_{name} is '{value}': set it to {rule['wanted']}, or leave it out."
-    for name, rule in settings.get("_ws_server_lists").items():
-        for value in settings.get(f"ws_server_{name}", []):
-            if not re.match(rule["form"], str(value)):
-                yield f"ws_server_{name} has '{value}': set it to {rule['wanted']}."
+
+
+def _bad_elements(name: str, setting: Mapping[str, Any], values: Iterable[Any]) -> Iterator[str]:
+    for value in values:
+        if "," in str(value) or not _is_allowed(setting["items"], str(value)):
+            yield f"ws_server_{name} has '{value}': list {setting['wanted']}, without spaces, commas, quotes and backslashes."
+
+
+def _bad_value(name: str, setting: Mapping[str, Any], value: Any) -> str:
+    if "maximum" in setting:
+        kind = "a whole number" if setting["type"] == "integer" else "a number"
+        bounds = f"{kind} from {setting['minimum']} to {setting['maximum']}"
+        return f"ws_server_{name} is {value}: set it to {bounds}, or leave it out for the service's own."
+    choices = "" if "enum" in setting else ", without spaces, quotes and backslashes"
+    return f"ws_server_{name} is '{value}': set it to {setting['wanted']}{choices}, or leave it out."
+
+
+def _is_allowed(setting: Mapping[str, Any], value: str) -> bool:
+    """Returns whether the service would accept the value, by the setting's JSON schema, and a settings file can hold it."""
+    if "maximum" in setting:
+        form = _WHOLE if setting["type"] == "integer" else _NUMBER
+        return bool(form.match(value)) and setting["minimum"] <= float(value) <= setting["maximum"]
+    if "enum" in setting:
+        return value in setting["enum"]
+    if setting.get("format") == "ipnetwork" and not _is_network(value):
+        return False
+    return bool(value and _IN_A_SETTINGS_FILE.match(value) and re.match(setting.get("pattern", ""), value))
+
+
+def _is_network(value: str) -> bool:
+    try:
+        ipaddress.ip_network(value)
+    except ValueError:
+        return False
+    return True
 
 
 def ws_server_secrets(settings: Settings) -> Iterator[str]:
     """The secrets are long enough, and can stand in a settings file. No sentence shows one."""
     generated = ["ws_server_jwt_secret", "ws_server_api_key"]
+    least = settings.get("_ws_server_secret_length")
     for name in generated:
         length = len(settings.text(name))
-        if 0 < length < 32:
+        if 0 < length < least:
             yield (
-                f"{name} has {length} characters: give at least 32, or leave it empty to have one generated and kept on the host."
+                f"{name} has {length} characters: give at least {least}, or leave it empty to have one generated and kept on the host."
             )
     for name in [*generated, "ws_server_redis_password", "ws_server_postgres_password"]:
         if not _SETTINGS_FILE.match(settings.text(name)):
@@ -428,7 +460,8 @@ def ws_server_api(settings: Settings) -> Iterator[str]:
 
 def ws_server_drain(settings: Settings) -> Iterator[str]:
     """A drain has time for its window."""
-    timeout, window = settings.get("ws_server_drain_timeout_s"), settings.get("ws_server_drain_window_s", 5)
+    default = settings.get("_ws_server_settings")["drain_window_s"]["default"]
+    timeout, window = settings.get("ws_server_drain_timeout_s"), settings.get("ws_server_drain_window_s", default)
     if number(timeout) <= number(window):
         yield (
             f"ws_server_drain_timeout_s is {timeout}, and clients are sent away over {window} s: set it to some seconds more than "

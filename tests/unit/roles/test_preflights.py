@@ -34,10 +34,12 @@ def rules(role: str) -> list[dict[str, Any]]:
 
 
 def variables(role: str) -> dict[str, Any]:
-    files = [ROOT / "roles" / role / f"{kind}/main.yml" for kind in ("defaults", "vars")]
-    values = {
-        name: value for path in files if path.exists() for name, value in yaml.safe_load(path.read_text()).items()
-    }
+    files = [
+        path
+        for where in ("defaults/main.yml", "vars/main.yml", "vars/main/*.yml")
+        for path in (ROOT / "roles" / role).glob(where)
+    ]
+    values = {name: value for path in files for name, value in yaml.safe_load(path.read_text()).items()}
     return {name: value for name, value in values.items() if "{{" not in str(value)} | GIVEN.get(role, {})
 
 
@@ -302,6 +304,9 @@ def test_bad_settings_of_the_service_are_told_all_at_once():
         ws_server_otlp_endpoint="127.0.0.1:4318",
         ws_server_default_join=["lobby", "a,b"],
         ws_server_durable_rooms=["", "r"],
+        ws_server_api_clients=["10.0.0.20", "10.0.0.1/24"],
+        ws_server_room_log_length=10.5,
+        ws_server_log_level="loud",
         ws_server_api_key="secret",
         ws_server_jwt_secret="s" * 31 + "'",
     )
@@ -309,12 +314,15 @@ def test_bad_settings_of_the_service_are_told_all_at_once():
         "ws_server_messages_per_s is 0: set it to a number from 1 to 100000, or leave it out",
         "ws_server_trace_ratio is 1.5: set it to a number from 0 to 1",
         "ws_server_drain_window_s is 21: set it to a number from 0 to 20",
-        "ws_server_jwt_jwks is 'jwks.json': set it to the path of a JWKS file on the host, or its URL",
+        "ws_server_jwt_jwks is 'jwks.json': set it to the path of a JWKS file on the host, or its https URL",
         "ws_server_jwt_audience is 'a \"chat\"': set it to the aud",
-        "ws_server_auth_cookie is 'a cookie': set it to the cookie's name, in letters, digits, _ and -",
-        "ws_server_otlp_endpoint is '127.0.0.1:4318': set it to the URL of an OTLP collector, like http://127.0.0.1:4318",
-        "ws_server_default_join has 'a,b': set it to a list of rooms or patterns, without spaces, commas",
-        "ws_server_durable_rooms has '': set it to a list of rooms or patterns",
+        "ws_server_auth_cookie is 'a cookie': set it to the name of the cookie that may hold a token, of letters, digits, _ and -",
+        "ws_server_otlp_endpoint is '127.0.0.1:4318': set it to the URL of the OTLP collector (over HTTP)",
+        "ws_server_default_join has 'a,b': list rooms, or patterns of rooms, that a token without a join claim may join, like lobby",
+        "ws_server_durable_rooms has '': list rooms, or patterns of rooms",
+        "ws_server_api_clients has '10.0.0.1/24': list IP addresses and networks",
+        "ws_server_room_log_length is 10.5: set it to a whole number from 10 to 1000000",
+        "ws_server_log_level is 'loud': set it to the least severe level that is logged: debug, info, warning or error, or",
         "ws_server_api_key has 6 characters: give at least 32",
         "ws_server_jwt_secret has a character that a settings file cannot hold",
     ]

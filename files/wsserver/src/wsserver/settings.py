@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Settings from the environment, all checked at start. Each description says what is allowed."""
+"""Settings from the environment, all checked at start.
+
+The one place of their types, defaults and bounds. tools/settings_files.py makes of these the JSON schema, docs/settings.md
+and what the role ws_server checks.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +20,7 @@ from pydantic import (
     IPvAnyAddress,
     SecretStr,
     ValidationError,
+    WithJsonSchema,
     model_validator,
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
@@ -39,13 +44,16 @@ def _parts(value: str) -> list[str]:
     return [part.strip() for part in value.split(",") if part.strip()]
 
 
+_SECRET_LENGTH = 32
+
 Origin = Annotated[str, Field(pattern=r"^(\*|https?://[^/\s?#]+)$")]
 # A room's name in which * stands for any characters, and {sub} for the user.
 Pattern = Annotated[str, Field(pattern=r"^[\x21-\x7e\u00a1-\U0010ffff]{1,128}$")]
 Patterns = Annotated[tuple[Pattern, ...], NoDecode, BeforeValidator(_list)]
-Addresses = Annotated[tuple[IPvAnyAddress, ...], NoDecode, BeforeValidator(_list), Field(min_length=1)]
-Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(_list)]
-Secret32 = Annotated[SecretStr, Field(min_length=32)]
+Addresses = Annotated[tuple[IPvAnyAddress, ...], Field(min_length=1), NoDecode, BeforeValidator(_list)]
+Network = Annotated[IPv4Network | IPv6Network, WithJsonSchema({"type": "string", "format": "ipnetwork"})]
+Networks = Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_list)]
+Secret32 = Annotated[SecretStr, Field(min_length=_SECRET_LENGTH)]
 
 
 def _postgres_url(value: SecretStr) -> SecretStr:
@@ -62,15 +70,16 @@ def _redis_url(value: str) -> str:
 class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=_PREFIX, extra="ignore", frozen=True)
 
-    port: int = Field(8080, validation_alias="PORT", ge=1, le=65535, description="the TCP port, 1 to 65535")
+    port: int = Field(8080, validation_alias="PORT", ge=1, le=65535, description="the TCP port")
     listen_address: Addresses = Field(
-        (IPv4Address("127.0.0.1"),),
-        description="the IP addresses to listen on, separated by commas; never one that the Internet reaches",
+        (IPv4Address("127.0.0.1"),), description="the IP addresses to listen on, none of which the Internet reaches"
     )
     instance: str = Field(
-        "", pattern=r"^[\w.-]*$", description="the worker's name in logs: letters, digits, '.', '_' and '-'"
+        "", pattern=r"^[\w.-]*$", description="the worker's name in logs, of letters, digits, '.', '_' and '-'"
     )
-    broker: Literal["redis", "memory"] = Field("redis", description="redis, or memory (one process, nothing kept)")
+    broker: Literal["redis", "memory"] = Field(
+        "redis", description="where messages go (memory: one process, nothing kept)"
+    )
     redis_url: Annotated[str, AfterValidator(_redis_url)] = Field(
         "redis://127.0.0.1:6379/0",
         description="where Redis is: unix:///run/redis/redis-server.sock or redis://ADDRESS:PORT/0, without a password",
@@ -81,113 +90,112 @@ class Settings(BaseSettings):
         None, description="where Postgres is: a postgresql:// URL"
     )
     jwt_secret: Secret32 | None = Field(
-        None,
-        description="the key that signs tokens (HS256): at least 32 characters, for example from openssl rand -hex 32",
+        None, description="the key that signs tokens (HS256), for example from openssl rand -hex 32"
     )
     jwt_jwks: Annotated[str, Field(pattern=r"^(/|https://|http://(127\.0\.0\.1|localhost)[:/])")] | None = Field(
         None,
-        description="the public keys that sign tokens (RS256, ES256): the path of a JWKS file, or its https URL",
+        description="the path of a JWKS file on the host, or its https URL, with the public keys that sign tokens "
+        "(RS256, ES256, EdDSA)",
+        examples=["https://id.example.org/jwks.json"],
     )
     jwt_issuer: str | None = Field(None, min_length=1, description="the iss that every token must have")
     jwt_audience: str | None = Field(None, min_length=1, description="the aud that every token must have")
     auth_cookie: str | None = Field(
-        None, pattern=r"^[\w-]+$", description="the name of the cookie that may hold a token: letters, digits, _ and -"
+        None,
+        pattern=r"^[A-Za-z0-9_-]+$",
+        description="the name of the cookie that may hold a token, of letters, digits, _ and -",
     )
     default_join: Patterns = Field(
         ("*",),
-        description="rooms that a token without a join claim may join, separated by commas: lobby,team:*,user:{sub}:*",
+        description="rooms, or patterns of rooms, that a token without a join claim may join",
+        examples=["lobby", "team:*", "user:{sub}:*"],
     )
     default_publish: Patterns = Field(
         ("*",),
-        description="rooms that a token without a publish claim may publish to, separated by commas: lobby,user:{sub}",
+        description="rooms, or patterns of rooms, that a token without a publish claim may publish to",
+        examples=["lobby", "user:{sub}"],
     )
     allowed_origins: Annotated[frozenset[Origin], NoDecode, BeforeValidator(_origins)] = Field(
         frozenset(),
-        description="web origins that may connect, separated by commas: https://chat.example.org, or * for any",
+        description="web origins that may connect (*: all)",
+        examples=["https://chat.example.org"],
     )
     durable_rooms: Patterns = Field(
         (),
-        description="rooms whose publishes are acknowledged when Postgres has them, separated by commas: orders:*",
+        description="rooms, or patterns of rooms, whose publishes are acknowledged when Postgres has them",
+        examples=["orders:*"],
     )
     archive_retention_days: int = Field(
-        30, ge=0, le=36500, description="days that messages stay in Postgres, 1 to 36500, or 0 for ever"
+        30, ge=0, le=36500, description="days that messages stay in Postgres (0: for ever)"
     )
-    heartbeat_s: float = Field(25, ge=1, le=3600, description="seconds between two pings, 1 to 3600")
+    heartbeat_s: float = Field(25, ge=1, le=3600, description="seconds between two pings")
     max_message_bytes: int = Field(
-        65536,
-        ge=1024,
-        le=16 * 2**20,
-        description="the largest message from a client in bytes, 1024 to 16777216",
+        65536, ge=1024, le=16 * 2**20, description="the largest message from a client, in bytes"
     )
     room_log_length: int = Field(
-        1000, ge=10, le=1_000_000, description="messages that each room keeps for resuming, 10 to 1000000"
+        1000, ge=10, le=1_000_000, description="messages that each room keeps in Redis for resuming"
     )
-    room_ttl_s: int = Field(
-        7 * 86400,
-        ge=3600,
-        le=365 * 86400,
-        description="seconds that an unused room is kept, 3600 to 31536000",
-    )
+    room_ttl_s: int = Field(7 * 86400, ge=3600, le=365 * 86400, description="seconds that Redis keeps an unused room")
     send_buffer_bytes: int = Field(
         262144,
         ge=16384,
         le=64 * 2**20,
-        description="bytes that may wait for one client before it is fed from the room's log, 16384 to 67108864",
+        description="bytes that may wait for one client before it is fed from the room's log",
     )
     slow_client_s: float = Field(
-        30, ge=1, le=3600, description="seconds that a client may leave a full buffer unread, 1 to 3600"
+        30, ge=1, le=3600, description="seconds that a client may leave a full buffer unread before it is closed"
     )
-    handshake_s: float = Field(10, ge=1, le=60, description="seconds for a client's request, 1 to 60")
+    handshake_s: float = Field(10, ge=1, le=60, description="seconds for a client's request")
     messages_per_s: float = Field(
-        100, ge=1, le=100_000, description="frames a second from one connection, 1 to 100000; twice as many at once"
+        100, ge=1, le=100_000, description="messages a second from one connection (twice as many at once)"
     )
     bytes_per_s: int = Field(
-        262144, ge=1024, le=2**30, description="bytes a second from one connection, 1024 to 1073741824; twice at once"
+        262144, ge=1024, le=2**30, description="bytes a second from one connection (twice as many at once)"
     )
     user_messages_per_s: float = Field(
-        200, ge=1, le=1_000_000, description="publishes a second from one user over all workers, 1 to 1000000"
+        200, ge=1, le=1_000_000, description="publishes a second from one user over all workers"
     )
-    max_connections: int = Field(20000, ge=1, le=1_000_000, description="connections of this worker, 1 to 1000000")
+    max_connections: int = Field(20000, ge=1, le=1_000_000, description="connections of one worker")
     max_connections_per_user: int = Field(
-        50, ge=1, le=1_000_000, description="connections of one user over all workers, 1 to 1000000"
+        50, ge=1, le=1_000_000, description="connections of one user over all workers"
     )
     max_connections_per_ip: int = Field(
-        500, ge=1, le=1_000_000, description="connections of one address (IPv6: one /64) over all workers, 1 to 1000000"
+        500, ge=1, le=1_000_000, description="connections of one address (IPv6: one /64) over all workers"
     )
-    max_rooms_per_connection: int = Field(
-        100, ge=1, le=10_000, description="rooms that one connection may be in, 1 to 10000"
-    )
+    max_rooms_per_connection: int = Field(100, ge=1, le=10_000, description="rooms that one connection may be in")
     max_connection_age_s: float = Field(
-        21600, ge=10, le=30 * 86400, description="seconds after which a client is asked to reconnect, 10 to 2592000"
+        21600, ge=10, le=30 * 86400, description="seconds after which a client is asked to reconnect"
     )
     api_listen_address: Addresses = Field(
         (IPv4Address("127.0.0.1"),),
-        description="the IP addresses of the server API, separated by commas; never one that the Internet reaches",
+        description="the IP addresses of the server API, none of which the Internet reaches",
     )
-    api_port: int = Field(9080, ge=1, le=65535, description="the TCP port of the server API, 1 to 65535")
-    api_key: Secret32 | None = Field(
-        None, description="the key of the server API, at least 32 characters; without it the API is not served"
-    )
+    api_port: int = Field(9080, ge=1, le=65535, description="the TCP port of the server API")
+    api_key: Secret32 | None = Field(None, description="the key of the server API, which is not served without a key")
     api_clients: Networks = Field(
         (),
-        description="addresses and networks from where the API may be used besides this host's loopback, "
-        "separated by commas: 10.0.0.20,10.1.0.0/24",
+        description="IP addresses and networks that may use the server API, besides this host's loopback",
+        examples=["10.0.0.20", "10.1.0.0/24"],
     )
     control_socket: Path | None = Field(None, description="the path of the control socket")
     otlp_endpoint: Annotated[str, Field(pattern=r"^https?://[^/\s]+")] | None = Field(
-        None, description="where traces go (OTLP over HTTP): http://127.0.0.1:4318; without it there are none"
+        None,
+        description="the URL of the OTLP collector (over HTTP) that traces go to",
+        examples=["http://127.0.0.1:4318"],
     )
-    trace_ratio: float = Field(0.01, ge=0, le=1, description="the share of publishes that are traced, 0 to 1")
+    trace_ratio: float = Field(0.01, ge=0, le=1, description="the share of publishes that are traced")
     drain_window_s: float = Field(
-        5, ge=0, le=600, description="seconds over which clients are sent away at a stop, 0 to 600"
+        5, ge=0, le=600, description="seconds over which a stopping worker sends its clients away"
     )
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="debug, info, warning or error")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="the least severe level that is logged"
+    )
 
     @model_validator(mode="after")
     def _some_key(self) -> Self:
         if self.jwt_secret is None and self.jwt_jwks is None:
             raise PydanticCustomError(
-                "no_key", "WS_JWT_SECRET is missing (32 characters or more), and so is WS_JWT_JWKS"
+                "no_key", f"WS_JWT_SECRET is missing ({_SECRET_LENGTH} characters or more), and so is WS_JWT_JWKS"
             )
         return self
 
@@ -258,6 +266,50 @@ def variable(field: str) -> str:
     return alias if isinstance(alias, str) else (_PREFIX + field).upper()
 
 
+def schema() -> dict[str, Any]:
+    """The JSON schema of the settings: the properties are the environment variables.
+
+    The environment has a list as text, separated by commas.
+    """
+    made = Settings.model_json_schema()["properties"]
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "The settings of a worker, as environment variables",
+        "type": "object",
+        "properties": {
+            variable(field): _property(made[info.validation_alias or field])
+            for field, info in Settings.model_fields.items()
+        },
+    }
+
+
+def _property(made: dict[str, Any]) -> dict[str, Any]:
+    """One setting: without pydantic's title, and without a null that only says that there is no default."""
+    given = {key: value for key, value in made.items() if key not in ("title", "anyOf")}
+    if "anyOf" not in made:
+        return given
+    [kind] = [kind for kind in made["anyOf"] if kind != {"type": "null"}]
+    del given["default"]
+    return {**kind, **given}
+
+
+def requirement(setting: dict[str, Any], separator: str = ",") -> str:
+    """What a setting is and may be, from its JSON schema; `separator` stands between the examples of a list."""
+    parts = [setting["description"]]
+    if "enum" in setting:
+        *others, last = setting["enum"]
+        parts.append(f": {', '.join(others)} or {last}")
+    if "maximum" in setting:
+        parts.append(f", {setting['minimum']} to {setting['maximum']}")
+    if setting.get("minLength", 1) > 1:
+        parts.append(f", at least {setting['minLength']} characters")
+    if setting["type"] == "array" and separator == ",":
+        parts.append(", separated by commas")
+    if "examples" in setting:
+        parts.append(f", like {separator.join(setting['examples'])}")
+    return "".join(parts)
+
+
 def _given() -> list[str]:
     return [name for name in os.environ if name.startswith(_PREFIX)]
 
@@ -276,9 +328,9 @@ def _problem(error: ErrorDetails) -> str:
     if not error["loc"]:
         return error["msg"]
     field = next(f for f in Settings.model_fields if error["loc"][0] in (f, variable(f)))
-    name, description = variable(field), Settings.model_fields[field].description
+    name = variable(field)
+    setting = schema()["properties"][name]
     if error["type"] == "missing":
-        return f"{name} is missing; it must be {description}"
-    secret = "Secret" in str(Settings.model_fields[field].annotation)
-    shown = "(hidden)" if secret else repr(os.environ.get(name, error["input"]))
-    return f"{name} is {shown}; it must be {description}"
+        return f"{name} is missing; it must be {requirement(setting)}"
+    shown = "(hidden)" if setting.get("writeOnly") else repr(os.environ.get(name, error["input"]))
+    return f"{name} is {shown}; it must be {requirement(setting)}"

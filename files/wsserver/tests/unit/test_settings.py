@@ -59,7 +59,7 @@ def test_durable_rooms_need_postgres(environment: pytest.MonkeyPatch) -> None:
         ("WS_LISTEN_ADDRESS", "127.0.0.1,everywhere", "IP address"),
         ("WS_LISTEN_ADDRESS", "", "IP address"),
         ("WS_INSTANCE", "a b", "letters, digits"),
-        ("WS_BROKER", "kafka", "redis, or memory"),
+        ("WS_BROKER", "kafka", "redis or memory"),
         ("WS_REDIS_URL", "http://127.0.0.1", "unix://"),
         ("WS_REDIS_URL", "redis://127.0.0.1:port/0", "redis://ADDRESS:PORT"),
         ("WS_REDIS_URL", "", "redis://ADDRESS:PORT"),
