@@ -19,7 +19,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "files/wsserver/src"))
 
-from wsserver.protocol import messages  # noqa: E402
+from wsserver.protocol import commands, events  # noqa: E402
 
 DOCUMENT = ROOT / "docs/asyncapi.yaml"
 MARK = "  # Made by tools/asyncapi.py from the service's types: all below this line.\n"
@@ -43,9 +43,9 @@ def main() -> None:
 
 
 def generated() -> str:
-    types = [*get_args(messages.Command), *get_args(messages.Event)]
+    types = [*get_args(commands.Command), *get_args(events.Event)]
     _, schemas = msgspec.json.schema_components(
-        [_Ping if kind is messages.Ping else kind for kind in types], ref_template="#/components/schemas/{name}"
+        [_Ping if kind is commands.Ping else kind for kind in types], ref_template="#/components/schemas/{name}"
     )
     schemas["Ping"] = {**schemas.pop("_Ping"), "title": "Ping"}
     del schemas["Ping"]["description"]

@@ -23,7 +23,7 @@ from support.watching import watching
 from support.worker import Worker
 
 from wsserver.client import Client, Closed, JoinError, Message, Position, Room, State, backoff
-from wsserver.protocol.messages import Event, Gap
+from wsserver.protocol.events import Event, Gap
 
 Start = Callable[..., Worker]
 

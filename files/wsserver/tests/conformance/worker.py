@@ -17,7 +17,9 @@ from websockets.server import ServerProtocol
 
 from wsserver import cli
 from wsserver.auth import mint
-from wsserver.protocol.messages import Command, Event, JsonCodec, Ping, Pong, text_frame
+from wsserver.protocol.commands import Command, Ping
+from wsserver.protocol.events import Event, Pong
+from wsserver.protocol.json_codec import JsonCodec, text_frame
 from wsserver.settings import load
 from wsserver.transport.websocket_protocol import WebSocketProtocol
 

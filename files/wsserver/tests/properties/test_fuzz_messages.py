@@ -13,7 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.wire import server_frames
 
-from wsserver.protocol.messages import BadMessage, Delivery, Error, JsonCodec, Ping, Pong, Publish
+from wsserver.protocol.codec import BadMessage
+from wsserver.protocol.commands import Ping, Publish
+from wsserver.protocol.events import Delivery, Error, Pong
+from wsserver.protocol.json_codec import JsonCodec
 
 _CODEC = JsonCodec()
 _NUMBERS = st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.sampled_from([2**53, 2**64, -(2**200)])

@@ -21,7 +21,9 @@ from support.services import make_services
 from support.wire import server_frames
 
 from wsserver.auth import EVERYWHERE, Identity
-from wsserver.protocol.messages import JsonCodec, Position, PresenceMember
+from wsserver.protocol.events import PresenceMember
+from wsserver.protocol.json_codec import JsonCodec
+from wsserver.protocol.types import Position
 from wsserver.rooms import hub as hub_module
 from wsserver.rooms.batch_writer import BatchWriter
 from wsserver.rooms.hub import Hub

@@ -13,7 +13,7 @@ from support.redis_server import RedisServer
 from support.wait import until
 from wsserver.archive.archiver import Archiver
 from wsserver.archive.postgres import Postgres
-from wsserver.protocol.messages import Message, Position
+from wsserver.protocol.types import Message, Position
 from wsserver.rooms.broker import Broker
 from wsserver.storage.redis.archive_stream import ArchiveStream
 from wsserver.storage.redis.broker import RedisBroker

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 
 from wsserver.errors import BrokerUnavailable
-from wsserver.protocol.messages import Message, Position
+from wsserver.protocol.types import Message, Position
 from wsserver.rooms.broker import Listener, Published
 
 

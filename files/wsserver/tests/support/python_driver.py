@@ -17,7 +17,7 @@ from support.scripted import Scripted
 from support.wait import until
 from support.watching import watching
 from wsserver.client import Client, Message, Page, Position, Room, State, backoff
-from wsserver.protocol.messages import Event, PresencePage
+from wsserver.protocol.events import Event, PresencePage
 from wsserver.witness import Witness
 
 

@@ -26,7 +26,8 @@ from wsserver.archive.archiver import NotArchived
 from wsserver.cluster import control_messages
 from wsserver.cluster.control_messages import Disconnect
 from wsserver.errors import BrokerError, BrokerFull, BrokerUnavailable, OutcomeUnknown
-from wsserver.protocol.messages import Message, Position, PresenceMember, PresencePage
+from wsserver.protocol.events import PresenceMember, PresencePage
+from wsserver.protocol.types import Message, Position
 from wsserver.rooms.batch_writer import BatchWriter
 from wsserver.rooms.broker import Published
 from wsserver.rooms.hub import Hub

@@ -10,12 +10,9 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
-import msgspec
 from support.worker import ORIGIN, SECRET, Worker
 
 from wsserver.auth import mint
-from wsserver.protocol.messages import Delivery, Position, Reconnect
-from wsserver.transport.sse import SseCodec
 
 Start = Callable[..., Worker]
 
@@ -169,15 +166,3 @@ async def test_a_stream_that_nobody_reads_is_ended_and_the_others_are_not_hurt(s
                 while (await worker.metrics())["ws_event_streams"] != 1:  # noqa: ASYNC110 - it is another process
                     await asyncio.sleep(0.1)
     assert {line["code"] for line in worker.log("disconnect")} >= {1013}
-
-
-def test_line_breaks_between_the_parts_of_json_do_not_end_the_data() -> None:
-    delivery = Delivery("r", 1, "u", 0.0, msgspec.Raw(b'{\r\n"a":\n1}'))
-    frame = SseCodec().frame(delivery, Position(5, 1))
-    assert frame.startswith(b"id: 5-1\ndata: ")
-    assert frame.count(b"\n") == 3
-    assert b"\r" not in frame
-
-
-def test_a_hint_to_reconnect_says_when() -> None:
-    assert SseCodec().frame(Reconnect(250, "")).startswith(b"retry: 250\nevent: reconnect\n")

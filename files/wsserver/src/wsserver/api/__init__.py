@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
-from wsserver.protocol.messages import Message, Position, PresencePage
+from wsserver.protocol.events import PresencePage
+from wsserver.protocol.types import Message, Position
 from wsserver.rooms.broker import Published
 from wsserver.status import State, Status
 

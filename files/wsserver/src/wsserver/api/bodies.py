@@ -13,7 +13,7 @@ from msgspec import Meta, Raw, Struct
 
 from wsserver.api.problem import Problem, bad_request
 from wsserver.auth import claims, patterns
-from wsserver.protocol.messages import PAGE_MAX, Position, PublishId, Room
+from wsserver.protocol.types import PAGE_MAX, Position, PublishId, Room
 
 BATCH_MAX = 1000
 _DEFAULT_SENDER = "server"

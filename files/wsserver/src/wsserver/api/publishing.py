@@ -14,7 +14,7 @@ from wsserver.api import Operations, bodies
 from wsserver.api.bodies import BATCH_MAX, BatchBody, BatchMessage, PublishBody
 from wsserver.api.problem import ErrorBody, bad_request, broker_text, from_broker, too_large
 from wsserver.errors import BrokerError
-from wsserver.protocol.messages import NESTING_MAX, nested_too_deeply
+from wsserver.protocol.json_codec import NESTING_MAX, nested_too_deeply
 from wsserver.rooms.broker import Published
 
 # Publishes of one batch that wait for the broker together: others' must not wait behind all of it.

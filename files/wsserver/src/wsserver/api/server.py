@@ -22,7 +22,8 @@ from wsserver.auth import TICKET_TTL_S
 from wsserver.cluster import control_messages
 from wsserver.cluster.control_messages import Disconnect
 from wsserver.errors import BrokerError
-from wsserver.protocol.messages import HistoryMessage, Message, PresenceMember
+from wsserver.protocol.events import HistoryMessage, PresenceMember
+from wsserver.protocol.types import Message
 from wsserver.runtime import sockets
 from wsserver.settings import Settings
 from wsserver.telemetry import metrics

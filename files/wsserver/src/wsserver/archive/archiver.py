@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from wsserver.archive import retention
 from wsserver.archive.postgres import REFUSED, Postgres, PostgresUnavailable
 from wsserver.errors import BrokerError, BrokerUnavailable
-from wsserver.protocol.messages import Message, Position
+from wsserver.protocol.types import Message, Position
 from wsserver.rooms.broker import Broker
 from wsserver.status import ArchiveStatus
 from wsserver.storage.redis.archive_stream import ArchiveStream

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from wsserver.archive.postgres import Postgres, PostgresUnavailable
-from wsserver.protocol.messages import Message, Position
+from wsserver.protocol.types import Message, Position
 from wsserver.rooms.broker import READ_BYTES, Broker
 
 _END = Position(2**62, 0)

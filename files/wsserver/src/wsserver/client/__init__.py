@@ -12,7 +12,7 @@ from wsserver.client.client import Client, Page, State
 from wsserver.client.credentials import CredentialFactory
 from wsserver.client.errors import Closed, JoinError, PublishError, ServerError
 from wsserver.client.room import Message, Position, Room
-from wsserver.protocol.messages import Error, Event, Gap, MemberEvent, Reset
+from wsserver.protocol.events import Error, Event, Gap, MemberEvent, Reset
 
 __all__ = [
     "Client",

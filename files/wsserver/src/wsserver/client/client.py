@@ -25,29 +25,24 @@ from wsserver.client.link import Link
 from wsserver.client.publishes import Publishes
 from wsserver.client.requests import Question, Request, Requests
 from wsserver.client.room import Arrival, Message, Position, Room, Unreadable, read
-from wsserver.protocol.messages import (
-    PAGE_MAX,
+from wsserver.protocol.commands import Authenticate, History, Join, Leave, Ping, Presence
+from wsserver.protocol.events import (
     Ack,
-    Authenticate,
     Delivery,
     Error,
     Event,
     Expiring,
     Gap,
-    History,
     HistoryPage,
-    Join,
     Joined,
-    Leave,
     Left,
-    Ping,
     Pong,
-    Presence,
     PresencePage,
     Reconnect,
     Reset,
     Welcome,
 )
+from wsserver.protocol.types import PAGE_MAX
 from wsserver.runtime.tasks import Tasks
 
 log = logging.getLogger(__name__)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import random
 
-from wsserver.protocol.messages import Error
+from wsserver.protocol.events import Error
 
 _RETRY_S = 0.3
 _PASSING = frozenset({"unavailable", "outcome_unknown", "broker_full", "not_archived"})

@@ -12,7 +12,8 @@ import msgspec
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
-from wsserver.protocol.messages import Command, Event, Ping
+from wsserver.protocol.commands import Command, Ping
+from wsserver.protocol.events import Event
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,8 @@ from typing import Any
 import msgspec
 
 from wsserver.client.errors import Closed, PublishError, passes, pause_s
-from wsserver.protocol.messages import Error, Publish
+from wsserver.protocol.commands import Publish
+from wsserver.protocol.events import Error
 
 # The server knows a repeat for five minutes after the publish; a later one would be a second message.
 _REPEATED_FOR_S = 240.0

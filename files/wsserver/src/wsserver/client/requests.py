@@ -8,7 +8,8 @@ from typing import Any
 
 from wsserver.client.errors import Closed
 from wsserver.client.room import Room
-from wsserver.protocol.messages import Error, History, HistoryPage, Join, Joined, Leave, Left, Presence, PresencePage
+from wsserver.protocol.commands import History, Join, Leave, Presence
+from wsserver.protocol.events import Error, HistoryPage, Joined, Left, PresencePage
 
 Question = Join | Leave | Presence | History
 Answer = Joined | Left | PresencePage | HistoryPage

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple, Self
 
 import msgspec
 
-from wsserver.protocol.messages import Delivery, Gap, Joined, Reset, Since
+from wsserver.protocol.events import Delivery, Gap, Joined, Reset
+from wsserver.protocol.types import Since
 
 
 class Position(NamedTuple):

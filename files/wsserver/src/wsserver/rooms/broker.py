@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
-from wsserver.protocol.messages import Message, Position
+from wsserver.protocol.types import Message, Position
 
 # Bounds what one client's question takes of a worker's memory, and of the loop's time.
 READ_BYTES = 256 * 1024

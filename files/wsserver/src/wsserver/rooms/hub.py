@@ -10,7 +10,7 @@ import asyncio
 import time
 
 from wsserver.errors import BrokerUnavailable
-from wsserver.protocol.messages import Message, Since
+from wsserver.protocol.types import Message, Since
 from wsserver.rooms.batch_writer import BatchWriter
 from wsserver.rooms.broker import Broker
 from wsserver.rooms.room import Member, Room, RoomContext

@@ -12,7 +12,7 @@ import time
 from typing import Protocol
 
 from wsserver.cluster.leased_counts import CountStore, LeasedCounts
-from wsserver.protocol.messages import PresencePage
+from wsserver.protocol.events import PresencePage
 
 GRACE_S = 5.0
 

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Protocol
 
 from wsserver.errors import BrokerError
-from wsserver.protocol.messages import Position
+from wsserver.protocol.types import Position
 from wsserver.rooms.broker import Broker, Published
 from wsserver.telemetry.tracing import PublishSpan, Tracer
 

@@ -17,7 +17,9 @@ from typing import Protocol
 import msgspec
 
 from wsserver.errors import BrokerUnavailable
-from wsserver.protocol.messages import Codec, Delivery, Event, Gap, Joined, MemberEvent, Message, Position, Reset, Since
+from wsserver.protocol.codec import Codec
+from wsserver.protocol.events import Delivery, Event, Gap, Joined, MemberEvent, Reset
+from wsserver.protocol.types import Message, Position, Since
 from wsserver.rooms.batch_writer import BatchWriter
 from wsserver.rooms.broker import Broker
 from wsserver.runtime.tasks import Tasks

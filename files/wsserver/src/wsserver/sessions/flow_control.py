@@ -7,7 +7,7 @@ import time
 from typing import Protocol
 
 from wsserver.limits.connection import ConnectionLimits
-from wsserver.protocol.messages import Error
+from wsserver.protocol.events import Error
 from wsserver.telemetry import metrics
 
 # Publishes of one client that may wait for the broker, by number and by bytes; beyond that its next frames wait in

@@ -17,31 +17,21 @@ import msgspec
 
 from wsserver.auth import Identity, Refused
 from wsserver.errors import BrokerError
-from wsserver.protocol.messages import (
+from wsserver.protocol.codec import BadMessage, Codec
+from wsserver.protocol.commands import Authenticate, Command, History, Join, Leave, Ping, Presence, Publish
+from wsserver.protocol.events import (
     Ack,
-    Authenticate,
     Authenticated,
-    BadMessage,
-    Codec,
-    Command,
     Error,
     Event,
     Expiring,
-    History,
     HistoryMessage,
     HistoryPage,
-    Join,
-    Leave,
     Left,
-    Message,
-    Ping,
     Pong,
-    Position,
-    Presence,
-    Publish,
-    Since,
     Welcome,
 )
+from wsserver.protocol.types import Message, Position, Since
 from wsserver.rooms.broker import Published
 from wsserver.sessions.context import SessionContext
 from wsserver.sessions.flow_control import ClientTransport, FlowControl

@@ -22,7 +22,10 @@ from websockets.http11 import Request, Response
 from wsserver.auth import Identity, Refused
 from wsserver.errors import BrokerError
 from wsserver.limits.handshakes import HandshakeQueue
-from wsserver.protocol.messages import Join, JsonCodec, Room
+from wsserver.protocol.commands import Join
+from wsserver.protocol.json_codec import JsonCodec
+from wsserver.protocol.sse_codec import SseCodec, position_of
+from wsserver.protocol.types import Room
 from wsserver.runtime.tasks import Tasks
 from wsserver.sessions.context import SessionContext
 from wsserver.sessions.session import Session
@@ -32,7 +35,7 @@ from wsserver.telemetry.logs import log
 from wsserver.transport import responses
 from wsserver.transport.connection import Connection
 from wsserver.transport.registry import ConnectionRegistry
-from wsserver.transport.sse import EventStream, SseCodec, position_of
+from wsserver.transport.sse import EventStream
 from wsserver.transport.websocket import WebSocketConnection
 
 _Admit = Callable[[WebSocketConnection, Request], Coroutine[Any, Any, None]]

@@ -13,7 +13,7 @@ from typing import Literal
 
 from websockets.frames import CloseCode
 
-from wsserver.protocol.messages import Reconnect
+from wsserver.protocol.events import Reconnect
 from wsserver.telemetry.logs import log
 from wsserver.transport.connection import Connection
 from wsserver.transport.registry import ConnectionRegistry

@@ -8,7 +8,7 @@ import time
 
 from websockets.frames import CloseCode
 
-from wsserver.protocol.messages import Reconnect
+from wsserver.protocol.events import Reconnect
 from wsserver.telemetry import metrics
 from wsserver.transport.connection import Connection
 

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from wsserver.client import Client, Closed, Message, Position, PublishError, State
-from wsserver.protocol.messages import Event, Gap, Joined, Reconnect, Reset
+from wsserver.protocol.events import Event, Gap, Joined, Reconnect, Reset
 from wsserver.runtime.tasks import Tasks
 from wsserver.witness.ledger import Key, Ledger
 from wsserver.witness.plan import Plan

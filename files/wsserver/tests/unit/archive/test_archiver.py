@@ -20,7 +20,7 @@ from wsserver.archive import archiver as archive
 from wsserver.archive import postgres, retention
 from wsserver.archive.archiver import NotArchived
 from wsserver.errors import BrokerFull
-from wsserver.protocol.messages import Message, Position
+from wsserver.protocol.types import Message, Position
 from wsserver.storage.redis import archive_stream
 from wsserver.storage.redis.broker import RedisBroker
 from wsserver.storage.redis.keys import RoomKeys, shard_of

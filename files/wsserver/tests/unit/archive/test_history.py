@@ -21,7 +21,7 @@ import wsserver.archive.history
 from wsserver.archive.history import History
 from wsserver.archive.postgres import Postgres
 from wsserver.errors import BrokerUnavailable
-from wsserver.protocol.messages import Message, Position
+from wsserver.protocol.types import Message, Position
 from wsserver.rooms.broker import READ_BYTES
 from wsserver.storage.memory.broker import MemoryBroker
 from wsserver.storage.redis.broker import RedisBroker

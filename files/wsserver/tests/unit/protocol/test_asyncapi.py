@@ -17,14 +17,15 @@ from jsonschema import Draft202012Validator
 from support.wire import server_frames
 
 from wsserver import __version__
-from wsserver.protocol import messages
-from wsserver.protocol.messages import BadMessage, JsonCodec
-from wsserver.transport.sse import SseCodec
+from wsserver.protocol import commands, events
+from wsserver.protocol.codec import BadMessage
+from wsserver.protocol.json_codec import JsonCodec
+from wsserver.protocol.sse_codec import SseCodec
 
 ROOT = Path(__file__).parents[5]
 DOCUMENT: dict[str, Any] = yaml.safe_load((ROOT / "docs/asyncapi.yaml").read_text())
-COMMANDS = {kind.__name__ for kind in get_args(messages.Command)}
-EVENTS = {kind.__name__ for kind in get_args(messages.Event)}
+COMMANDS = {kind.__name__ for kind in get_args(commands.Command)}
+EVENTS = {kind.__name__ for kind in get_args(events.Event)}
 EPOCH = "1700000000000"
 
 ACCEPTED: list[dict[str, Any]] = [
@@ -59,23 +60,23 @@ REFUSED: list[dict[str, Any]] = [
     {"type": "auth", "token": ""},
     {"type": "welcome"},
 ]
-SENT: list[messages.Event] = [
-    messages.Welcome("alice", 25.0, 65536, 1.5),
-    messages.Joined("r", EPOCH, 1, True),
-    messages.Left("r"),
-    messages.Ack("1", "r", 1),
-    messages.Delivery("r", 1, "alice", 1.5, msgspec.Raw(b'{"a":null}')),
-    messages.Gap("r", 1, 2),
-    messages.Reset("r", EPOCH, 0),
-    messages.MemberEvent("r", "alice", "join"),
-    messages.PresencePage("r", [messages.PresenceMember("alice", 2)], 1, False),
-    messages.HistoryPage("r", [messages.HistoryMessage(EPOCH, 1, "alice", 1.5, msgspec.Raw(b"1"))], False),
-    messages.Authenticated(1.5),
-    messages.Expiring(1.5),
-    messages.Pong(msgspec.Raw(b"null")),
-    messages.Reconnect(100, "why"),
-    messages.Error("bad_message", "why"),
-    messages.Error("rate_limited", "why", "1", "r", 1000),
+SENT: list[events.Event] = [
+    events.Welcome("alice", 25.0, 65536, 1.5),
+    events.Joined("r", EPOCH, 1, True),
+    events.Left("r"),
+    events.Ack("1", "r", 1),
+    events.Delivery("r", 1, "alice", 1.5, msgspec.Raw(b'{"a":null}')),
+    events.Gap("r", 1, 2),
+    events.Reset("r", EPOCH, 0),
+    events.MemberEvent("r", "alice", "join"),
+    events.PresencePage("r", [events.PresenceMember("alice", 2)], 1, False),
+    events.HistoryPage("r", [events.HistoryMessage(EPOCH, 1, "alice", 1.5, msgspec.Raw(b"1"))], False),
+    events.Authenticated(1.5),
+    events.Expiring(1.5),
+    events.Pong(msgspec.Raw(b"null")),
+    events.Reconnect(100, "why"),
+    events.Error("bad_message", "why"),
+    events.Error("rate_limited", "why", "1", "r", 1000),
 ]
 
 
@@ -107,14 +108,14 @@ def test_what_the_server_refuses_the_document_forbids(command: dict[str, Any]) -
 
 
 @pytest.mark.parametrize("event", SENT, ids=lambda event: type(event).__name__)
-def test_what_the_server_sends_the_document_describes(event: messages.Event) -> None:
+def test_what_the_server_sends_the_document_describes(event: events.Event) -> None:
     [frame] = server_frames(JsonCodec().frame(event))
     assert conforms(type(event).__name__, frame.event)
     assert not any(conforms(other, frame.event) for other in EVENTS - {type(event).__name__})
 
 
 @pytest.mark.parametrize("event", SENT, ids=lambda event: type(event).__name__)
-def test_an_event_stream_names_events_as_the_document_does(event: messages.Event) -> None:
+def test_an_event_stream_names_events_as_the_document_does(event: events.Event) -> None:
     name = type(event).__name__
     if name in DOCUMENT["channels"]["events"]["messages"]:
         lines = SseCodec().frame(event).decode().splitlines()

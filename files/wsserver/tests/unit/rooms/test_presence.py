@@ -17,7 +17,8 @@ from support.wait import until
 
 from wsserver.cluster.leased_counts import CHUNK, Update, Updated
 from wsserver.errors import BrokerUnavailable
-from wsserver.protocol.messages import Message, PresenceMember, PresencePage
+from wsserver.protocol.events import PresenceMember, PresencePage
+from wsserver.protocol.types import Message
 from wsserver.rooms.presence import Presence
 from wsserver.storage.memory.counts import MemoryPresence
 from wsserver.storage.redis.broker import RedisBroker

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from support.clock import JumpingLoop
 
-from wsserver.protocol.messages import Reconnect
+from wsserver.protocol.events import Reconnect
 from wsserver.transport import registry as sweep_module
 from wsserver.transport.drain import drain
 from wsserver.transport.registry import ConnectionRegistry

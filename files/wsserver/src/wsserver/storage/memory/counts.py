@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from wsserver.cluster.leased_counts import LEASE_S, Lease, Renewal, Update, Updated
-from wsserver.protocol.messages import PresenceMember, PresencePage
+from wsserver.protocol.events import PresenceMember, PresencePage
 
 
 class MemoryCounts:

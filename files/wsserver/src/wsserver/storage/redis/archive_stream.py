@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from wsserver.errors import BrokerUnavailable
-from wsserver.protocol.messages import Message, Position
+from wsserver.protocol.types import Message, Position
 from wsserver.storage.redis.connection import RedisAddress, reading, script
 from wsserver.storage.redis.envelope import decode
 from wsserver.storage.redis.keys import SHARDS, RoomKeys, archive_stream

@@ -11,7 +11,7 @@ import time
 
 import msgspec
 
-from wsserver.protocol.messages import Message, Position
+from wsserver.protocol.types import Message, Position
 
 
 class _Header(msgspec.Struct, rename={"user": "from"}):

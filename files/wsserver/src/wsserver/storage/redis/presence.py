@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from wsserver.cluster.leased_counts import LEASE_S
-from wsserver.protocol.messages import PresenceMember, PresencePage
+from wsserver.protocol.events import PresenceMember, PresencePage
 from wsserver.storage.redis.connection import RedisAddress, reading, script
 from wsserver.storage.redis.counts import RedisCounts
 from wsserver.storage.redis.keys import SHARDS, prefix, shard_of

@@ -19,7 +19,7 @@ from support.redis_server import RedisServer
 from support.wait import until
 
 from wsserver.errors import BrokerFull, BrokerUnavailable, OutcomeUnknown
-from wsserver.protocol.messages import Message, Position
+from wsserver.protocol.types import Message, Position
 from wsserver.storage.redis import broker as broker_redis
 from wsserver.storage.redis.broker import RedisBroker
 from wsserver.storage.redis.connection import RedisAddress, SoundConnection

@@ -12,29 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.wire import server_frames
 
-from wsserver.protocol.messages import (
-    NESTING_MAX,
-    Ack,
-    BadMessage,
-    Delivery,
-    Error,
-    Event,
-    Gap,
-    Join,
-    Joined,
-    JsonCodec,
-    Leave,
-    Left,
-    Ping,
-    Pong,
-    Position,
-    Publish,
-    Reconnect,
-    Reset,
-    Since,
-    Welcome,
-    nested_too_deeply,
-)
+from wsserver.protocol.codec import BadMessage
+from wsserver.protocol.commands import Join, Leave, Ping, Publish
+from wsserver.protocol.events import Ack, Delivery, Error, Event, Gap, Joined, Left, Pong, Reconnect, Reset, Welcome
+from wsserver.protocol.json_codec import NESTING_MAX, JsonCodec, nested_too_deeply
+from wsserver.protocol.types import Since
 
 CODEC = JsonCodec()
 
@@ -245,7 +227,3 @@ def test_counting_the_depth_takes_the_memory_of_the_message_a_few_times(value: A
 def test_of_keys_that_come_twice_the_last_counts() -> None:
     command = CODEC.decode(b'{"type":"publish","room":"a","room":"b","id":"1","data":1,"data":2}')
     assert command == Publish("b", msgspec.Raw(b"2"), "1")
-
-
-def test_positions_order_as_the_log_does() -> None:
-    assert Position(1, 9) < Position(2, 0) < Position(2, 0).next() == Position(2, 1)

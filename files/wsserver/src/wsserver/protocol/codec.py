@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: MIT
+"""A wire protocol, as sessions and rooms see it. A second protocol is a second codec over the same commands and events."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from wsserver.protocol.commands import Command
+from wsserver.protocol.events import Event
+from wsserver.protocol.types import Position
+
+
+class BadMessage(Exception):
+    """What the client sent is not a command; the text says why, and `id` names the publish if it is known."""
+
+    def __init__(self, why: str, id: str | None = None) -> None:
+        super().__init__(why)
+        self.id = id
+
+
+class Codec(Protocol):
+    """Commands from bytes, events to complete WebSocket frames."""
+
+    def decode(self, payload: bytes) -> Command:
+        """Raises BadMessage."""
+
+    def frame(self, event: Event, position: Position | None = None) -> bytes:
+        """`position`: where in a room's log the client is after this event, if it belongs to a log."""

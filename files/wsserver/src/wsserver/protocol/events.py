@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: MIT
+"""Every event that the service may send to a client."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+from msgspec import Struct
+
+
+class Welcome(Struct, frozen=True, tag="welcome"):
+    """`expires`: when the token does (Unix time in seconds)."""
+
+    user: str
+    heartbeat_s: float
+    max_message_bytes: int
+    expires: float
+
+
+class Joined(Struct, frozen=True, tag="joined"):
+    """`seq` is where the replay starts: the next message of the room is `seq` + 1."""
+
+    room: str
+    epoch: str
+    seq: int
+    recovered: bool
+
+
+class Left(Struct, frozen=True, tag="left"):
+    room: str
+
+
+class Ack(Struct, frozen=True, tag="ack"):
+    id: str
+    room: str
+    seq: int
+
+
+class Delivery(Struct, frozen=True, tag="message", rename={"user": "from"}):
+    room: str
+    seq: int
+    user: str
+    ts: float
+    data: msgspec.Raw
+
+
+class Gap(Struct, frozen=True, tag="gap", rename={"first": "from", "last": "to"}):
+    """Messages `from` to `to` (both included) are no longer in the room's log."""
+
+    room: str
+    first: int
+    last: int
+
+
+class Reset(Struct, frozen=True, tag="reset"):
+    """The room's log began a new life: count on from `seq` in `epoch`."""
+
+    room: str
+    epoch: str
+    seq: int
+
+
+class MemberEvent(Struct, frozen=True, tag="member"):
+    """The first connection of a user joined the room, or the last one left it."""
+
+    room: str
+    user: str
+    event: Literal["join", "leave"]
+
+
+class PresenceMember(Struct, frozen=True):
+    user: str
+    connections: int
+
+
+class PresencePage(Struct, frozen=True, tag="presence"):
+    """`count`: the users in the room; `more`: whether others follow the last one of this page."""
+
+    room: str
+    members: list[PresenceMember]
+    count: int
+    more: bool
+
+
+class HistoryMessage(Struct, frozen=True, rename={"user": "from"}):
+    epoch: str
+    seq: int
+    user: str
+    ts: float
+    data: msgspec.Raw
+
+
+class HistoryPage(Struct, frozen=True, tag="history"):
+    """Oldest first. `more`: whether others follow in the direction of the question."""
+
+    room: str
+    messages: list[HistoryMessage]
+    more: bool
+
+
+class Authenticated(Struct, frozen=True, tag="auth"):
+    """The fresh token holds until `expires` (Unix time in seconds)."""
+
+    expires: float
+
+
+class Expiring(Struct, frozen=True, tag="expiring"):
+    """The token ends at `expires`: send a fresh one, or be closed with 1008."""
+
+    expires: float
+
+
+class Pong(Struct, frozen=True, tag="pong"):
+    t: msgspec.Raw
+
+
+class Reconnect(Struct, frozen=True, tag="reconnect"):
+    """Close and dial again after `after_ms` milliseconds; whoever stays is closed with 1001."""
+
+    after_ms: int
+    reason: str
+
+
+class Error(Struct, frozen=True, tag="error", omit_defaults=True):
+    """`id` names the publish, `room` the other command that failed; `retry_after_ms`: when it may succeed."""
+
+    code: str
+    message: str
+    id: str | None = None
+    room: str | None = None
+    retry_after_ms: int | None = None
+
+
+Event = (
+    Welcome
+    | Joined
+    | Left
+    | Ack
+    | Delivery
+    | Gap
+    | Reset
+    | MemberEvent
+    | PresencePage
+    | HistoryPage
+    | Authenticated
+    | Expiring
+    | Pong
+    | Reconnect
+    | Error
+)
