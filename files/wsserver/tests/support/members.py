@@ -50,7 +50,7 @@ class Worker(Pausable, Presence):
     async def told(self) -> None:
         """Until Redis knows of everything that was counted."""
         shares = self._counts._shares
-        await until(lambda: not self.store.busy and all(share.known and not share.untold for share in shares))
+        await until(lambda: not self.store.busy and all(share.known and not share.unsent for share in shares))
 
     async def members(self, room: str) -> dict[str, int]:
         """All of them, page by page."""

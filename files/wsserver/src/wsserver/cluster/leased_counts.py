@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""Counts that all workers keep together, right again soon after one of them was killed.
+"""Counters shared by all workers; corrected within one lease after a worker dies.
 
-Each worker has its share in the totals: how often it counts each key. It keeps the share in memory, where counting
-never waits, and tells the store what changed, in batches and as absolute numbers, so that telling twice is harmless.
+Each worker has a share in the totals: how often it counts each key. The worker keeps its share in memory, where
+counting never waits. It sends changes to the store in batches, as absolute numbers, so that a repeat is harmless.
 
-A worker lives as long as its lease. When the lease ran out, any other worker takes its share out of the totals, bit by
-bit; reapers do not disturb each other, nor does one that stops half-way. A worker that finds itself given up (it was
-paused for too long) tells its whole share again, under a new name. When the store itself was away, all leases run out
-at once: nobody reaps who has not renewed its own, without a long break, for the length of a lease.
+A worker lives as long as its lease. Once the lease has expired, any other worker subtracts the share from the totals,
+a part at a time. Several reapers do not disturb each other, and a reaper may stop half-way. A worker that was given up
+(it was paused for too long) sends its whole share again under a new name. After an outage of the store all leases
+expire at once: a worker reaps only after it has renewed its own lease, without a long break, for the length of a lease.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from wsserver.telemetry import metrics
 from wsserver.telemetry.logs import log
 
 LEASE_S = 10.0
-# Bounds how long one script keeps the store from everybody else.
+# Bounds how long one script blocks the store.
 CHUNK = 250
-# Changes wait this long for others, claims for those that come while the ones before are under way, or this long.
+# Changes and claims wait this long for more of their kind, to go in one update.
 _GATHER_S = 0.05
 _GATHER_CLAIMS_S = 0.005
 _RETRY_S = 0.5
 
 
 class Lease(NamedTuple):
-    """One worker in one shard; `stamp` is what its last renewal or update returned, 0 before the first."""
+    """One worker in one shard; `stamp` is the result of the last renewal or update, 0 before the first."""
 
     shard: int
     worker: str
@@ -41,7 +41,7 @@ class Lease(NamedTuple):
 
 
 class Renewal(NamedTuple):
-    """`lapsed`: some workers whose lease ran out by `now_ms`, the store's own clock."""
+    """`lapsed`: some workers whose lease has expired at `now_ms`, by the store's clock."""
 
     stamp: int
     now_ms: int
@@ -65,9 +65,9 @@ class Update(NamedTuple):
 
 
 class Updated(NamedTuple):
-    """`refused`: for each claim 0, or 1 or 2: which of its limits is reached.
+    """`refused`: for each claim 0 if it was granted, else 1 or 2, the limit that is reached.
 
-    `stamp` is 0, and nothing was done, if the update was sent with a stamp that is not the latest.
+    If the update did not have the latest stamp, `stamp` is 0 and nothing was changed.
     """
 
     stamp: int
@@ -75,10 +75,10 @@ class Updated(NamedTuple):
 
 
 class CountStore(Protocol):
-    """The totals, in shards of which each changes atomically.
+    """The totals, in shards. Each shard changes atomically.
 
-    All raise BrokerUnavailable: then it is unknown what was done. None in place of a result: the worker of that lease
-    was given up, and nothing was done.
+    All methods raise BrokerUnavailable: the outcome is then unknown. A result of None means that the worker of that
+    lease was given up, and nothing was changed.
     """
 
     name: str
@@ -86,49 +86,49 @@ class CountStore(Protocol):
     lease_s: float
 
     async def renew(self, leases: list[Lease]) -> list[Renewal | None]:
-        """Prolong these leases, or begin them (stamp 0). Updates that are still on their way fail from then on."""
+        """Renew these leases, or begin them (stamp 0). Updates that were sent before have an old stamp and fail."""
 
     async def update(self, updates: list[Update]) -> list[Updated | None]:
-        """Set what these workers count of some keys, grant claims after that, and prolong their leases."""
+        """Set these workers' counts of some keys, then grant claims, and renew their leases."""
 
     async def reap(self, reapers: list[Lease], dead: list[str], pause_s: float) -> list[int]:
-        """Take up to CHUNK keys of each dead worker's share out of the totals of a reaper's shard; how many it took.
+        """Subtract up to CHUNK keys of each dead worker's share from the totals of a reaper's shard.
 
-        None for a reaper that was last heard of more than `pause_s` ago.
+        Returns the number of keys for each dead worker: 0 for a reaper whose last renewal is older than `pause_s`.
         """
 
     async def release(self, leases: list[Lease], grace_s: float) -> None:
-        """Let these leases run out in `grace_s`."""
+        """Let these leases expire in `grace_s`."""
 
     async def close(self) -> None: ...
 
 
 class _Share:
-    """What this worker counts in one shard, and what the store may not know of it yet."""
+    """This worker's counts in one shard, and the changes that the store may not have yet."""
 
     __slots__ = (
-        *("claims", "counts", "known", "lapsed", "listeners", "number", "renewed_ms", "since_ms", "stamp", "telling"),
-        *("untold", "worker"),
+        *("claims", "counts", "known", "lapsed", "waiters", "number", "renewed_ms", "since_ms", "stamp", "sending"),
+        *("unsent", "worker"),
     )
 
     def __init__(self, number: int) -> None:
         self.number = number
         self.counts: dict[str, int] = {}
         self.claims: list[tuple[Claim, asyncio.Future[int]]] = []
-        # Keys of the update that is under way, and callers that wait until the store knows of a key.
-        self.telling: dict[str, int] = {}
-        self.listeners: list[tuple[str, asyncio.Future[None]]] = []
+        # The keys of the update in flight, and the callers that wait until the store has a key.
+        self.sending: dict[str, int] = {}
+        self.waiters: list[tuple[str, asyncio.Future[None]]] = []
         self.lapsed: list[str] = []
-        # The store's times of the last renewal, and of the first of those that followed each other closely.
+        # The store's times of the last renewal, and of the first in an unbroken series of renewals.
         self.renewed_ms = self.since_ms = 0
         self.begin()
 
     def begin(self) -> None:
-        """Under a new name, of which the store knows nothing."""
+        """Start under a new name, which the store does not know."""
         self.worker = secrets.token_hex(8)
         self.stamp = 0
-        self.known = False  # that the store's stamp is this one
-        self.untold = set(self.counts)
+        self.known = False  # whether the store has this stamp
+        self.unsent = set(self.counts)
 
     @property
     def lease(self) -> Lease:
@@ -136,12 +136,12 @@ class _Share:
 
     @property
     def waiting(self) -> bool:
-        return self.known and bool(self.untold or self.urgent)
+        return self.known and bool(self.unsent or self.urgent)
 
     @property
     def urgent(self) -> bool:
-        """A caller waits for the next update."""
-        return bool(self.claims or self.listeners)
+        """Whether a caller waits for the next update."""
+        return bool(self.claims or self.waiters)
 
     def add(self, key: str, number: int) -> None:
         count = self.counts.get(key, 0) + number
@@ -149,7 +149,7 @@ class _Share:
             self.counts[key] = count
         else:
             del self.counts[key]
-        self.untold.add(key)
+        self.unsent.add(key)
 
     def renewed(self, renewal: Renewal, pause_ms: float) -> None:
         if not 0 <= renewal.now_ms - self.renewed_ms <= pause_ms:
@@ -163,63 +163,63 @@ class _Share:
         return bool(self.lapsed) and self.known and self.renewed_ms - self.since_ms >= lease_ms
 
     def take(self) -> tuple[Update, list[asyncio.Future[int]]]:
-        heard = {key for key, _future in self.listeners[:CHUNK]} & self.untold
-        self.untold -= heard
-        keys = [*heard, *(self.untold.pop() for _key in range(min(CHUNK - len(heard), len(self.untold))))]
+        heard = {key for key, _future in self.waiters[:CHUNK]} & self.unsent
+        self.unsent -= heard
+        keys = [*heard, *(self.unsent.pop() for _key in range(min(CHUNK - len(heard), len(self.unsent))))]
         taken, self.claims = self.claims[:CHUNK], self.claims[CHUNK:]
-        self.telling = {key: self.counts.get(key, 0) for key in keys}
-        return Update(self.lease, self.telling, [claim for claim, _future in taken]), [
+        self.sending = {key: self.counts.get(key, 0) for key in keys}
+        return Update(self.lease, self.sending, [claim for claim, _future in taken]), [
             future for _claim, future in taken
         ]
 
     def updated(self, update: Update, futures: list[asyncio.Future[int]], outcome: Updated) -> None:
         self.stamp = outcome.stamp
-        self.telling = {}
+        self.sending = {}
         waiting = []
-        for key, heard in self.listeners:
-            if key in self.untold:
+        for key, heard in self.waiters:
+            if key in self.unsent:
                 waiting.append((key, heard))
             elif not heard.done():
                 heard.set_result(None)
-        self.listeners = waiting
+        self.waiters = waiting
         for claim, future, refused in zip(update.claims, futures, outcome.refused, strict=True):
             if refused == 0:
                 for key, _limit in claim:
                     self.counts[key] = self.counts.get(key, 0) + 1
             if not future.done():
                 future.set_result(refused)
-            elif refused == 0:  # whoever asked is gone
+            elif refused == 0:  # the caller is gone
                 self.unclaim(claim)
 
     def unclaim(self, claim: Claim) -> None:
         for key, _limit in claim:
             self.add(key, -1)
 
-    def unsure(self, update: Update) -> None:
-        """It is unknown whether `update` was or will be carried out: renew, then tell again what it concerned."""
+    def outcome_unknown(self, update: Update) -> None:
+        """The store may or may not apply `update`: renew first, then send its keys again."""
         self.known = False
-        self.telling = {}
-        self.untold.update(update.changes)
-        self.untold.update(key for claim in update.claims for key, _limit in claim)
+        self.sending = {}
+        self.unsent.update(update.changes)
+        self.unsent.update(key for claim in update.claims for key, _limit in claim)
 
 
 class LeasedCounts:
-    """This worker's shares in a store, and its part in keeping the totals right."""
+    """This worker's shares in a store. Also reaps the shares of dead workers."""
 
     def __init__(self, store: CountStore) -> None:
         self._store = store
         self._shares = [_Share(number) for number in range(store.shards)]
         self._renewal_s = store.lease_s / 5
-        # Longer than this without a renewal: the others may have been cut off as well, and be about to come back.
+        # After a longer break, other workers may have been cut off as well, and be about to return.
         self._pause_s = self._renewal_s * 2
         self.available = False
         self._renew_at = self._flush_at = 0.0
         self._wake = asyncio.Event()
         self._asleep = False
-        metrics.TALLY_UNTOLD.labels(store.name).set_function(lambda: sum(len(share.untold) for share in self._shares))
+        metrics.TALLY_UNTOLD.labels(store.name).set_function(lambda: sum(len(share.unsent) for share in self._shares))
 
     def add(self, shard: int, key: str, number: int) -> None:
-        """Count `key` so much more, or less; the count of this worker is never below 0."""
+        """Add `number` to this worker's count of `key`; the caller never makes a count negative."""
         self._shares[shard].add(key, number)
         if self._asleep:
             self._wake.set()
@@ -228,22 +228,22 @@ class LeasedCounts:
         """How often this worker counts `key`."""
         return self._shares[shard].counts.get(key, 0)
 
-    async def tell(self, shard: int, key: str) -> None:
-        """Wait until the store knows how often this worker counts `key` now. Raises BrokerUnavailable."""
+    async def flushed(self, shard: int, key: str) -> None:
+        """Wait until the store has this worker's current count of `key`. Raises BrokerUnavailable."""
         share = self._shares[shard]
-        if key not in share.untold and key not in share.telling:
+        if key not in share.unsent and key not in share.sending:
             return
         if not self.available:
             raise BrokerUnavailable("the broker is unavailable")
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        share.listeners.append((key, future))
+        share.waiters.append((key, future))
         self._wake.set()
         await future
 
     async def claim(self, shard: int, claim: Claim) -> int:
-        """Count both keys once more, unless the total of one, over all workers, is at its limit.
+        """Add 1 to both keys, unless the total of either, over all workers, is at its limit.
 
-        Returns 0, or 1 or 2 for the limit that refuses it. Raises BrokerUnavailable.
+        Returns 0 if granted, else 1 or 2, the limit that is reached. Raises BrokerUnavailable.
         """
         if not self.available:
             raise BrokerUnavailable("the broker is unavailable")
@@ -258,19 +258,19 @@ class LeasedCounts:
             raise
 
     async def run(self) -> None:
-        """Keep the store told and the leases renewed, and reap the dead, until cancelled. Survives outages."""
+        """Send changes, renew the leases and reap dead workers, until cancelled. Survives outages."""
         try:
             while True:
                 try:
                     await self._step()
                 except BrokerError:
-                    self._lost_sight()
+                    self._on_store_lost()
                     await asyncio.sleep(_RETRY_S)
         finally:
-            self._lost_sight()
+            self._on_store_lost()
 
     async def stop(self, grace_s: float) -> None:
-        """After `run`: tell what is left to tell, and let the others take this worker's share out `grace_s` later."""
+        """After `run`: send the last changes. Other workers subtract this worker's share `grace_s` later."""
         with suppress(BrokerError):
             await self._renew()
             while any(share.waiting for share in self._shares):
@@ -293,7 +293,7 @@ class LeasedCounts:
         return any(share.waiting and (share.urgent or now >= self._flush_at) for share in self._shares)
 
     async def _sleep(self, longest_s: float) -> None:
-        """Until there is something to do."""
+        """Sleep until there is something to send, to renew or to reap."""
         self._wake.clear()
         await asyncio.sleep(_GATHER_CLAIMS_S)
         urgent = any(share.urgent for share in self._shares)
@@ -313,7 +313,7 @@ class LeasedCounts:
         self._renew_at = time.monotonic() + self._renewal_s
         for share, renewal in zip(self._shares, renewals, strict=True):
             if renewal is None:
-                self._given_up(share)
+                self._on_given_up(share)
             else:
                 share.renewed(renewal, self._pause_s * 1000)
 
@@ -324,20 +324,20 @@ class LeasedCounts:
             outcomes = await self._store.update([update for update, _futures in taken])
         except BaseException:
             for share, (update, futures) in zip(shares, taken, strict=True):
-                share.unsure(update)
+                share.outcome_unknown(update)
                 _fail(futures)
             raise
         for share, (update, futures), outcome in zip(shares, taken, outcomes, strict=True):
             if outcome is not None and outcome.stamp:
                 share.updated(update, futures, outcome)
                 continue
-            # Not done: once more, after a renewal.
-            share.unsure(update)
+            # Not applied: send it again after a renewal.
+            share.outcome_unknown(update)
             share.claims[:0] = zip(update.claims, futures, strict=True)
             self._renew_at = 0.0
             if outcome is None:
-                self._given_up(share)
-        more = any(len(share.untold) >= CHUNK for share in shares)
+                self._on_given_up(share)
+        more = any(len(share.unsent) >= CHUNK for share in shares)
         self._flush_at = 0.0 if more else time.monotonic() + _GATHER_S
 
     async def _reap(self, reapers: list[_Share]) -> None:
@@ -348,26 +348,26 @@ class LeasedCounts:
             if count < CHUNK:
                 share.lapsed.remove(worker)
 
-    def _given_up(self, share: _Share) -> None:
+    def _on_given_up(self, share: _Share) -> None:
         log.warning("tally_share_given_up", tally=self._store.name, shard=share.number, keys=len(share.counts))
         metrics.TALLY_GIVEN_UP.labels(self._store.name).inc()
         share.begin()
         self._renew_at = 0.0
 
-    def _lost_sight(self) -> None:
-        """The store is away, or this worker stops: nothing that was sent counts as known, and nobody waits."""
+    def _on_store_lost(self) -> None:
+        """The store is unavailable, or this worker stops: forget the stamps, and fail all callers that wait."""
         self.available = False
         self._renew_at = 0.0
         for share in self._shares:
             share.known = False
             _fail([future for _claim, future in share.claims])
             share.claims.clear()
-            _fail([future for _key, future in share.listeners])
-            share.listeners.clear()
+            _fail([future for _key, future in share.waiters])
+            share.waiters.clear()
 
 
 def _fail(futures: Iterable[asyncio.Future[Any]]) -> None:
     for future in futures:
         if not future.done():
             future.set_exception(BrokerUnavailable("the broker is unavailable"))
-            future.exception()  # whoever waited for it may be gone; that is no fault to report
+            future.exception()  # if the caller is gone, asyncio must not report the exception

@@ -18,7 +18,7 @@ GRACE_S = 5.0
 
 
 class PresenceStore(CountStore, Protocol):
-    """Totals of keys "<room> <user>"; sends the member events when a total leaves 0 or comes back to it."""
+    """Totals of keys "<room> <user>". Sends a member event when a total leaves 0 or returns to 0."""
 
     def shard_of(self, room: str) -> int: ...
 
@@ -30,8 +30,8 @@ class Presence:
         self._store = store
         self._counts = LeasedCounts(store)
         self._grace_s = grace_s
-        # Users whose last connection on this worker dropped, still counted: (shard, key) -> end of the grace. All
-        # have the same grace: the dict is in the order of these ends.
+        # Users whose last connection on this worker dropped, and who still count: (shard, key) -> end of the grace.
+        # The grace is the same for all, so the dict is in the order of these ends.
         self._departing: dict[tuple[int, str], float] = {}
 
     def entered(self, room: str, user: str) -> None:
@@ -55,15 +55,15 @@ class Presence:
     async def page(self, room: str, after: str, limit: int, caller: str | None = None) -> PresencePage:
         """Up to `limit` users that follow `after` in the order of their code points. Raises BrokerUnavailable.
 
-        A change shows within a tenth of a second, and a change of the `caller` on this worker at once. The user of a
-        dropped connection counts as one until the grace ends.
+        A change shows within a tenth of a second; a change by the `caller` on this worker shows at once. The user of a
+        dropped connection counts as one connection until the grace ends.
         """
         if caller is not None:
-            await self._counts.tell(self._store.shard_of(room), f"{room} {caller}")
+            await self._counts.flushed(self._store.shard_of(room), f"{room} {caller}")
         return await self._store.page(room, after, limit)
 
     async def run(self) -> None:
-        """Until cancelled; survives outages of the store."""
+        """Keep the counts current, until cancelled. Survives outages of the store."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._counts.run())
             tasks.create_task(self._end_graces())

@@ -635,7 +635,7 @@ class _Fleet:
         try:
             await self._do(worker, "flush")
         except BrokerUnavailable:
-            worker._counts._lost_sight()
+            worker._counts._on_store_lost()
         finally:
             worker.store.update = update  # type: ignore[method-assign]
 
