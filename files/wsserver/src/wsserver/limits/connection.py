@@ -1,29 +1,29 @@
 # SPDX-License-Identifier: MIT
-"""What one connection may do, and how the rest of it waits."""
+"""The limits of one connection: frames and bytes per second, and rooms."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-# What a connection saved up while it was quiet.
+# A connection that was quiet may send as much at once as the rate allows in this time.
 _BURST_S = 2.0
 
 
 class Rate(NamedTuple):
-    """So many units a second, and twice as many at once.
+    """A number of units per second, and twice as many at once.
 
-    A leaky bucket without a timer: whoever uses it keeps one number, the time until which the units so far are
-    paid for. One unit too many is always let through, so that a large message passes a small rate, too.
+    A leaky bucket without a timer: the caller keeps one number, the time until which the units so far are paid for.
+    One unit too many always passes, so that a large message passes a small rate.
     """
 
     per_s: float
 
     def late_s(self, paid_until: float, now: float) -> float:
-        """Seconds until the next unit may come, 0 for now."""
+        """Seconds until the next unit is allowed; 0 if it is allowed now."""
         return max(0.0, paid_until - now - _BURST_S)
 
     def spend(self, paid_until: float, now: float, units: float) -> float:
-        """The new time until which all is paid for."""
+        """The new time until which all units are paid for."""
         return max(paid_until, now) + units / self.per_s
 
 

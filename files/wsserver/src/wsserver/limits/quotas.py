@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a user, and an address, may have over all workers: so many connections, so many publishes a second."""
+"""The limits of a user and of an address over all workers: connections, and publishes per second."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from wsserver.limits.user_rate import PublishRates
 
 
 class Refusal(NamedTuple):
-    """Which limit refuses a connection, as in the metric, and why, for the client."""
+    """A refused connection: the limit as the metric names it, and the reason for the client."""
 
     limit: str
     text: str
@@ -26,8 +26,10 @@ _REFUSALS = (
 
 
 class Quotas:
-    """`per_user`, `per_ip`: the connections that one may have. An IPv6 address counts with its /64, which is one
-    customer's; anything that is not an address counts as it is."""
+    """`per_user`, `per_ip`: how many connections a user and an address may have.
+
+    An IPv6 address counts as its /64, which one customer has. Text that is no address counts as itself.
+    """
 
     def __init__(self, store: CountStore, rates: PublishRates, per_user: int, per_ip: int) -> None:
         self._counts = LeasedCounts(store)
@@ -42,23 +44,23 @@ class Quotas:
         return self._counts.available
 
     async def admit(self, user: str, ip: str) -> Refusal | None:
-        """Count one more connection, unless that is too many. Raises BrokerUnavailable: then it is not counted."""
+        """Count one more connection, unless a limit is reached. Raises BrokerUnavailable, and has then counted nothing."""
         claim = (Limited(_user(user), self._per_user), Limited(_address(ip), self._per_ip))
         return _REFUSALS[await self._counts.claim(0, claim)]
 
     def released(self, user: str, ip: str) -> None:
-        """A connection that was admitted is gone."""
+        """Count one connection less, which `admit` counted."""
         self._counts.add(0, _user(user), -1)
         self._counts.add(0, _address(ip), -1)
 
     async def run(self) -> None:
-        """Until cancelled; survives outages of the store."""
+        """Keep the counts and rates current, until cancelled. Survives outages of the store."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._counts.run())
             tasks.create_task(self._rates.run())
 
     async def stop(self) -> None:
-        """After `run`."""
+        """Release the counts and rates. Call after `run`."""
         await self._counts.stop(grace_s=0)
         await self._rates.stop()
 

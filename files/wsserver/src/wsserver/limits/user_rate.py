@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""How many publishes a second a user may send over all workers.
+"""The limit of publishes per second of a user over all workers.
 
-Each worker keeps a bucket per user that publishes. Users who take a notable part of the limit here are reported once a
-second, and get the part of it that the other workers leave: what those do not use, or, when all together want more
-than the limit, a part in proportion to what is wanted here.
+Each worker keeps a bucket for every user that publishes. Once a second, it reports the users who take a notable part
+of the limit here. Such a user gets the part of the limit that the other workers do not use. If all workers together
+want more than the limit, each gets a part in proportion to what it wants.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from typing import Protocol
 from wsserver.errors import BrokerError
 
 _PERIOD_S = 1.0
-# A bucket holds what comes in this time, and whoever has not published for so long has a full one: it can be forgotten.
+# A bucket fills up in this time. The bucket of a user who was quiet for so long is full, and can be dropped.
 _BURST_S = 2.0
-# A user with less than this part of the limit here is not worth a report.
+# A worker reports only users who want at least this part of the limit.
 _NOTABLE = 1 / 16
 
 
 class RateStore(Protocol):
     async def exchange(self, rates: dict[str, float]) -> dict[str, float]:
-        """Tell how much of each user this worker saw, per second; returns the sums over all workers.
+        """Report the publishes per second of each user on this worker; returns the sums over all workers.
 
         A report counts for a little more than two seconds. Raises BrokerUnavailable.
         """
@@ -46,8 +46,8 @@ class _Bucket:
 class PublishRates:
     """`per_s`: the limit; `store`: None if this is the only worker.
 
-    A user who has been quiet may send twice the rate at once, on each worker. Over several workers the limit
-    is kept within about 25 % once a user has published for two seconds or so.
+    A user who has been quiet may send twice the rate at once, on each worker. Over several workers, the limit holds
+    within about 25 % once a user has published for two seconds or so.
     """
 
     def __init__(self, per_s: float, store: RateStore | None) -> None:
@@ -56,14 +56,14 @@ class PublishRates:
         self._notable = max(1, math.ceil(per_s * _NOTABLE))
         self._period = 0
         self._period_at = time.monotonic()
-        # Those who published since the last turn, and in the time before that.
+        # The users who published since the last turn, and in the time before that turn.
         self._young: dict[str, _Bucket] = {}
         self._old: dict[str, _Bucket] = {}
         self._reported: dict[str, _Bucket] = {}
         self._busy: dict[str, _Bucket] = {}
 
     def allow(self, user: str) -> bool:
-        """Whether one more publish of `user` is within the limit, which then counts it."""
+        """Whether one more publish of `user` is within the limit. If so, counts it."""
         now = time.monotonic()
         bucket = self._young.get(user)
         if bucket is None:
@@ -83,18 +83,18 @@ class PublishRates:
         return True
 
     async def run(self) -> None:
-        """Until cancelled; while the store is away, what it said last holds."""
+        """Report once a second, until cancelled. While the store is unavailable, its last answer holds."""
         while True:
             await asyncio.sleep(_PERIOD_S)
             await self.turn()
 
     async def stop(self) -> None:
-        """After `run`."""
+        """Close the store. Call after `run`."""
         if self._store is not None:
             await self._store.close()
 
     async def turn(self) -> None:
-        """End this period: forget who is idle, report who is busy."""
+        """End this period: drop the buckets of idle users, and report busy users."""
         now = time.monotonic()
         elapsed, self._period_at = now - self._period_at, now
         busy, self._busy = self._busy, {}
@@ -117,6 +117,6 @@ class PublishRates:
 
 
 def _part(limit: float, own: float, total: float) -> float:
-    """Of the limit, what this worker may use."""
+    """The part of the limit that this worker may use."""
     total = max(total, own)
     return max(limit - (total - own), limit * own / total)
