@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The broker of `ws-server dev`: one process, nothing to install, nothing kept."""
+"""The broker of `ws-server dev`: one process, nothing to install. A restart loses all messages."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class MemoryBroker:
         return Published(position, repeat=False)
 
     def tell_member(self, room: str, user: str, joined: bool) -> None:
-        """What Redis tells by itself: a user came to a room, or left it."""
+        """Send a member event, as Redis does from its script."""
         if self._listener is not None and room in self._subscribed:
             self._listener.on_member(room, user, joined)
 
@@ -80,7 +80,7 @@ class MemoryBroker:
         return [self._heads.get(room) for room in rooms]
 
     async def renew(self, room: str, seen: Position) -> Position:
-        return await self.head(room)  # memory does not forget its tail
+        return await self.head(room)  # a log in memory never loses its tail
 
     async def message(self, room: str, position: Position) -> Message | None:
         return next((message for message in self._logs.get(room, ()) if message.position == position), None)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The totals of `ws-server dev`: one worker, whose share is everything."""
+"""The totals of `ws-server dev`: one worker, whose share is the total."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class MemoryCounts:
             self._totals.pop(key, None)
 
     async def reap(self, reapers: list[Lease], dead: list[str], pause_s: float) -> list[int]:
-        return [0 for _worker in dead]  # there is nobody else
+        return [0 for _worker in dead]  # there is no other worker
 
     async def release(self, leases: list[Lease], grace_s: float) -> None:
         self._totals.clear()
@@ -54,7 +54,7 @@ class MemoryCounts:
 
 
 class MemoryPresence(MemoryCounts):
-    """`on_member`: told of each room and user who came (True) or went."""
+    """`on_member` is called with a room, a user, and whether the user came (True) or left."""
 
     name = "presence"
 

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""What waits in Redis for Postgres: a stream for each shard, to which publishing appends in the same atomic step.
+"""Messages that wait in Redis for Postgres: a stream for each shard, to which each publish appends atomically.
 
-One worker at a time moves a shard, the one that holds its lease. So it can read the stream from its head, in order,
-and when it has moved a message it has moved all before it: that is what a room's field `archived` says, and what a
-room's log may be trimmed by. A consumer group would hand the messages of one room to several workers, and nobody
-would know that. The lease saves double work and nothing else: two workers at once, or one that died between the
-commit and `moved`, move some messages twice, which changes nothing.
+One worker at a time moves a shard: the holder of the shard's lease. That worker reads the stream from its head, in
+order. When it has moved a message, it has moved all messages before it. The field `archived` of a room says so, and a
+room's log may be trimmed up to there. A consumer group would spread one room over several workers, so that no worker
+could say this. The lease only saves double work: two workers at once, or a worker that died between the commit and
+`moved`, move some messages twice, which changes nothing.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from wsserver.storage.redis.connection import RedisAddress, reading, script
 from wsserver.storage.redis.envelope import decode
 from wsserver.storage.redis.keys import SHARDS, RoomKeys, archive_stream
 
-# A dead worker's shards are taken over after this.
+# Another worker takes over a dead worker's shards after this time.
 _LEASE_MS = 10_000
-# Of the shards that others hold, how many to ask for at a time: the workers of a fleet that starts share them.
+# How many of the shards that others hold to request at a time. So workers that start together share the shards.
 _ASK_AT_ONCE = 4
 _RELEASE_TIMEOUT_S = 1.0
-# These scripts free memory, so they must work when there is none left.
+# These scripts free memory, so Redis must run them when its memory is full.
 _FREES_MEMORY = "allow-oom"
 
 
@@ -42,7 +42,7 @@ class Entry(NamedTuple):
 
 
 class Head(NamedTuple):
-    """The oldest entries of one shard, how many there are in all, and the age of the first in seconds."""
+    """The oldest entries of one shard, the number of all its entries, and the age of the first in seconds."""
 
     entries: list[Entry]
     pending: int
@@ -50,22 +50,22 @@ class Head(NamedTuple):
 
 
 class ArchiveStream:
-    """One worker's hold on the streams. All methods raise BrokerUnavailable."""
+    """The streams, as one worker moves them. All methods raise BrokerUnavailable."""
 
     def __init__(self, address: RedisAddress, log_length: int) -> None:
         self._redis = address.client(connections=1)
         self._log_length = log_length
         self._worker = secrets.token_hex(8)
-        self._held: dict[int, int] = {}  # shard -> entries when it was last asked
+        self._held: dict[int, int] = {}  # shard -> its entries at the last request
         self._others = random.sample(range(SHARDS), SHARDS)
         self._read = self._redis.register_script(script("archive_head.lua", flags=_FREES_MEMORY))
         self._moved = self._redis.register_script(script("archived_position.lua", "archived.lua", flags=_FREES_MEMORY))
         self._release = self._redis.register_script(script("archive_release.lua", flags=_FREES_MEMORY))
 
     async def heads(self, most_entries: int, most_bytes: int) -> dict[int, Head]:
-        """The heads of the shards that this worker holds, together of about that size at most.
+        """The heads of the shards that this worker holds, in all at most about `most_entries` and `most_bytes`.
 
-        Keeps the leases of those, and takes a few that nobody holds: call it every few seconds.
+        Renews their leases, and takes a few free leases: call it every few seconds.
         """
         shards = [*self._held, *self._others[:_ASK_AT_ONCE]]
         busy = sum(pending > 0 for pending in self._held.values())
@@ -84,7 +84,7 @@ class ArchiveStream:
         return heads
 
     async def moved(self, heads: dict[int, Head], refused: Collection[str]) -> None:
-        """Postgres has these entries, but for the refused ones (ids), which are put aside: forget them all."""
+        """Remove these entries: Postgres has them. `refused` (ids) names those it refused, which are set aside."""
         async with reading(), self._redis.pipeline(transaction=False) as pipeline:
             for shard, head in heads.items():
                 if not head.entries:
@@ -104,7 +104,7 @@ class ArchiveStream:
             await pipeline.execute()
 
     async def close(self) -> None:
-        """Leave the shards to the other workers at once."""
+        """Release the leases, so that other workers take the shards at once."""
         with suppress(BrokerUnavailable):
             async with reading(), asyncio.timeout(_RELEASE_TIMEOUT_S):
                 for shard in self._held:
@@ -130,7 +130,7 @@ def _entry(id: bytes, fields: list[bytes]) -> Entry:
 
 
 def _newest(messages: Iterable[Message | None]) -> dict[str, Position]:
-    """The position up to which each room was moved: they come in order."""
+    """The position up to which each room was moved: the messages are in order."""
     return {message.room: message.position for message in messages if message is not None}
 
 

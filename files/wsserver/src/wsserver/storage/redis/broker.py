@@ -26,9 +26,9 @@ from wsserver.storage.redis.keys import CONTROL_CHANNEL, RoomKeys
 from wsserver.telemetry import metrics
 from wsserver.telemetry.logs import log
 
-_ORDERS = CONTROL_CHANNEL.encode()
+_CONTROL = CONTROL_CHANNEL.encode()
 _DEDUPE_TTL_S = 300
-# An unanswered ping means that Redis is gone; this is far above a healthy Redis's pauses.
+# An unanswered ping means that Redis is gone: a healthy Redis pauses for far less time.
 _CHECK_INTERVAL_S = 2.0
 _SILENCE_LIMIT_S = 6.0
 _RETRY_DELAY_MAX_S = 1.0
@@ -45,9 +45,9 @@ class _MemberEvent(msgspec.Struct):
 
 
 class RedisBroker:
-    """One connection carries the live feed, one the publishes in order, one the checks, a few more the reads.
+    """Has one connection for the live feed, one for the publishes, one for the checks, and a few for the reads.
 
-    archive: whether messages are to go to Postgres; a room's log then also keeps what is not there yet.
+    `archive`: whether messages go to Postgres. A room's log then also keeps the messages that Postgres does not have.
     """
 
     def __init__(self, address: RedisAddress, log_length: int, room_ttl_s: int, archive: bool = False) -> None:
@@ -67,7 +67,7 @@ class RedisBroker:
         self._queued = asyncio.Event()
         self._feed: AbstractConnection | None = None
         self._feed_heard = 0.0
-        self._channels: dict[str, str] = {}  # channel -> room, all that should be subscribed
+        self._channels: dict[str, str] = {}  # channel -> room, for all subscriptions
         self._confirmations: dict[str, asyncio.Future[None]] = {}
         self._member_decoder = msgspec.json.Decoder(_MemberEvent)
 
@@ -150,7 +150,7 @@ class RedisBroker:
         return str(server["run_id"])
 
     async def _check(self) -> None:
-        """Notice a Redis that is gone without a word (a half-open connection, a stopped process)."""
+        """Notice a Redis that is gone and did not close (a half-open connection, a stopped process)."""
         assert self._feed is not None
         while True:
             await asyncio.sleep(_CHECK_INTERVAL_S)
@@ -196,7 +196,7 @@ class RedisBroker:
             reply = await feed.read_response(timeout=math.inf)
             self._feed_heard = time.monotonic()
             match reply:
-                case [b"message", channel, payload] if channel == _ORDERS:
+                case [b"message", channel, payload] if channel == _CONTROL:
                     carry_out(payload)
                 case [b"message", channel, payload]:
                     self._heard(channel.decode(), payload, listener)
@@ -219,7 +219,7 @@ class RedisBroker:
         try:
             return decode(room, envelope)
         except msgspec.MsgspecError as exc:
-            # Never this release's own doing; the hub will report the hole that it leaves.
+            # This release never sends such a message. The hub repairs or reports the hole.
             log.error("broker_envelope_unreadable", error=str(exc))
             return None
 
@@ -243,7 +243,7 @@ class RedisBroker:
         return future
 
     async def _send_publishes(self) -> None:
-        """One pipeline at a time, in order; whatever arrives meanwhile makes the next."""
+        """Send one pipeline at a time, in order. Publishes that arrive meanwhile form the next."""
         assert self._publisher is not None
         connection = self._publisher
         while True:
@@ -251,7 +251,7 @@ class RedisBroker:
             batch, self._queue = self._queue[:_PUBLISH_BATCH], self._queue[_PUBLISH_BATCH:]
             if not self._queue:
                 self._queued.clear()
-            # hiredis's own packing, and one deadline for all replies: redis-py's cost as much as all else here.
+            # hiredis packs, and one deadline serves all replies: redis-py's own cost as much as all else here.
             commands = [
                 hiredis.pack_command(("EVALSHA", self._publish_sha, *arguments)) for arguments, _future in batch
             ]
@@ -273,11 +273,11 @@ class RedisBroker:
                     epoch, seq, repeat = reply
                     future.set_result(Published(Position(int(epoch), seq), repeat == 1))
             for reply in replies:
-                # Scripts forgotten, or a replica in the master's place: only a new connection helps.
+                # Redis lost the scripts, or a replica took the master's place: only a new connection helps.
                 if isinstance(reply, NoScriptError | ReadOnlyError):
                     raise reply
 
-    # Orders.
+    # Control messages.
 
     async def publish_control(self, payload: bytes) -> None:
         async with reading():
@@ -334,17 +334,17 @@ class RedisBroker:
 async def _reply(connection: AbstractConnection) -> Any:
     try:
         return await connection.read_response(timeout=math.inf)
-    except ResponseError as exc:  # of this command alone
+    except ResponseError as exc:  # concerns this command only
         return exc
 
 
 def _cause(attempt: asyncio.Task[None]) -> str:
-    """What ended a connection, in words. Raises what is no failure of a connection."""
+    """Describes the failure that ended a connection. Raises any other exception."""
     if attempt.cancelled():
         return "CancelledError: a timeout of the client library was left behind"
     failure = attempt.exception()
     causes = failure.exceptions if isinstance(failure, BaseExceptionGroup) else [failure]
-    # The first is the cause, the others follow from it.
+    # The first exception is the cause of the others.
     if failure is not None and not all(isinstance(cause, RedisError | OSError | TimeoutError) for cause in causes):
         raise failure
     return f"{type(causes[0]).__name__}: {causes[0]}"
@@ -353,11 +353,11 @@ def _cause(attempt: asyncio.Task[None]) -> str:
 def _fail(future: asyncio.Future[Any], exc: BrokerError) -> None:
     if not future.done():
         future.set_exception(exc)
-        future.exception()  # whoever waited for it may be gone; that is no fault to report
+        future.exception()  # if the caller is gone, asyncio must not report the exception
 
 
 def _broker_error(reply: Exception) -> BrokerError:
-    """Redis's own refusal of one publish: it did not happen."""
+    """The error for a publish that Redis refused: nothing was published."""
     if isinstance(reply, NoScriptError | ReadOnlyError):
         return BrokerUnavailable("the broker is unavailable; nothing was published")
     if isinstance(reply, OutOfMemoryError):

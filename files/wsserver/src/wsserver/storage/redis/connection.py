@@ -18,22 +18,22 @@ from redis.exceptions import RedisError
 
 from wsserver.errors import BrokerUnavailable
 
-# A burst of joins waits its turn; that says nothing about Redis.
+# A burst of joins waits for a free connection; that does not mean that Redis is slow.
 _READ_WAIT_S = 15.0
-# An unanswered command means that Redis is gone; this is far above a healthy Redis's pauses.
+# An unanswered command means that Redis is gone: a healthy Redis pauses for far less time.
 COMMAND_TIMEOUT_S = 3.0
 
 
 class SoundConnection(AbstractConnection):
-    """Never swallows a cancellation, and is made anew when it broke while it was idle.
+    """Propagates cancellation, and reconnects if it broke while idle.
 
-    redis-py sends through `asyncio.wait_for`, which before Python 3.12 swallows one when the write is done at the same
-    moment: a worker that is to stop would go on for good.
+    redis-py sends through `asyncio.wait_for`, which before Python 3.12 swallows a cancellation when the write is done
+    at the same moment: a worker that must stop would run on.
 
-    Its pool looks whether an idle connection was closed, but not whether it broke, as it does when the network is away
-    for long; uvloop then refuses the write with a RuntimeError.
+    The pool of redis-py notices an idle connection that was closed, but not one that broke, as in a long outage of the
+    network. uvloop then refuses the write with a RuntimeError.
 
-    dedicated: what was said on it holds for this connection alone, so one that broke is an error.
+    `dedicated`: the connection has a state (subscriptions), so it must not reconnect silently: a break is an error.
     """
 
     dedicated = False
@@ -48,19 +48,19 @@ class SoundConnection(AbstractConnection):
         cancelled_before = task.cancelling()
         await super().send_packed_command(*arguments, **options)
         if task.cancelling() > cancelled_before:
-            await self.disconnect(nowait=True)  # else its answer would be taken for that of the next command
+            await self.disconnect(nowait=True)  # else the next command would read its answer
             raise asyncio.CancelledError
 
 
 class RedisAddress(NamedTuple):
-    """Where Redis is (a URL without credentials), and who asks."""
+    """The address of Redis (a URL without credentials), and the credentials."""
 
     url: str
     username: str | None = None
     password: str | None = None
 
     def client(self, connections: int) -> Redis:
-        """A client with at most so many connections; a command waits for a free one."""
+        """A client with at most `connections` connections; a command waits for a free one."""
         where: dict[str, Any] = dict(parse_url(self.url))
         kind = where.pop("connection_class", Connection)
         pool = BlockingConnectionPool(
@@ -71,14 +71,14 @@ class RedisAddress(NamedTuple):
             protocol=2,
             socket_timeout=COMMAND_TIMEOUT_S,
             socket_connect_timeout=COMMAND_TIMEOUT_S,
-            retry=Retry(NoBackoff(), 0),  # what is to be done again, the caller decides
+            retry=Retry(NoBackoff(), 0),  # the caller decides what to repeat
         )
         return Redis.from_pool(pool)
 
 
 @asynccontextmanager
 async def reading() -> AsyncIterator[None]:
-    """Turns what may go wrong on the way to Redis into BrokerUnavailable."""
+    """Raises BrokerUnavailable in place of the errors of a connection to Redis."""
     try:
         yield
     except (RedisError, OSError) as exc:
@@ -86,7 +86,7 @@ async def reading() -> AsyncIterator[None]:
 
 
 def script(*names: str, flags: str | None = None) -> str:
-    """The text of these files in `scripts/`, one after the other, under a line with Redis's `flags` for a script."""
+    """The text of these files in `scripts/`, joined, after a line with the `flags` that Redis has for scripts."""
     folder = resources.files("wsserver.storage.redis") / "scripts"
     head = f"#!lua flags={flags}\n" if flags else ""
     return head + "".join((folder / name).read_text() for name in names)

@@ -13,7 +13,7 @@ from wsserver.storage.redis.keys import prefix
 
 
 class RedisCounts:
-    """One connection, and one pipeline at a time on it: what a worker tells arrives in order."""
+    """Has one connection, with one pipeline at a time, so that a worker's updates arrive in order."""
 
     name = "connections"
     shards = 1
@@ -68,7 +68,7 @@ class RedisCounts:
         await self._run(self._release, [(lease, lease.worker, [round(grace_s * 1000)]) for lease in leases])
 
     async def _run(self, action: Any, calls: list[tuple[Lease, str, list[Any]]]) -> list[Any]:
-        """For each call (who asks, whose share it is about, arguments after the worker) the script's reply."""
+        """The script's reply to each call: (calling lease, worker of the share, arguments after the worker)."""
         async with reading():
             try:
                 return await self._pipeline(action, calls)

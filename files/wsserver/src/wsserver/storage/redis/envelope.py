@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""How a message lies in Redis: a line of JSON that says what it is, then the publisher's JSON as it came.
+"""How Redis holds a message: a header of one line of JSON, then the publisher's JSON as it came.
 
-Two parts, so that whoever receives one never has to parse the data. Workers of two releases share it: fields that
-a newer release adds are ignored.
+The parts are separate, so that a worker never has to parse the data. Workers of two releases share the format: a
+worker ignores fields that a newer release adds.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ _encoder = msgspec.json.Encoder()
 
 
 def publisher_fields(user: str, trace: str) -> bytes:
-    """What the publisher contributes to the header, without braces; scripts/publish.lua adds the position."""
-    # To the microsecond: that is what Postgres keeps, and a message looks the same wherever it is read.
+    """The publisher's part of the header, without braces; scripts/publish.lua adds the position."""
+    # To the microsecond, as in Postgres, so that a message is the same wherever it is read.
     return _encoder.encode(_PublisherFields(user, round(time.time(), 6), trace))[1:-1]
 
 

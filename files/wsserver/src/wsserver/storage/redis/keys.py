@@ -13,7 +13,7 @@ from hashlib import blake2b
 import msgspec
 
 SHARDS = 16
-# Every worker subscribes to it, for commands such as to disconnect a user.
+# Every worker subscribes to this channel, for commands such as the disconnect of a user.
 CONTROL_CHANNEL = "ws:1:orders"
 
 
@@ -26,7 +26,7 @@ def shard_of(name: str) -> int:
 
 
 def archive_stream(shard: int) -> str:
-    """What is to go to Postgres, in the order of the publishes."""
+    """The messages that have to go to Postgres, in the order of the publishes."""
     return f"{prefix(shard)}:archive"
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Who is in which room, in Redis: a room's users are in its shard. See scripts/presence.lua."""
+"""The users of each room, in Redis: in the shard of the room. See scripts/presence.lua."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from wsserver.storage.redis.keys import SHARDS, prefix, shard_of
 
 
 class RedisPresence(RedisCounts):
-    """The totals of rooms and their users, with an index to read them in pages."""
+    """The totals of rooms and their users, with an index for reading pages."""
 
     name = "presence"
     shards = SHARDS

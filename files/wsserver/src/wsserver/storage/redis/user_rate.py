@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What each user publishes on each worker, for a moment, in Redis. See scripts/rates.lua."""
+"""The publishes per second of each user on each worker, in Redis, for two seconds. See scripts/rates.lua."""
 
 from __future__ import annotations
 

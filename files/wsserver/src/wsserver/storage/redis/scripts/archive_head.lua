@@ -1,12 +1,12 @@
 -- SPDX-License-Identifier: MIT
--- The oldest entries of an archive stream, for the worker that holds its lease: taken if it is free, else renewed.
+-- Returns the oldest entries of an archive stream to the holder of its lease. Takes the lease if it is free, else renews it.
 -- KEYS: archive stream, lease. ARGV: worker, lease ms, most entries, most bytes (the last entry may exceed them).
 -- Returns false if another worker holds the lease, else {length of the stream, age of its oldest entry in ms, entries}.
 local holder = redis.call('GET', KEYS[2])
 if holder and holder ~= ARGV[1] then
   return false
 end
--- Renewing costs a write to the disk: not every time.
+-- A renewal costs a write to the disk, so it is not done every time.
 if not holder or redis.call('PTTL', KEYS[2]) < ARGV[2] / 2 then
   redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
 end
@@ -22,7 +22,7 @@ while more do
   end
   more = #found == step and #entries < most_entries and bytes < most_bytes
   if more then
-    -- Entries may be large: as many as are likely to fit, judged by those before.
+    -- Entries may be large: read as many as are likely to fit, by the size of those so far.
     local fit = math.ceil((most_bytes - bytes) / (bytes / #entries + 1))
     step = math.min(step * 4, fit, most_entries - #entries)
   end

@@ -13,8 +13,8 @@ local function newer(position, than)
   return epoch > than_epoch or (epoch == than_epoch and seq > than_seq)
 end
 
--- How many of its newest messages a room's log keeps: its length, and whatever Postgres does not have yet.
--- nil for all of them: while nothing of this epoch is archived, some of an older one may not be either.
+-- How many of its newest messages a room's log keeps: its length, or more if Postgres does not have them all.
+-- nil means all: while nothing of this epoch is archived, a part of an older epoch may be missing as well.
 local function kept_with_archive(length, epoch, seq, archived)
   local archived_epoch, archived_seq = parse(archived)
   if archived_epoch ~= epoch then

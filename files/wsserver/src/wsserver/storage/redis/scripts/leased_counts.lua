@@ -6,15 +6,15 @@
 -- hash {key: count}; 4 (presence only) the index.
 -- ARGV[1]: the beginning of the names of live channels (presence only).
 --
--- A stamp is the time (ms) when the lease runs out. It grows with every renewal and every update, and so names the
--- state that a worker knows of: who comes with an older one is a command that was late, who comes with a newer one
--- knows more than this Redis, which lost the tail of what it acknowledged. 0: this worker was given up.
+-- A stamp is the time (ms) when the lease expires. Every renewal and every update raises it, so it names the state that
+-- a worker knows. A command with an older stamp was late. A command with a newer stamp knows more than this Redis,
+-- which has lost the tail of its acknowledged writes. 0: this worker was given up.
 --
--- Memory never refuses these scripts: what they hold is bounded by the open connections, and a Redis that is full of
--- messages must still let clients in.
+-- Redis runs these scripts also when its memory is full: open connections bound the size of these keys, and a Redis
+-- that is full of messages must still admit clients.
 
--- The shared keys go together, an hour after the last worker; the shares after them, so that nobody who is still in
--- `leases` can have lost its share.
+-- The shared keys expire together, an hour after the last worker. The shares expire later, so that a worker that is
+-- still in `leases` cannot have lost its share.
 local KEEP_S = 3600
 local KEEP_SHARE_S = 86400
 

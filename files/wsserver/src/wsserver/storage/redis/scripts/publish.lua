@@ -11,7 +11,7 @@ local epoch, seq = open(ARGV[1])
 seq = seq + 1
 local text = string.format('%.0f', epoch)
 local id = text .. '-' .. string.format('%.0f', seq)
--- Header and data apart: whoever receives this never has to parse the data.
+-- Header and data are separate, so that a worker never has to parse the data.
 local envelope = '{"epoch":' .. text .. ',"seq":' .. string.format('%.0f', seq) .. ',' .. ARGV[2] .. '}\n' .. ARGV[3]
 redis.call('HSET', KEYS[1], 'seq', string.format('%.0f', seq))
 local kept = tonumber(ARGV[4])

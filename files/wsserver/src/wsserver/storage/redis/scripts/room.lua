@@ -3,8 +3,8 @@
 -- A room is a hash at KEYS[1] {epoch, seq, life (its incarnation)} and a stream at KEYS[2] whose entry ids are <epoch>-<seq>.
 --
 -- `incarnation` names a span in which Redis cannot have lost the tail of what it acknowledged: for good under
--- "appendfsync always", else until Redis is started again. A room met in another incarnation begins a new epoch,
--- so that a seq is never used twice in one.
+-- "appendfsync always", else until Redis restarts. A room from another incarnation begins a new epoch, so that a seq
+-- is never used twice in one epoch.
 
 local function now_ms()
   local t = redis.call('TIME')
@@ -22,7 +22,7 @@ local function begin_epoch(incarnation, old)
   return epoch, 0
 end
 
--- The room's epoch and seq (numbers), after a new epoch was begun where one is due.
+-- The room's epoch and seq (numbers). Begins a new epoch first if one is due.
 local function open(incarnation)
   local room = redis.call('HMGET', KEYS[1], 'epoch', 'seq', 'life')
   if not room[1] then
