@@ -49,7 +49,7 @@ class BatchWriter:
     def observe(self, published: float, trace_id: str = "") -> None:
         """Measure from `published` (Unix time of a message queued in this turn) to the end of this turn's writes.
 
-        trace_id: the trace of that message, if it has one: the measurement then names the trace.
+        `trace_id`: the trace of that message, if it has one. The measurement then names the trace.
         """
         self._published.append((published, trace_id))
 
@@ -67,7 +67,7 @@ class BatchWriter:
         for client in dirty:
             pending, client.pending = client.pending, None
             if not pending:
-                continue  # a close has flushed them already
+                continue  # a close has flushed its frames already
             if pending != frames:  # the frames are shared objects: equal lists compare by identity
                 frames = pending
                 chunk = pending[0] if len(pending) == 1 else b"".join(pending)

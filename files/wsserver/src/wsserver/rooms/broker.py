@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""What the hub asks of a broker: sequence and keep the messages of each room, and tell whoever subscribed.
+"""What the hub asks of a broker: number and keep the messages of each room, and send them to its subscribers.
 
-A broker's live feed may lose messages (pub/sub is at most once) but never reorders within a room; its log
-does not lose any until it trims the oldest. The hub makes "exactly once, in order" of the two.
+A broker's live feed may lose messages (pub/sub is at most once) but never reorders within a room. Its log loses none
+until it trims the oldest. The hub makes "exactly once, in order" of the two.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 
 from wsserver.protocol.types import Message, Position
 
-# Bounds what one client's question takes of a worker's memory, and of the loop's time.
+# Bounds the memory and the time of the event loop that one client's request takes.
 READ_BYTES = 256 * 1024
 
 
@@ -34,11 +34,11 @@ class Listener(Protocol):
         """A user's first connection joined a room, or the last one left it. May be lost; `PresenceStore` knows."""
 
     def on_available(self) -> None:
-        """The broker is reachable (again) and every subscription is in place; messages may have been missed."""
+        """The broker is reachable (again) and all subscriptions are in place. Messages may have been missed."""
 
 
 class Broker(Protocol):
-    """One worker's way to all rooms. Reads raise BrokerUnavailable while the broker is away."""
+    """One worker's way to all rooms. Reads raise BrokerUnavailable while the broker is unavailable."""
 
     available: bool
 
@@ -62,7 +62,7 @@ class Broker(Protocol):
         """Returns once the live feed of `room` is confirmed."""
 
     async def unsubscribe(self, room: str) -> None:
-        """Takes effect in order with `subscribe`: whichever was called last holds."""
+        """Takes effect in order with `subscribe`: the last call holds."""
 
     async def head(self, room: str) -> Position:
         """The position of the room's newest message; begins a new epoch where the old one cannot be continued."""
@@ -74,13 +74,13 @@ class Broker(Protocol):
         """Begin a new epoch if the room's log ends before `seen`, which was delivered once; the head after that."""
 
     async def message(self, room: str, position: Position) -> Message | None:
-        """The one at this position; None if the room's log does not have it any more."""
+        """The message at this position; None if the room's log no longer has it."""
 
     async def read(self, room: str, after: Position, limit: int) -> list[Message]:
         """Up to `limit` messages that follow `after`, in order, epoch by epoch; the oldest may have been trimmed.
 
-        There may be fewer: a read may end as soon as those before its last one have READ_BYTES of data.
+        There may be fewer: a read may end once the messages before its last one have READ_BYTES of data.
         """
 
     async def read_before(self, room: str, before: Position | None, limit: int) -> list[Message]:
-        """The last `limit` messages before `before` (None: of all), in order; or fewer likewise, counted backwards."""
+        """The last `limit` messages before `before` (None: of all), in order; or fewer, as in `read`."""

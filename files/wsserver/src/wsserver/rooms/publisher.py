@@ -22,7 +22,7 @@ class Archive(Protocol):
 
 
 class Publisher:
-    """`archive` and `durable`: Postgres, and whether a room waits for it. None and never without Postgres."""
+    """`archive` is Postgres, or None; `durable` says whether a room waits for Postgres."""
 
     def __init__(
         self, broker: Broker, archive: Archive | None, durable: Callable[[str], bool], tracer: Tracer | None
@@ -33,7 +33,7 @@ class Publisher:
         self._tracer = tracer
 
     def publish(self, room: str, user: str, id: str, data: bytes, trace: str = "") -> asyncio.Future[Published]:
-        """As `Broker.publish`; done when the publisher may get its ack. `trace`: the traceparent of the caller."""
+        """As `Broker.publish`; the future is done when the publisher may get its ack. `trace`: the caller's traceparent."""
         span = self._tracer.publish(room, trace) if self._tracer is not None else None
         future = self._broker.publish(room, user, id, data, span.traceparent if span is not None else trace)
         if self._archive is not None and self._durable(room):
