@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Moves every message from Redis to Postgres, where it is kept for as long as `archive_retention_days` says.
+"""Moves every message from Redis to Postgres, which keeps it for `archive_retention_days`.
 
-Publishing never waits for this, but in durable rooms: while Postgres is away, Redis keeps what is to be moved, and
-refuses publishes when it is full. At least once: writing a message twice is no change.
+Only publishes in durable rooms wait for this. While Postgres is unavailable, Redis keeps the messages, and refuses
+publishes once its memory is full. Messages are moved at least once: writing a message twice changes nothing.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from wsserver.storage.redis.keys import shard_of
 from wsserver.telemetry import metrics
 from wsserver.telemetry.logs import log
 
-# One transaction's worth: more would hold up this worker's clients while it is encoded.
+# The most for one transaction: encoding more would delay this worker's clients.
 _MOST_ENTRIES = 1000
 _MOST_BYTES = 2**20
-# After a failure, so that whatever was too much is not tried again; doubled with each success.
+# After a failure, so that a batch that was too large is not repeated. Each success doubles it.
 _FEW_ENTRIES = 16
 _PAUSE_S = 0.5
-# Shorter than the leases of the streams, which are renewed by asking.
+# Shorter than the leases of the streams, which each request renews.
 _PAUSE_MAX_S = 4.0
-# With nothing to move, to know whether Postgres is there.
+# How often to check that Postgres answers while there is nothing to move.
 _CHECK_INTERVAL_S = 5.0
 _STORE_BATCH = 200
 
@@ -49,7 +49,7 @@ _THERE = """
 
 
 class NotArchived(BrokerError):
-    """The message is published; Postgres does not have it yet, as far as is known."""
+    """The message is published, and Postgres is not known to have it."""
 
     code = "not_archived"
 
@@ -58,7 +58,7 @@ _Place = tuple[str, Position]
 
 
 class _Waiting(NamedTuple):
-    """A publish that waits for Postgres; without a message, the room's log no longer has it."""
+    """A publish that waits for Postgres. `message` is None if the room's log no longer has it."""
 
     place: _Place
     message: Message | None
@@ -66,7 +66,7 @@ class _Waiting(NamedTuple):
 
     def settle(self, missing: bool) -> None:
         if self.stored.done():
-            return  # whoever waited for it is gone
+            return  # the publisher is gone
         if missing:
             self.stored.set_exception(_not_archived())
         else:
@@ -74,9 +74,9 @@ class _Waiting(NamedTuple):
 
 
 class Archiver:
-    """One worker's part of the moving; `run` also closes `postgres` and `stream` at its end.
+    """Moves the messages of some shards. At its end, `run` also closes `postgres` and `stream`.
 
-    retention_days: 0 keeps messages for ever.
+    `retention_days`: 0 keeps messages for ever.
     """
 
     def __init__(self, postgres: Postgres, stream: ArchiveStream, broker: Broker, retention_days: int) -> None:
@@ -92,7 +92,7 @@ class Archiver:
         self._arrived = asyncio.Event()
 
     async def run(self) -> None:
-        """Move until cancelled, however often Redis and Postgres go away meanwhile."""
+        """Move messages until cancelled. Survives outages of Redis and Postgres."""
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._move())
@@ -105,7 +105,7 @@ class Archiver:
             await self._stream.close()
             await self._postgres.close()
 
-    # Everything, soon.
+    # All messages, within seconds.
 
     async def _move(self) -> None:
         pause_s = 0.0
@@ -113,8 +113,8 @@ class Archiver:
             try:
                 pause_s = 0.0 if await self._move_some() else _PAUSE_S
             except Exception as exc:
-                # Redis and Postgres being away is told by those who find out; and a fault of this program must not
-                # end the worker, whose clients are served without an archive.
+                # The ports report outages of Redis and Postgres. A fault of this program must not end the worker:
+                # it serves its clients without an archive.
                 if not isinstance(exc, BrokerUnavailable) and pause_s <= _PAUSE_S:
                     log.exception("archive_failed")
                 metrics.ARCHIVE_ERRORS.inc()
@@ -123,7 +123,7 @@ class Archiver:
             await asyncio.sleep(pause_s)
 
     async def _move_some(self) -> bool:
-        """Whether there is more."""
+        """Move one batch. Returns whether there are more messages."""
         heads = await self._stream.heads(self._most_entries, _MOST_BYTES)
         self._told(
             sum(head.pending for head in heads.values()), max((head.age_s for head in heads.values()), default=0)
@@ -156,10 +156,10 @@ class Archiver:
 
     @property
     def status(self) -> ArchiveStatus:
-        """Of the streams that this worker moves."""
+        """The state of the streams that this worker moves."""
         return ArchiveStatus(self._postgres.available, self._pending, self._lag_s)
 
-    # Some, at once.
+    # Single messages, at once.
 
     async def store(self, room: str, position: Position) -> None:
         """Return when Postgres has this message, which was just published. Raises NotArchived."""
@@ -175,7 +175,7 @@ class Archiver:
         await stored
 
     async def _store_waiting(self) -> None:
-        """One transaction at a time; whatever arrives meanwhile makes the next."""
+        """Store in one transaction at a time. Messages that arrive meanwhile form the next."""
         while True:
             await self._arrived.wait()
             batch, self._waiting = self._waiting[:_STORE_BATCH], self._waiting[_STORE_BATCH:]
@@ -193,11 +193,11 @@ class Archiver:
                     waiting.settle(waiting.place in missing)
 
     async def _store(self, batch: list[_Waiting]) -> set[_Place]:
-        """What Postgres does not have after all."""
+        """Store the messages; returns those that Postgres still does not have."""
         async with self._postgres.connection() as connection:
             refused = await _insert(connection, [waiting.message for waiting in batch if waiting.message is not None])
             missing = {_place(message) for message in refused}
-            # A log is trimmed only of what is archived, but Redis may have lost its tail.
+            # Redis trims only archived messages from a log, but may have lost the tail of the log.
             unseen = {waiting.place for waiting in batch if waiting.message is None}
             if unseen:
                 columns = zip(*((room, *position) for room, position in unseen), strict=True)
@@ -207,7 +207,7 @@ class Archiver:
 
 
 async def _insert(connection: Any, messages: Sequence[Message]) -> list[Message]:
-    """In one transaction, unless Postgres refuses some of the messages for good: returns those."""
+    """Insert in one transaction. Returns the messages that Postgres refuses for good."""
     try:
         await connection.execute(_INSERT, *_columns(messages))
     except REFUSED as exc:
@@ -222,7 +222,7 @@ async def _insert(connection: Any, messages: Sequence[Message]) -> list[Message]
 
 
 def _columns(messages: Iterable[Message]) -> list[list[Any]]:
-    # In one order whoever inserts them, so that no two workers wait for each other.
+    # All workers insert in the same order, so that no two of them deadlock.
     rows = [
         (message.room, *message.position, message.user, message.ts, message.data.decode())
         for message in sorted(messages, key=_place)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""A room's past in pages: its log in Redis first, and where that does not reach, Postgres.
+"""Pages of a room's past: from its log in Redis, and from Postgres where the log does not reach.
 
-The log is believed where it is unbroken: each message the one after the last. It ends at a room's head, begins
-where it was trimmed (of what Postgres has), and at the start of an epoch it may lack the tail of the one before.
-Where it is not enough, Postgres is asked for the whole page and both are merged.
+The log counts where it is unbroken: each message follows the one before. The log ends at a room's head, and begins
+where it was trimmed (Postgres has the rest). At the start of an epoch the tail of the epoch before may be missing.
+Where the log is not enough, Postgres provides the whole page, and both are merged.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from wsserver.rooms.broker import READ_BYTES, Broker
 
 _END = Position(2**62, 0)
 
-# As many as a broker reads of its log.
+# As many bytes as a broker reads from a log.
 _BOUNDED = """
     SELECT epoch, seq, sender, extract(epoch FROM ts)::float8, data FROM (
         SELECT *, sum(octet_length(data::text)) OVER (
@@ -33,17 +33,17 @@ Page = tuple[list[Message], bool]
 
 
 class History:
-    """`postgres`: None where there is no archive; then the log is all."""
+    """`postgres`: None without an archive. Then only the log counts."""
 
     def __init__(self, broker: Broker, postgres: Postgres | None) -> None:
         self._broker = broker
         self._postgres = postgres
 
     async def page(self, room: str, before: Position | None, since: Position | None, limit: int) -> Page:
-        """Up to `limit` messages, oldest first, and whether others follow in the direction of the question.
+        """Up to `limit` messages, oldest first, and whether more follow in the direction of the request.
 
-        since: the first ones after it; else the last ones before `before`, or of all. A page ends early when it has
-        READ_BYTES of data, and may be shorter than that while Postgres is away. Raises BrokerUnavailable.
+        With `since` the first messages after it, else the last messages before `before`, or of all. A page ends early
+        once it has READ_BYTES of data; while Postgres is unavailable it may be shorter. Raises BrokerUnavailable.
         """
         if since is not None:
             return await self._since(room, since, limit)
@@ -51,9 +51,9 @@ class History:
 
     async def _before(self, room: str, before: Position | None, limit: int) -> Page:
         head = (await self._broker.heads([room]))[0] if before is None else None
-        # One more than asked for tells whether there are others.
+        # One message more than requested shows whether there are more.
         logged = await self._broker.read_before(room, before, limit + 1)
-        # A Redis that came back without its last writes has a log that ends before the room's head.
+        # If Redis lost its last writes, a log ends before the room's head.
         has_end = head is None or (logged and logged[-1].position >= head)
         unbroken = _unbroken_end(logged, before) if has_end else []
         if self._postgres is None or _last(unbroken, limit)[1]:
@@ -101,7 +101,7 @@ def _unbroken_end(messages: list[Message], before: Position | None) -> list[Mess
 
 
 def _first(messages: list[Message], limit: int) -> Page:
-    """The page that these begin with: one of them is left where the limit or the bytes of a read have ended it."""
+    """The page at the start of `messages`. If the limit or the size of a read ended the page, one message is left over."""
     size = count = 0
     while count < min(limit, len(messages)) and size < READ_BYTES:
         size += len(messages[count].data)

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""The Postgres schema: numbered SQL files beside this module, each applied once, all or nothing.
+"""The Postgres schema: numbered SQL files beside this module. Each is applied once, in a transaction.
 
-A migration only adds (N and N-1 share the schema during a rollout); what it replaces goes a release later.
+A migration only adds, since workers of two releases share the schema during a rollout. A later release removes the
+parts that were replaced.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ _CONNECT_TIMEOUT_S = 10
 
 
 async def migrate(dsn: str) -> list[str]:
-    """Apply what is missing; returns the names applied. Raises OSError, or asyncpg's errors."""
+    """Apply the missing migrations; returns their names. Raises OSError, or asyncpg's errors."""
     connection = await asyncpg.connect(dsn, timeout=_CONNECT_TIMEOUT_S)
     try:
         async with connection.transaction():

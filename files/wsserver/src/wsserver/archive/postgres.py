@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""The way to Postgres: a few connections, made when they are needed, and whether it answers at all.
+"""Connections to Postgres: a few, made when they are needed, and whether Postgres is available.
 
-While it is known to be away everybody is told so at once, but for the one who finds out when it is back.
+While Postgres is known to be unavailable, callers get an error at once. Only the archiver tries whether it is back.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from wsserver.errors import BrokerUnavailable
 from wsserver.telemetry import metrics
 from wsserver.telemetry.logs import log
 
-# For each worker, of which a host has several.
+# Per worker; a host has several workers.
 _CONNECTIONS = 3
 _CONNECT_TIMEOUT_S = 3.0
-# A statement without an answer means that Postgres is gone; when it is well, all of them take milliseconds.
+# A statement without an answer means that Postgres is gone: a healthy Postgres answers within milliseconds.
 _STATEMENT_TIMEOUT_S = 8.0
 _CLOSE_TIMEOUT_S = 2.0
-# A statement that Postgres refuses for good, because of the values in it.
+# Errors for a statement that Postgres refuses for good, because of its values.
 REFUSED = (
     asyncpg.DataError,
     asyncpg.IntegrityConstraintViolationError,
@@ -33,11 +33,11 @@ REFUSED = (
 
 
 class PostgresUnavailable(BrokerUnavailable):
-    """Postgres does not answer, or cannot do what it is asked."""
+    """Postgres does not answer, or cannot execute a statement."""
 
 
 class Postgres:
-    """`available`: whether it did what it was asked last; true until it is found to be away."""
+    """`available`: whether the last statement succeeded; true until one fails."""
 
     def __init__(self, dsn: str) -> None:
         self.available = True
@@ -47,9 +47,9 @@ class Postgres:
 
     @asynccontextmanager
     async def connection(self, even_if_away: bool = False) -> AsyncIterator[Any]:
-        """An asyncpg connection. Raises PostgresUnavailable; what is in REFUSED passes through.
+        """An asyncpg connection. Raises PostgresUnavailable; the errors in REFUSED pass through.
 
-        even_if_away: to find out, for all, whether Postgres is back.
+        `even_if_away`: try Postgres also while it is unavailable, to notice when it is back.
         """
         if not (self.available or even_if_away):
             raise PostgresUnavailable("the archive is unavailable")
@@ -60,7 +60,7 @@ class Postgres:
                 except (asyncpg.PostgresError, UnicodeError):
                     raise
                 except BaseException:
-                    # An answer may still be on its way, and Postgres may hang: do not wait for it.
+                    # Postgres may hang: do not wait for an answer.
                     connection.terminate()
                     raise
         except REFUSED:
@@ -76,7 +76,7 @@ class Postgres:
 
     async def _opened(self) -> Any:
         if self._pool is None:
-            # Makes no connection yet, and so does not wait for anything.
+            # This makes no connection yet, so it does not wait.
             self._pool = await asyncpg.create_pool(
                 self._dsn,
                 min_size=0,
@@ -85,7 +85,7 @@ class Postgres:
                 command_timeout=_STATEMENT_TIMEOUT_S,
                 server_settings={
                     "application_name": "ws-server",
-                    # What a worker no longer waits for, Postgres need not finish.
+                    # Postgres need not finish a statement that the worker no longer waits for.
                     "statement_timeout": str(int(_STATEMENT_TIMEOUT_S * 1000)),
                 },
             )

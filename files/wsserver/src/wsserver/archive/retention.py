@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Deletes messages from Postgres when they are old enough."""
+"""Deletes old messages from Postgres."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from wsserver.archive.postgres import Postgres, PostgresUnavailable
 from wsserver.telemetry.logs import log
 
 _INTERVAL_S = 3600.0
-# Short transactions with pauses: moving and reading go on meanwhile.
+# Short transactions with pauses, so that archiver and history can work in between.
 _BATCH = 2000
 _PAUSE_S = 0.05
-# Any number, but the same in every release: one worker of all deletes at a time.
+# Any number, but the same in every release: one worker of the fleet deletes at a time.
 _LOCK = 7_314_190_427
 
 _DELETE = """
@@ -24,9 +24,9 @@ _DELETE = """
 
 
 async def keep(postgres: Postgres, days: int) -> None:
-    """Delete what is older than `days`, now and then, until cancelled."""
+    """Delete messages older than `days` from time to time, until cancelled."""
     while True:
-        # At no fixed time, so that workers that were started together do not all ask together.
+        # At random intervals, so that workers that started together do not all begin at once.
         await asyncio.sleep(random.uniform(0.01, 1) * _INTERVAL_S)
         try:
             deleted = await delete_old(postgres, days)
@@ -37,7 +37,7 @@ async def keep(postgres: Postgres, days: int) -> None:
 
 
 async def delete_old(postgres: Postgres, days: int) -> int:
-    """How many were deleted; none if another worker is about it. Raises PostgresUnavailable."""
+    """Delete, and return the number; 0 if another worker is deleting. Raises PostgresUnavailable."""
     deleted = 0
     async with postgres.connection() as connection:
         if not await connection.fetchval("SELECT pg_try_advisory_lock($1)", _LOCK):
