@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""What the service tells its operator."""
+"""Logs, metrics and traces for the operator."""

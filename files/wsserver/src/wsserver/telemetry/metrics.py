@@ -16,19 +16,21 @@ from prometheus_client.exposition import choose_encoder
 
 from wsserver import __version__
 
-# A second series for each counter and histogram, which nothing here reads.
+# These would be a second series for each counter and histogram, which no dashboard reads.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 BUILD_INFO = Gauge("ws_build_info", "1, with the release that runs.", ["version"])
 BUILD_INFO.labels(__version__).set(1)
 
-# Connections and what they say.
+# Connections and their messages.
 ACTIVE_CONNECTIONS = Gauge("ws_active_connections", "Authenticated WebSocket connections now open.")
 EVENT_STREAMS = Gauge("ws_event_streams", "Authenticated event streams (SSE) now open.")
 MAX_CONNECTIONS = Gauge("ws_max_connections", "Connections and event streams that this worker may have.")
-READY = Gauge("ws_ready", "1 while new connections are welcome.")
-DRAINING = Gauge("ws_draining", "1 from the begin of a drain until it is taken back: somebody wants this worker empty.")
-AUTH = Counter("ws_auth", "Requests to connect, by what came of their token or ticket.", ["outcome"])
+READY = Gauge("ws_ready", "1 while the worker accepts new connections.")
+DRAINING = Gauge(
+    "ws_draining", "1 from the start of a drain until its end: an operator or a rollout wants this worker empty."
+)
+AUTH = Counter("ws_auth", "Requests to connect, by the outcome of their token or ticket.", ["outcome"])
 HANDSHAKES_REFUSED = Counter(
     "ws_handshakes_refused", "Requests to connect that were refused, by HTTP status.", ["status"]
 )
@@ -55,7 +57,7 @@ FAN_OUT = Histogram(
     buckets=[10**n for n in range(6)],
 )
 RESUMES = Counter("ws_resumes", "Joins with a position, by whether the log continued from there.", ["recovered"])
-GAPS = Counter("ws_gaps", "Gaps told to clients: the room's log no longer reached back to where they were.")
+GAPS = Counter("ws_gaps", "Gaps reported to clients: the room's log no longer reached back to their position.")
 ROOM_REPAIRS = Counter("ws_room_repairs", "Times a room read missing messages from its log.")
 
 # The worker itself.
@@ -78,27 +80,29 @@ API_REQUESTS = Counter("ws_api_requests", "Requests to the server API, by route 
 ARCHIVE_PENDING = Gauge("ws_archive_pending", "Messages that wait for Postgres, in the shards that this worker moves.")
 ARCHIVE_LAG = Gauge("ws_archive_lag_seconds", "Age of the oldest message that waits for Postgres, in the same shards.")
 ARCHIVE_ROWS = Counter("ws_archive_rows", "Messages moved to Postgres.")
-ARCHIVE_REFUSED = Counter("ws_archive_refused", "Messages that Postgres refused for good and that were put aside.")
+ARCHIVE_REFUSED = Counter("ws_archive_refused", "Messages that Postgres refused for good and that were set aside.")
 ARCHIVE_ERRORS = Counter("ws_archive_errors", "Attempts to move messages to Postgres that failed.")
-ARCHIVE_AVAILABLE = Gauge("ws_archive_available", "1 while Postgres does what it is asked.")
+ARCHIVE_AVAILABLE = Gauge("ws_archive_available", "1 while Postgres answers.")
 
-# What the workers count together; `tally` is presence or connections.
-TALLY_UNTOLD = Gauge("ws_tally_untold", "Counts of this worker that Redis is still to be told of.", ["tally"])
+# Counters shared by all workers; `tally` is presence or connections.
+TALLY_UNTOLD = Gauge("ws_tally_untold", "Counts of this worker that Redis does not have yet.", ["tally"])
 TALLY_GIVEN_UP = Counter(
-    "ws_tally_given_up", "Times that others gave this worker up in a shard: it was paused or cut off.", ["tally"]
+    "ws_tally_given_up", "Times that other workers gave this worker up in a shard: it was paused or cut off.", ["tally"]
 )
-TALLY_REAPED = Counter("ws_tally_reaped", "Counts of lost workers that this worker took out of the totals.", ["tally"])
+TALLY_REAPED = Counter(
+    "ws_tally_reaped", "Counts of dead workers that this worker subtracted from the totals.", ["tally"]
+)
 
-# rate() does not see what a series is born with, so those that alerts ask for are there from the start.
+# rate() does not see the first value of a series, so the series that alerts query exist from the start.
 LIMITED.labels("slow_client")
 for code in ("unavailable", "outcome_unknown", "not_archived", "broker_full", "broker_error", "internal"):
     ERRORS.labels(code)
 
 
 def exposition(accept: str) -> tuple[bytes, str]:
-    """All metrics, process metrics included, and their content type. Exemplars are in OpenMetrics alone."""
+    """All metrics, with those of the process, and their content type. Only OpenMetrics has exemplars."""
     try:
         generate, content_type = choose_encoder(accept)
-    except (IndexError, TypeError, ValueError):  # It trusts what it parses, such as a version that is no number.
+    except (IndexError, TypeError, ValueError):  # The library trusts its input, such as a version that is no number.
         return generate_latest(REGISTRY), CONTENT_TYPE_PLAIN_0_0_4
     return generate(REGISTRY), content_type

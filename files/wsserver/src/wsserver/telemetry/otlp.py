@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""The way of spans to a collector: a bounded queue, and a thread that sends from it over HTTP.
+"""Sends spans to a collector: a bounded queue, and a thread that sends from the queue over HTTP.
 
-A collector that is slow or gone costs spans, which are counted, and nothing else: no memory, no waiting, and a
-line in the log when it goes and when it is back.
+A slow or missing collector costs only spans, which are counted. It costs no memory and no waiting. The log has a line
+when the collector fails, and a line when it is back.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from wsserver import __version__
 from wsserver.telemetry.logs import log
 
 _QUEUE_SPANS = 2048
-# While the thread encodes a batch (0.1 ms a span) the event loop shares the interpreter with it.
+# While the thread encodes a batch (0.1 ms a span), the event loop shares the interpreter with the thread.
 _BATCH_SPANS = 32
 _DELAY_MS = 1000
 _EXPORT_TIMEOUT_S = 5.0
 _STOP_S = 2.0
 
-SPANS = Counter("ws_trace_spans", "Spans of traced publishes and deliveries, by what became of them.", ["outcome"])
+SPANS = Counter("ws_trace_spans", "Spans of traced publishes and deliveries, by outcome.", ["outcome"])
 _SENT, _FAILED, _QUEUE_FULL = (SPANS.labels(outcome) for outcome in ("sent", "failed", "queue_full"))
 
 
 class SpanExport:
-    """Spans of `provider` end up at the collector. endpoint: its base URL, to which /v1/traces is added."""
+    """Sends the spans of `provider` to the collector. `endpoint`: its base URL, without /v1/traces."""
 
     def __init__(self, endpoint: str, instance: str) -> None:
         resource = Resource.create(
@@ -44,12 +44,12 @@ class SpanExport:
         )
         exporter = _Reporting(OTLPSpanExporter(f"{endpoint.rstrip('/')}/v1/traces", timeout=_EXPORT_TIMEOUT_S))
         self._queue = _Queue(exporter)
-        # Who is traced is decided before; and a handler at exit would wait for 30 s.
+        # The tracer samples already; and a handler at exit would wait for 30 s.
         self.provider = TracerProvider(ALWAYS_ON, resource, shutdown_on_exit=False)
         self.provider.add_span_processor(self._queue)
 
     async def stop(self) -> None:
-        # Not an executor's thread: the end of the process would wait for it.
+        # A thread of an executor would delay the end of the process.
         stopping = threading.Thread(target=self.provider.shutdown, daemon=True)
         stopping.start()
         deadline = time.monotonic() + _STOP_S
@@ -60,7 +60,7 @@ class SpanExport:
 
 
 class _Queue(SpanProcessor):
-    """The SDK's queue, which would write a line for the spans it drops; these never reach it."""
+    """Drops spans before the SDK's queue is full: the SDK would log a line for those that it drops."""
 
     def __init__(self, exporter: _Reporting) -> None:
         self._exporter = exporter
@@ -83,14 +83,14 @@ class _Queue(SpanProcessor):
 
 
 class _Reporting(SpanExporter):
-    """Counts what the exporter does, in the exporter's thread, and logs when that changes."""
+    """Counts spans that were sent and lost, in the exporter's thread, and logs each change."""
 
     def __init__(self, exporter: OTLPSpanExporter) -> None:
         self.finished = 0
         self._exporter = exporter
         self._failed = 0  # spans since the last success
         logging.getLogger(OTLPSpanExporter.__module__).addFilter(_complaint)
-        self._context = contextvars.copy_context()  # with the fields that every line of the log carries
+        self._context = contextvars.copy_context()  # has the fields of every log line
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         _complaint.text = ""
@@ -113,7 +113,7 @@ class _Reporting(SpanExporter):
 
 
 class _FirstComplaint(logging.Filter):
-    """Keeps the first line that the SDK's exporter would log, and passes none on: it repeats itself each time."""
+    """Keeps the first line of the SDK's exporter and drops all lines: the exporter repeats them on each failure."""
 
     text = ""
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the metrics have counted, for the control socket. Read when somebody asks; counting costs no more for it."""
+"""The values of the metrics, for the control socket. They are read on request, so counting costs no more."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def _count(metric: MetricWrapperBase) -> int:
 
 
 def _histogram(metric: MetricWrapperBase) -> Histogram:
-    """Without its last bound, which is infinite."""
+    """A histogram without its last bound, which is infinite."""
     samples = _samples(metric)
     buckets = {float(bound): int(samples[bound]) for bound in samples if not bound.startswith("_")}
     return Histogram(list(buckets)[:-1], list(buckets.values()), samples["_sum"])
 
 
 def _samples(metric: MetricWrapperBase) -> dict[str, float]:
-    """Of a metric without labels: by the bound of a bucket, or by what follows the metric's name."""
+    """The samples of a metric without labels: by the bound of a bucket, or by the suffix of the metric's name."""
     [family] = metric.collect()
     return {sample.labels.get("le", sample.name.removeprefix(family.name)): sample.value for sample in family.samples}

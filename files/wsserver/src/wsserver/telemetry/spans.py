@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""The two spans of a message: its publish, and its delivery to the members that one worker has.
+"""The two spans of a message: its publish, and its delivery to the members on one worker.
 
-A span names the room, for a trace that does not say which room was slow helps nobody; of users, payloads,
-publish ids and tokens it carries none: traces leave for systems with readers and a retention of their own.
+A span names the room, since a trace must show which room was slow. A span has no users, payloads, publish ids or
+tokens: traces go to systems with other readers and another retention.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _propagator = TraceContextTextMapPropagator()
 
 
 class OtlpTracer:
-    """endpoint: the base URL of an OTLP/HTTP collector. ratio: the share of publishes that are traced, 0 to 1."""
+    """`endpoint`: the base URL of an OTLP/HTTP collector. `ratio`: the share of publishes to trace, 0 to 1."""
 
     def __init__(self, endpoint: str, ratio: float, instance: str) -> None:
         self._ratio = ratio
@@ -32,7 +32,7 @@ class OtlpTracer:
     def publish(self, room: str, parent: str = "") -> PublishSpan | None:
         context = _context(parent) if parent else None
         if context is None:
-            # Not the SDK's sampler: it takes twenty times as long to say no.
+            # The SDK's sampler takes twenty times as long to say no.
             if random.random() >= self._ratio:
                 return None
             context = Context()
@@ -47,7 +47,7 @@ class OtlpTracer:
             return ""
         attributes = {**_about(room), "messaging.operation.type": "process", "ws.seq": seq, "ws.members": members}
         span = self._spans.start_span("deliver", context, SpanKind.CONSUMER, attributes)
-        # The batch writer has scheduled its flush earlier: when this call runs, the frames are written.
+        # The batch writer scheduled its flush earlier: when this call runs, the frames are written.
         asyncio.get_running_loop().call_soon(span.end)
         return format_trace_id(span.get_span_context().trace_id)
 
@@ -80,7 +80,7 @@ def _about(room: str) -> dict[str, str | int]:
 
 
 def _context(traceparent: str) -> Context | None:
-    """None if it is not a traceparent."""
+    """The context of a traceparent; None if the text is none."""
     context = _propagator.extract({"traceparent": traceparent}, Context())
     return context if get_current_span(context).get_span_context().is_valid else None
 
