@@ -218,12 +218,12 @@ class BadSettings(Exception):
 
 
 def load(**values: Any) -> Settings:
-    """The settings of this process's environment, but for those given here. Raises BadSettings."""
+    """The settings of this process's environment; `values` replace some of them. Raises BadSettings."""
     problems = _unknown()
     try:
         settings = Settings(**values)
     except ValidationError as exc:
-        problems += dict.fromkeys(map(_problem, exc.errors()))  # one for each of them
+        problems += dict.fromkeys(map(_problem, exc.errors()))  # pydantic has one error for each origin
     if problems:
         raise BadSettings(problems)
     return settings
@@ -252,7 +252,7 @@ def use_file_below(path: Path) -> None:
 
 
 def absent(**values: Any) -> dict[str, Any]:
-    """Those of `values`, by field, that the environment does not set, as `load` takes them."""
+    """The `values`, by field, that the environment does not set, as `load` takes them."""
     return {
         str(Settings.model_fields[field].validation_alias or field): value
         for field, value in values.items()

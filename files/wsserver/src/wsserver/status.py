@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a worker says of itself: over the control socket, and to whoever has the key of the server API."""
+"""The status of a worker, as the control socket and the server API report it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal
 
 from msgspec import UNSET, Struct, UnsetType
 
-# drained: nobody is connected and nobody is let in, but the process goes on.
+# drained: no client is connected and none is admitted, but the process runs on.
 State = Literal["starting", "ready", "draining", "drained", "broker_unavailable"]
 
 
@@ -18,7 +18,7 @@ class BrokerStatus(Struct, frozen=True):
 class ArchiveStatus(Struct, frozen=True):
     """`pending`: messages that this worker has yet to move to Postgres; `lag_s`: the age of the oldest, in seconds.
 
-    Each worker moves those of some shards of rooms, for all.
+    Each worker moves the messages of some shards, for all workers.
     """
 
     available: bool
@@ -27,7 +27,7 @@ class ArchiveStatus(Struct, frozen=True):
 
 
 class Histogram(Struct, frozen=True):
-    """As in Prometheus: `counts` says how many were at most each of the `bounds`, and last how many there were."""
+    """As in Prometheus: `counts` has the number of values up to each of the `bounds`, then the number of all values."""
 
     bounds: list[float]
     counts: list[int]
@@ -35,9 +35,9 @@ class Histogram(Struct, frozen=True):
 
 
 class Counters(Struct, frozen=True):
-    """What the process has counted since its start: who looks twice knows what came between. See `telemetry.metrics`.
+    """The counters of the process since its start; the difference of two readings is a rate. See `telemetry.metrics`.
 
-    `clock_s` is a clock that nobody sets. The histograms are in seconds.
+    `clock_s` is monotonic. The histograms are in seconds.
     """
 
     clock_s: float
@@ -50,10 +50,10 @@ class Counters(Struct, frozen=True):
 
 
 class Status(Struct, frozen=True):
-    """`started_at`: Unix time in seconds. `drained_by`: who wants this worker empty. `archive`: None without Postgres.
+    """`started_at`: Unix time in seconds. `drained_by`: the holders of drains. `archive`: None without Postgres.
 
-    `connections` are those of users; `handshaking` and `closing` are on their way in and out. `counters`: only for who
-    asks for the status over the control socket, and not in releases before `ws-server ctl top`.
+    `connections` are those of users; `handshaking` and `closing` are not among them. Only the control socket reports
+    `counters`, since the release of `ws-server ctl top`.
     """
 
     version: str

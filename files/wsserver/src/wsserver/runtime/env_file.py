@@ -18,7 +18,7 @@ _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 
 
 def parse(text: str) -> dict[str, str]:
-    """The variables that `text` sets; systemd passes over every other line."""
+    """The variables that `text` sets; systemd ignores every other line."""
     return {
         found["name"]: "".join(map(_quoted, _PIECE.finditer(found["quoted"]))) + _plain(found["plain"])
         for found in _ASSIGNMENT.finditer(text)
@@ -39,4 +39,4 @@ def _plain(text: str) -> str:
 def _unescaped(escape: re.Match[str], only: str | None = None) -> str:
     if only is not None and escape[1] not in only:
         return escape[0]
-    return escape[1].replace("\n", "")  # a line that is continued
+    return escape[1].replace("\n", "")  # a continued line

@@ -12,7 +12,7 @@ Address = IPv4Address | IPv6Address
 
 
 def bind_all(addresses: Iterable[Address], port: int) -> list[socket.socket]:
-    """A socket of a worker's own for each address. Raises OSError, which names the address."""
+    """Bind a socket to each address. Raises OSError, which names the address."""
     bound: list[socket.socket] = []
     try:
         for address in addresses:
@@ -25,7 +25,7 @@ def bind_all(addresses: Iterable[Address], port: int) -> list[socket.socket]:
 
 
 def words(addresses: Iterable[Address]) -> str:
-    """As in the setting."""
+    """The addresses as in the setting."""
     return ",".join(map(str, addresses))
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What systemd is told (sd_notify); nothing where it does not listen."""
+"""Notifications to systemd (sd_notify); does nothing without systemd."""
 
 from __future__ import annotations
 
