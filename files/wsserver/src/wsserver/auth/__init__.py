@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Who may do what: the token, ticket or cookie of a handshake, and the rooms that it opens."""
+"""Authentication and permissions: the token, ticket or cookie of a handshake, and the rooms that it allows."""
 
 from wsserver.auth.authenticator import BEARER_SUBPROTOCOL, Authenticator
 from wsserver.auth.identity import Identity, Refused

@@ -21,7 +21,7 @@ _ANY_ORIGIN = "*"
 
 
 class Authenticator:
-    """Who sends a request, by the first of: Authorization, subprotocol, ticket, cookie."""
+    """Identifies the sender of a request, by the first of: Authorization, subprotocol, ticket, cookie."""
 
     def __init__(self, settings: Settings, tickets: TicketStore) -> None:
         secret = settings.jwt_secret
@@ -43,9 +43,9 @@ class Authenticator:
         await self._tokens.run()
 
     async def authenticate(self, request: Request) -> Identity:
-        """Raises Refused; BrokerUnavailable if there is a ticket and nobody to ask about it.
+        """The identity of the sender. Raises Refused; BrokerUnavailable if a ticket cannot be looked up.
 
-        A token that the secret verifies is answered without waiting for anything.
+        A token that the secret verifies needs no waiting.
         """
         headers = request.headers
         try:
@@ -53,7 +53,7 @@ class Authenticator:
             authorization = headers.get("Authorization")
         except MultipleValuesError:
             raise Refused(400, "more than one Origin or Authorization header", "bad_headers") from None
-        # Only browsers send an Origin, and a page cannot forge it; other clients have nothing to show.
+        # Only browsers send an Origin, and a page cannot forge it. Other clients need none.
         listed = origin is not None and origin.lower() in self._origins
         if origin is not None and not listed and not self._any_origin:
             raise Refused(403, "this origin is not allowed", "bad_origin")
@@ -68,13 +68,13 @@ class Authenticator:
             raise Refused(
                 401, "no token: send Authorization: Bearer, or the subprotocols bearer and the token", "no_token"
             )
-        # A browser adds the cookie to whatever any page asks for, so the page must be one that is trusted by name.
+        # A browser adds the cookie to the requests of any page, so the origin of the page must be listed.
         if not listed:
             raise Refused(401, "the cookie is accepted from pages of the listed origins only", "no_token")
         return await self._tokens.verify(cookie)
 
     async def refresh(self, token: str, identity: Identity) -> Identity:
-        """What a fresh token says of a client that is connected as `identity`. Raises Refused."""
+        """The new identity of a client that is connected as `identity` and sent a fresh token. Raises Refused."""
         fresh = await self._tokens.verify(token)
         if fresh.user != identity.user:
             raise Refused(401, "the token is not valid: it is another user's", "bad_token")
@@ -110,6 +110,6 @@ def _cookie(headers: Headers, name: str) -> str | None:
     pairs = [pair.partition("=") for value in headers.get_all("Cookie") for pair in value.split(";")]
     values = {value.strip() for found, _equals, value in pairs if found.strip() == name}
     if len(values) > 1:
-        # One of them may come from a neighbouring host of the same domain, and nothing tells which.
+        # A neighbouring host of the same domain may have set one of them, and the request does not say which.
         raise Refused(400, f"more than one cookie {name}", "bad_headers")
     return values.pop() if values else None

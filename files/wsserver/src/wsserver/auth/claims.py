@@ -14,14 +14,14 @@ _USER_LENGTH_MAX = 128
 
 
 class Defaults(NamedTuple):
-    """What holds where a token or ticket has no such claim."""
+    """The patterns for tokens and tickets without such a claim."""
 
     join: Patterns
     publish: Patterns
 
 
 def identity_of(claims: dict[str, Any], defaults: Defaults) -> Identity:
-    """Raises ValueError with a text that repeats no claim's value."""
+    """The identity that the claims describe. Raises ValueError, whose text repeats no claim's value."""
     user = _user(claims.get("sub"))
     try:
         expires = float(claims["exp"])
@@ -33,7 +33,7 @@ def identity_of(claims: dict[str, Any], defaults: Defaults) -> Identity:
 
 
 def make(user: str, ttl_s: int, join: Sequence[str] | None, publish: Sequence[str] | None) -> dict[str, Any]:
-    """Claims that hold for `ttl_s` seconds from now. Raises ValueError for a user or patterns that no server takes."""
+    """Claims that are valid for `ttl_s` seconds. Raises ValueError for a user or patterns that no server accepts."""
     now = int(time.time())
     claims: dict[str, Any] = {"sub": _user(user), "iat": now, "exp": now + ttl_s}
     if join is not None:

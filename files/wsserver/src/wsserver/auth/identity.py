@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the rest of the server knows of a client, or why it does not let it in."""
+"""The identity of an authenticated client, or the reason why the client was refused."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Literal, NamedTuple
 
 from wsserver.auth.patterns import Patterns, matches
 
-# The label of a metric: few, and no part of any request.
+# Labels of a metric: few, and never a part of a request.
 Outcome = Literal["no_token", "bad_token", "expired", "bad_ticket", "bad_origin", "bad_headers", "no_keys"]
 
 
 class Identity(NamedTuple):
     """A user until `expires` (Unix time in seconds), and the patterns of the rooms it may join and publish to.
 
-    Plain data, which can be written down and read back; `{sub}` in a pattern stands for `user`.
+    Plain data, which can be stored and read back. `{sub}` in a pattern stands for `user`.
     """
 
     user: str
@@ -30,7 +30,7 @@ class Identity(NamedTuple):
 
 
 class Refused(Exception):
-    """Answer with HTTP `status` (400, 401 or 403); the text never contains any part of a token or ticket."""
+    """The answer is HTTP `status` (400, 401 or 403). The text never contains a part of a token or ticket."""
 
     def __init__(self, status: int, why: str, outcome: Outcome) -> None:
         super().__init__(why)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The public keys that sign tokens: a JWKS document in a file or behind a URL, read again as it changes."""
+"""The public keys that sign tokens: a JWKS document in a file or at a URL, read again when it changes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import msgspec
 from wsserver.auth.identity import Refused
 from wsserver.telemetry.logs import log
 
-# By the kind of key; all that a token may be signed with.
+# The algorithms that a token may be signed with, by the kind of key.
 _ALGORITHMS: dict[tuple[str | None, str | None], tuple[str, ...]] = {
     ("RSA", None): ("RS256", "RS384", "RS512"),
     ("EC", "P-256"): ("ES256",),
@@ -39,9 +39,9 @@ class Key(NamedTuple):
 
 
 class Source(Protocol):
-    """Where the document is, and how often (in seconds) to look at it.
+    """Where the document is, and how often to read it.
 
-    `interval_s`: as a rule; `pause_s`: the shortest time between two looks, when a token names a key that is not known.
+    `interval_s`: the usual interval. `pause_s`: the shortest interval, when a token names an unknown key.
     """
 
     interval_s: float
@@ -52,7 +52,7 @@ class Source(Protocol):
 
 
 class FileSource:
-    """A file, read when it is another one than it was."""
+    """A file, read when it has changed."""
 
     def __init__(self, path: Path, interval_s: float = 5) -> None:
         self.interval_s = interval_s
@@ -79,7 +79,7 @@ class UrlSource:
 
     async def read(self) -> bytes | None:
         document = b""
-        # As it comes: a compressed answer has no bound, and a redirect may lead from https to http.
+        # No compression, which has no bound, and no redirect, which may lead from https to http.
         async with (
             aiohttp.ClientSession(timeout=_FETCH_TIMEOUT, auto_decompress=False) as client,
             client.get(self._url, allow_redirects=False, headers={"Accept-Encoding": "identity"}) as answer,
@@ -94,7 +94,7 @@ class UrlSource:
 
 
 class Keys:
-    """The keys of a source, as of its last good state: a source that is away or broken leaves them in force."""
+    """The keys of a source, from its last good state: if the source is unavailable or broken, they stay valid."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
@@ -104,14 +104,14 @@ class Keys:
         self._looking: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
-        """Look at the source now and then until cancelled."""
+        """Read the source at its interval, until cancelled."""
         while True:
             await self._look()
             interval_s = self._source.interval_s
             await asyncio.sleep(interval_s if self._problem is None else min(interval_s, _RETRY_S))
 
     async def find(self, kid: str | None, algorithm: object) -> Key:
-        """The key for a token with this header; waits only if none is known. Raises Refused, InvalidAlgorithmError."""
+        """The key for a token with this header. Waits only for an unknown key. Raises Refused, InvalidAlgorithmError."""
         if not isinstance(algorithm, str) or algorithm not in _ACCEPTED:
             raise jwt.InvalidAlgorithmError
         key = self._known(kid, algorithm)
@@ -131,13 +131,13 @@ class Keys:
         return next((key for key in self._keys if key.kid == kid and algorithm in key.algorithms), None)
 
     async def _look(self) -> None:
-        """One look at a time, and never two within `pause_s`: whoever asks meanwhile waits for the same one."""
+        """Read the source, never twice within `pause_s`. Callers that come meanwhile wait for the same read."""
         loop = asyncio.get_running_loop()
         if self._looking is None:
             if loop.time() - self._looked < self._source.pause_s:
                 return
             self._looked = loop.time()
-            # A task of its own: the client that caused it may hang up, and others wait for it.
+            # A separate task: the client that caused the read may hang up while others wait for it.
             self._looking = loop.create_task(self._take())
             self._looking.add_done_callback(self._done)
         await asyncio.shield(self._looking)
@@ -168,7 +168,7 @@ class _Document(msgspec.Struct):
 
 
 class _Member(msgspec.Struct, omit_defaults=True):
-    """The public part of a key in a JWKS document (RFC 7517); whatever else is there is passed over."""
+    """The public part of a key in a JWKS document (RFC 7517); other members are ignored."""
 
     kty: str
     kid: str | None = None
@@ -182,7 +182,7 @@ class _Member(msgspec.Struct, omit_defaults=True):
 
 
 def read_keys(document: bytes) -> list[Key]:
-    """The keys in a JWKS document that can verify tokens; others may be there. Raises ValueError if none can."""
+    """The keys in a JWKS document that can verify tokens; ignores others. Raises ValueError if there are none."""
     try:
         members = msgspec.json.decode(document, type=_Document).keys
     except RecursionError:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Patterns of room names: `*` stands for any characters, none too, and `{sub}` for the user.
+"""Patterns of room names: `*` stands for any characters, or none, and `{sub}` for the user.
 
-Everything else is literal, and so is whatever the user is called: patterns are taken apart at their stars before
-the user is filled in. There is no backtracking; a match takes one walk over the room's name for each pattern.
+All else is literal, and so is the user's name: patterns are split at their stars before the user is filled in. A
+match takes one pass over the room's name for each pattern, without backtracking.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ Patterns = tuple[str, ...]
 EVERYWHERE: Patterns = ("*",)
 COUNT_MAX = 64
 LENGTH_MAX = 128
-# Lists of patterns, not connections: many connections share one. One that is forgotten costs microseconds again.
+# The number of lists of patterns; many connections share a list. To prepare a dropped list again takes microseconds.
 _REMEMBERED = 4096
 
 
@@ -27,12 +27,12 @@ def matches(patterns: Patterns, room: str, user: str) -> bool:
 
 
 def any_of(patterns: Patterns) -> Callable[[str], bool]:
-    """Whether a room has one of `patterns`, where there is no user to ask for."""
+    """Whether `room` matches any of `patterns`, which do not name a user."""
     return lambda room: matches(patterns, room, user="")
 
 
 def checked(claim: str, value: object) -> Patterns:
-    """The patterns in a claim called `claim`. Raises ValueError with a text that does not repeat the value."""
+    """The patterns in a claim called `claim`. Raises ValueError, whose text does not repeat the value."""
     if not isinstance(value, list | tuple) or len(value) > COUNT_MAX or not all(map(_is_pattern, value)):
         raise ValueError(
             f"{claim} must be a list of at most {COUNT_MAX} patterns, each of 1 to {LENGTH_MAX} printable characters"

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""One-time tickets: a backend has one made for a user, and the user's client spends it in a URL.
+"""One-time tickets: a backend requests a ticket for a user, and the user's client spends it in a URL.
 
-A URL ends up in logs and histories, where a token must not be; a ticket found there has been used already.
+URLs end up in logs and histories, where a token must not be. A ticket in a log has been used already.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ _CONNECTION_S = 3600
 
 
 class TicketStore(Protocol):
-    """Both raise BrokerUnavailable while the store is away."""
+    """Both methods raise BrokerUnavailable while the store is unavailable."""
 
     async def issue(self, grant: bytes, ttl_s: int) -> str:
-        """A ticket that nobody can guess, for what it grants; it is good for `ttl_s` seconds."""
+        """A random ticket for `grant`, valid for `ttl_s` seconds."""
 
     async def take(self, ticket: str) -> bytes | None:
-        """What the ticket grants, to the first who asks; None for one that is used, too old, or none at all."""
+        """The grant of the ticket, once; None if the ticket was used, has expired or is unknown."""
 
 
 async def issue_ticket(
@@ -37,7 +37,7 @@ async def issue_ticket(
     publish: Sequence[str] | None = None,
     expires_s: int | None = None,
 ) -> str:
-    """A ticket for one connection of `user` that lasts up to `expires_s` seconds (None: an hour).
+    """A ticket for one connection of `user`, which may last `expires_s` seconds (None: an hour).
 
     `join`, `publish`: patterns of rooms; None leaves them to the server's settings. Raises ValueError for a user or
     patterns that are not allowed, BrokerUnavailable.
@@ -47,11 +47,11 @@ async def issue_ticket(
 
 
 async def redeem(tickets: TicketStore, ticket: str, defaults: Defaults) -> Identity:
-    """Raises Refused, BrokerUnavailable."""
+    """The identity that the ticket grants. Raises Refused, BrokerUnavailable."""
     grant = await tickets.take(ticket)
     if grant is None:
         raise Refused(401, "the ticket is not valid: it is used already, too old, or none of ours", "bad_ticket")
     try:
         return claims.identity_of(msgspec.json.decode(grant, type=dict[str, Any]), defaults)
-    except ValueError as exc:  # of another release
+    except ValueError as exc:  # from another release
         raise Refused(401, f"the ticket is not valid: {exc}", "bad_ticket") from None

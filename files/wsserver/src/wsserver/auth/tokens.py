@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Signed tokens (JWT).
 
-The key decides the algorithm, never the token: the secret verifies HS256 and nothing else, and a public key the
-algorithms of its own kind.
+The key decides the algorithm, never the token: the secret verifies only HS256, and a public key only the algorithms
+of its kind.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from wsserver.auth.identity import Identity, Refused
 from wsserver.auth.jwks import Keys
 
 _HS256 = "HS256"
-# Clocks of the token's issuer and this host may differ by as much.
+# The clocks of the token's issuer and of this host may differ by this much.
 _LEEWAY_S = 5
-# By the exact type: what PyJWT itself says may quote the token.
+# By the exact type: the text of a PyJWT error may quote the token.
 _WHY: dict[type[Exception], str] = {
     jwt.ImmatureSignatureError: "it is not valid yet",
     jwt.InvalidSignatureError: "its signature does not fit",
@@ -51,7 +51,7 @@ class Tokens:
             await self._keys.run()
 
     async def verify(self, token: str) -> Identity:
-        """Raises Refused. Waits for nothing but public keys that are not known yet."""
+        """The identity of the token's user. Raises Refused. Waits only for unknown public keys."""
         try:
             verified = await self._verified(token)
         except jwt.ExpiredSignatureError:
@@ -98,9 +98,9 @@ def mint(
     issuer: str | None = None,
     audience: str | None = None,
 ) -> str:
-    """A token for `user` that is valid for `ttl_s` seconds. Raises ValueError for what no server would accept.
+    """A token for `user`, valid for `ttl_s` seconds. Raises ValueError for claims that no server accepts.
 
-    `join`, `publish`: patterns of rooms; None leaves them to the server's settings, which may also want an
+    `join`, `publish`: patterns of rooms; None leaves them to the server's settings. The settings may also require an
     `issuer` and an `audience`.
     """
     made = claims.make(user, ttl_s, join, publish)
