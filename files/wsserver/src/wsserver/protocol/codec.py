@@ -11,7 +11,7 @@ from wsserver.protocol.types import Position
 
 
 class BadMessage(Exception):
-    """What the client sent is not a command; the text says why, and `id` names the publish if it is known."""
+    """The payload is not a command. The text says why; `id` names the publish if it is known."""
 
     def __init__(self, why: str, id: str | None = None) -> None:
         super().__init__(why)
@@ -22,7 +22,7 @@ class Codec(Protocol):
     """Commands from bytes, events to complete WebSocket frames."""
 
     def decode(self, payload: bytes) -> Command:
-        """Raises BadMessage."""
+        """The command in a payload. Raises BadMessage."""
 
     def frame(self, event: Event, position: Position | None = None) -> bytes:
-        """`position`: where in a room's log the client is after this event, if it belongs to a log."""
+        """The frame of an event. `position`: the client's position in a room's log after this event, if any."""

@@ -12,7 +12,7 @@ from wsserver.protocol.types import PAGE_MAX, PublishId, Room, Since
 
 
 class Join(Struct, frozen=True, tag="join"):
-    """`members`: whether to tell this client of users who come and go."""
+    """`members`: whether this client gets the member events of the room."""
 
     room: Room
     since: Since | None = None
@@ -30,7 +30,7 @@ class Publish(Struct, frozen=True, tag="publish"):
 
 
 class Presence(Struct, frozen=True, tag="presence"):
-    """A page of the users in a room, in the order of their names; `after` is the last one of the page before."""
+    """A page of the users in a room, in the order of their names. `after`: the last user of the page before."""
 
     room: Room
     after: str = ""
@@ -38,7 +38,7 @@ class Presence(Struct, frozen=True, tag="presence"):
 
 
 class History(Struct, frozen=True, tag="history"):
-    """A page of a room's past: the last before a position, the first after one, or simply the last."""
+    """A page of a room's past: the last messages before a position, the first after one, or the newest."""
 
     room: Room
     before: Since | None = None

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 
 class Welcome(Struct, frozen=True, tag="welcome"):
-    """`expires`: when the token does (Unix time in seconds)."""
+    """`expires`: when the token expires (Unix time in seconds)."""
 
     user: str
     heartbeat_s: float
@@ -54,7 +54,7 @@ class Gap(Struct, frozen=True, tag="gap", rename={"first": "from", "last": "to"}
 
 
 class Reset(Struct, frozen=True, tag="reset"):
-    """The room's log began a new life: count on from `seq` in `epoch`."""
+    """The room's log began a new epoch: count on from `seq` in `epoch`."""
 
     room: str
     epoch: str
@@ -75,7 +75,7 @@ class PresenceMember(Struct, frozen=True):
 
 
 class PresencePage(Struct, frozen=True, tag="presence"):
-    """`count`: the users in the room; `more`: whether others follow the last one of this page."""
+    """`count`: the users in the room. `more`: whether more users follow this page."""
 
     room: str
     members: list[PresenceMember]
@@ -92,7 +92,7 @@ class HistoryMessage(Struct, frozen=True, rename={"user": "from"}):
 
 
 class HistoryPage(Struct, frozen=True, tag="history"):
-    """Oldest first. `more`: whether others follow in the direction of the question."""
+    """Oldest first. `more`: whether more follow in the direction of the request."""
 
     room: str
     messages: list[HistoryMessage]
@@ -100,13 +100,13 @@ class HistoryPage(Struct, frozen=True, tag="history"):
 
 
 class Authenticated(Struct, frozen=True, tag="auth"):
-    """The fresh token holds until `expires` (Unix time in seconds)."""
+    """The fresh token is valid until `expires` (Unix time in seconds)."""
 
     expires: float
 
 
 class Expiring(Struct, frozen=True, tag="expiring"):
-    """The token ends at `expires`: send a fresh one, or be closed with 1008."""
+    """The token expires at `expires`: send a fresh one, or the connection is closed with 1008."""
 
     expires: float
 
@@ -116,7 +116,7 @@ class Pong(Struct, frozen=True, tag="pong"):
 
 
 class Reconnect(Struct, frozen=True, tag="reconnect"):
-    """Close and dial again after `after_ms` milliseconds; whoever stays is closed with 1001."""
+    """Close, and connect again after `after_ms` milliseconds. A client that stays is closed with 1001."""
 
     after_ms: int
     reason: str

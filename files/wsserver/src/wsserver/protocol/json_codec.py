@@ -14,7 +14,7 @@ from wsserver.protocol.commands import Command, Publish
 from wsserver.protocol.events import Event
 from wsserver.protocol.types import Position, PublishId
 
-# Every reader of a message has a bound of its own, most of them that of their stack.
+# Every JSON parser has a bound, most of them the size of their stack.
 NESTING_MAX = 128
 _NEITHER_QUOTE_NOR_BRACKET = bytes(set(range(256)) - set(b'"[]{}'))
 _STEP = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
@@ -28,9 +28,9 @@ def nested_too_deeply(json: bytes) -> bool:
 
 
 def _brackets(json: bytes) -> bytes:
-    """Those outside strings. No regular expression: it would take a hundred times the memory of a hostile message."""
+    """The brackets outside strings. A regular expression would take a hundred times the memory of a hostile message."""
     begins_and_ends = json.replace(rb"\\", b"").replace(rb"\"", b"").translate(None, _NEITHER_QUOTE_NOR_BRACKET)
-    # Without a pair of quotes side by side, what is between the others is in a string, or outside, as before.
+    # Removing a pair of adjacent quotes does not change which brackets are inside strings.
     return b"".join(begins_and_ends.replace(b'""', b"").split(b'"')[::2])
 
 
@@ -65,7 +65,7 @@ class JsonCodec:
             raise BadMessage("nested too deeply") from None
         except msgspec.MsgspecError as exc:
             raise BadMessage(_why(exc), self._id_of(payload)) from None
-        # All of the frame is counted first: that spares nearly every publish the copy of its data.
+        # Count the brackets of the whole frame first: that saves nearly every publish the copy of its data.
         if _has_many_brackets(payload) and isinstance(command, Publish) and nested_too_deeply(bytes(command.data)):
             raise BadMessage(f"data is nested more than {NESTING_MAX} deep", command.id)
         return command
@@ -81,7 +81,7 @@ class JsonCodec:
 
 
 def _why(exc: msgspec.MsgspecError) -> str:
-    """msgspec's text, but for the rules that it can only state as a regular expression."""
+    """The text of msgspec's error, in words where msgspec would show a regular expression."""
     text = str(exc)
     if "matching regex" in text and text.endswith("`$.room`"):
         return "room must have 1 to 128 characters, without spaces or control characters"
