@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What requests hold, checked: each complaint names the field and what is allowed."""
+"""The bodies and parameters of requests, validated: an error names the field and what is allowed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _T = TypeVar("_T")
 
 
 class _Request(Struct, forbid_unknown_fields=True):
-    """A field that is spelt wrong would silently leave its default in force."""
+    """Refuses unknown fields: a misspelt field would silently leave its default in force."""
 
 
 class PublishBody(_Request, rename={"user": "from"}):
@@ -49,14 +49,14 @@ class BatchBody(_Request):
 
 
 class DisconnectBody(_Request):
-    """1000, 1001 and 1008 are WebSocket's own; 4000 to 4999 are the application's."""
+    """`code`: 1000, 1001 and 1008 belong to WebSocket, 4000 to 4999 to the application."""
 
     reason: str = "disconnected by the server"
     code: int = 1008
 
 
 class TicketBody(_Request):
-    """`expires_s`: seconds that the connection may last."""
+    """`expires_s`: the seconds that the connection may last."""
 
     user: str
     join: list[str] | None = None
@@ -76,10 +76,10 @@ class HistoryQuery(_Request):
 
 
 def decode(body: bytes | Raw, kind: type[_T], at: str = "") -> _T:
-    """`at`: what stands before the field's name in a complaint. Raises Problem."""
+    """The decoded body. `at`: the text before the field's name in an error. Raises Problem."""
     try:
-        if isinstance(body, bytes):  # and not a part of one that was checked
-            # `data` is passed on as it came and only its structure is checked while decoding.
+        if isinstance(body, bytes):  # and not a part of a checked body
+            # msgspec checks only the structure of `data`, which is passed on as it came.
             body.decode()
         return msgspec.json.decode(body, type=kind)
     except UnicodeDecodeError as exc:
@@ -105,7 +105,7 @@ def query(request: web.Request, kind: type[_T]) -> _T:
 
 
 def _invalid(exc: msgspec.ValidationError, kind: type[Any], at: str) -> Problem:
-    """msgspec's text, with the field first: its paths look like `$.messages[...]`."""
+    """The text of msgspec's error with the field first: msgspec has paths like `$.messages[...]`."""
     what, _at, path = str(exc).partition(" - at `$")
     if what.startswith("Object contains unknown field"):
         what += f"; known are {', '.join(field.encode_name for field in msgspec.structs.fields(kind))}"
@@ -124,14 +124,14 @@ def check_room(name: str, where: str) -> str:
 
 
 def check_user(name: str, where: str) -> str:
-    """The rule for a token's `sub`. Raises Problem."""
+    """Apply the rule for a token's `sub`. Raises Problem."""
     if not claims.is_user(name):
         raise bad_request(f"{where}: a user's name has 1 to 128 printable characters")
     return name
 
 
 def check_patterns(given: list[str] | None, where: str) -> tuple[str, ...] | None:
-    """The rule for a token's claims. Raises Problem."""
+    """Apply the rule for a token's claims. Raises Problem."""
     try:
         return None if given is None else patterns.checked(where, given)
     except ValueError as exc:
@@ -139,7 +139,7 @@ def check_patterns(given: list[str] | None, where: str) -> tuple[str, ...] | Non
 
 
 def check_close(body: DisconnectBody) -> DisconnectBody:
-    """What a WebSocket close frame can hold. Raises Problem."""
+    """Check that a WebSocket close frame can hold the code and the reason. Raises Problem."""
     if body.code not in (1000, 1001, 1008) and not 4000 <= body.code <= 4999:
         raise bad_request("code: 1000, 1001, 1008, or 4000 to 4999")
     if len(body.reason.encode()) > _CLOSE_REASON_BYTES:
@@ -148,7 +148,7 @@ def check_close(body: DisconnectBody) -> DisconnectBody:
 
 
 def position(text: str | None, where: str) -> Position | None:
-    """EPOCH-SEQ. Raises Problem."""
+    """The position in a text EPOCH-SEQ. Raises Problem."""
     if text is None:
         return None
     match = _POSITION.fullmatch(text)
@@ -160,7 +160,7 @@ def position(text: str | None, where: str) -> Position | None:
 def named(request: web.Request) -> str:
     """The room or user in a path such as /v1/rooms/NAME/presence, as the client escaped it.
 
-    Taken from the bytes of the request: a path's usual treatment makes `/` of `%2F` too early. Raises Problem.
+    Read from the bytes of the request: aiohttp's path has `/` in place of `%2F` already. Raises Problem.
     """
     escaped = request.raw_path.partition("?")[0].split("/")[-2]
     try:
@@ -186,6 +186,6 @@ def traceparent(request: web.Request) -> str:
 
 
 def trace(request: web.Request) -> dict[str, str]:
-    """What a line of the log about the request says of its trace, if that is sampled."""
+    """The log fields of the request's trace, if the trace is sampled."""
     _version, _dash, rest = traceparent(request).partition("-")
     return {"trace_id": rest[:32]} if int(rest[-2:] or "0", 16) & 1 else {}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Why a request is not carried out, as its answer says it."""
+"""The errors that requests end with, and their HTTP answers."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _STATUS = {
 
 
 class ErrorBody(msgspec.Struct, frozen=True):
-    """`code` is for programs, `message` for people; it names the field at fault and what is allowed."""
+    """`code` is for programs, `message` for people. The message names the field and what is allowed."""
 
     code: str
     message: str
 
 
 class Problem(Exception):
-    """The request ends with HTTP `status`; `headers` in HTTP spelling."""
+    """Ends the request with HTTP `status`; `headers` have their HTTP names."""
 
     def __init__(self, status: HTTPStatus, code: str, message: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(message)

@@ -17,13 +17,13 @@ from wsserver.errors import BrokerError
 from wsserver.protocol.json_codec import NESTING_MAX, nested_too_deeply
 from wsserver.rooms.broker import Published
 
-# Publishes of one batch that wait for the broker together: others' must not wait behind all of it.
+# How many publishes of one batch wait for the broker at a time, so that other publishes get their turn.
 _UNDER_WAY = 100
 _UNDER_WAY_BYTES = 2**20
 
 
 class Landed(Struct, frozen=True):
-    """Where a message is in its room's log; `repeat` if an earlier request with the same key had put it there."""
+    """The position of a message in its room's log. `repeat`: an earlier request with the same key put it there."""
 
     room: str
     epoch: str
@@ -48,7 +48,7 @@ class BatchFailed(Struct, frozen=True):
 
 
 class BatchResult(Struct, frozen=True):
-    """One result for each message and room, in their order; `failed` counts the errors among them."""
+    """One result per message and room, in their order. `failed` counts the errors among them."""
 
     failed: int
     results: list[BatchLanded | BatchFailed]
@@ -80,7 +80,7 @@ class Publishing:
         return Landed(room, str(outcome.position.epoch), outcome.position.seq, outcome.repeat)
 
     async def batch(self, request: web.Request, body: bytes) -> BatchResult:
-        """Nothing is published unless all of it may be. Raises Problem."""
+        """Publish a batch. If any part of it is invalid, nothing is published. Raises Problem."""
         publishes = self._checked(body, bodies.idempotency_key(request))
         trace = bodies.traceparent(request)
         outcomes: list[Published | BrokerError] = []
@@ -120,7 +120,7 @@ class Publishing:
 
 
 async def _settled(futures: list[asyncio.Future[Published]]) -> list[Published | BrokerError]:
-    """Does not cancel them when it is cancelled itself: what is under way goes on."""
+    """Wait for the publishes. Cancelling this call does not cancel the publishes."""
     await asyncio.wait(futures)
     outcomes: list[Published | BrokerError] = []
     for future in futures:
@@ -143,5 +143,5 @@ def _random_id() -> str:
 
 
 def _derived_id(key: str | None, index: int) -> str:
-    # No header holds a line feed: no other request's key is the same.
+    # A header cannot have a line feed, so no other request has the same key.
     return _random_id() if key is None else f"{key}\n{index}"

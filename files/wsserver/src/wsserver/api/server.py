@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The server API's HTTP: its routes, who may call them, and what is told of each request."""
+"""The HTTP server of the API: its routes, its access checks and its request log."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from wsserver.settings import Settings
 from wsserver.telemetry import metrics
 from wsserver.telemetry.logs import log
 
-# Room for all that a body has beside the data, however it is escaped.
+# The most that a body may have beside the data, also with every character escaped.
 _BODY_BYTES = 65536
 _BATCH_BODY_BYTES = 10 * 2**20
 _IDLE_S = 60
-# For what a client sends after its answer, such as the rest of a body that was too large.
+# How long to read what a client still sends after its answer, such as the rest of a body that was too large.
 _LINGER_S = 2
-# A publish is decided within as much (or its outcome is unknown).
+# A publish has an answer within this time (or its outcome is unknown).
 _FINISH_S = 8
 _STATUS_ROUTE = "/v1/stats"
 
@@ -46,7 +46,7 @@ _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class PresenceAnswer(Struct, frozen=True):
-    """`count`: the users in the room; `more`: whether others follow the last one of this page."""
+    """`count`: the users in the room. `more`: whether more users follow this page."""
 
     members: list[PresenceMember]
     count: int
@@ -59,7 +59,7 @@ class HistoryAnswer(Struct, frozen=True):
 
 
 class Api:
-    """Serves the API at its own address. Only for a worker that has a key: `settings.api_key`."""
+    """Serves the API at its own address. A worker without `settings.api_key` has no API."""
 
     def __init__(self, settings: Settings, operations: Operations) -> None:
         assert settings.api_key is not None
@@ -83,14 +83,14 @@ class Api:
         self._runner = web.AppRunner(
             self.app,
             access_log_class=_RequestLog,
-            logger=_complaints(),
+            logger=_redacted_logger(),
             shutdown_timeout=_FINISH_S,
             keepalive_timeout=_IDLE_S,
             lingering_time=_LINGER_S,
-            auto_decompress=False,  # a small body must not become a large one
+            auto_decompress=False,  # a small body must not expand to a large one
         )
 
-    # Life.
+    # Life cycle.
 
     async def start(self) -> None:
         """Raises OSError if an address cannot be listened on."""
@@ -102,7 +102,7 @@ class Api:
         log.info("api_listening", address=sockets.words(addresses), port=port)
 
     async def stop(self) -> None:
-        """Refuse new requests and finish those under way, within seconds."""
+        """Refuse new requests, and finish running requests within seconds."""
         await self._runner.cleanup()
 
     # Every request.
@@ -146,7 +146,7 @@ class Api:
             raise Problem(HTTPStatus.UNAUTHORIZED, "unauthorized", "send Authorization: Bearer KEY", headers)
 
     def _check_ready(self) -> None:
-        # A worker that drains sends its clients away; what a backend asks, it can do until it is gone.
+        # A draining worker sends its clients away, but serves backends until it exits.
         if self._operations.state in ("starting", "broker_unavailable"):
             raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", "the broker is unavailable")
 
@@ -213,7 +213,7 @@ def _told(message: Message) -> HistoryMessage:
 
 
 class _RequestLog(AbstractAccessLogger):
-    """One line for each request, also for what is no HTTP; never its headers, query or body."""
+    """Logs one line per request, also for a request that is no HTTP; never its headers, query or body."""
 
     def log(self, request: web.BaseRequest, response: web.StreamResponse, time: float) -> None:
         route = request.get(_ROUTE, "none")
@@ -229,15 +229,15 @@ class _RequestLog(AbstractAccessLogger):
         )
 
 
-class _Complaints(logging.Handler):
-    """What aiohttp complains of, but for the texts of exceptions: they quote headers, and so the key."""
+class _RedactedErrors(logging.Handler):
+    """Logs aiohttp's errors without the texts of exceptions, which quote headers, and so the key."""
 
     def emit(self, record: logging.LogRecord) -> None:
         error = record.exc_info[0].__name__ if record.exc_info and record.exc_info[0] else ""
         log.warning("api_complaint", complaint=record.getMessage(), error=error)
 
 
-def _complaints() -> logging.Logger:
-    logger = logging.Logger("wsserver.api", logging.WARNING)  # outside of the tree of loggers
-    logger.addHandler(_Complaints())
+def _redacted_logger() -> logging.Logger:
+    logger = logging.Logger("wsserver.api", logging.WARNING)  # outside the tree of loggers
+    logger.addHandler(_RedactedErrors())
     return logger
