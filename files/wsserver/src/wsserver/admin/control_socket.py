@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""The control socket: a Unix socket on which this host's operator and its programs speak to one worker.
+"""The control socket: a Unix socket on which this host's operator and its programs control one worker.
 
-One JSON object a line in. Out come any number of lines with `progress`, then one with `result` or `error`.
-Whoever may open the socket may do all of it. What a status has is in `status`; `counters` come only with the command
-`status`. Releases add commands and fields, and take none away, since those at both ends may be one release apart.
+A command is one JSON object on a line. The answer is any number of lines with `progress`, then a line with `result` or
+`error`. All users that may open the socket may send all commands. See `status` for the fields of a status; only the
+command `status` returns `counters`. A release only adds commands and fields, since both ends may be one release apart.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from wsserver.transport.drain import DrainHeldByOthers
 
 _MODE = 0o660
 _LINE_BYTES = 65536
-# A program that was suspended must not hold its connection for ever.
+# A suspended program must not hold its connection for ever.
 _IDLE_S = 300
 _WRITE_S = 10
 _PROGRESS_S = 0.5
 _FINISH_S = 2
-# What a close frame can hold.
+# The most that a close frame can hold.
 _REASON_BYTES = 123
 
 _Name = Annotated[str, Meta(min_length=1, max_length=128)]
@@ -70,13 +70,13 @@ class Controlled(Protocol):
     def counters(self) -> Counters: ...
 
     def drain(self, by: str, window_s: float | None) -> asyncio.Task[None]:
-        """Start a drain, or join the one under way; the process goes on. See `WorkerDrain.drain`."""
+        """Start a drain, or join a running drain; the process runs on. See `WorkerDrain.drain`."""
 
     def undrain(self, by: str, force: bool) -> None:
-        """Raises DrainHeldByOthers. See `WorkerDrain.undrain`."""
+        """End a drain. Raises DrainHeldByOthers. See `WorkerDrain.undrain`."""
 
     def kick(self, user: str | None, connection: str | None, reason: str) -> int:
-        """Close this worker's connections of a user, or one by its id as in the log; how many these were."""
+        """Close this worker's connections of a user, or a connection by its id. Returns their number."""
 
 
 class _Refused(Exception):
@@ -98,13 +98,13 @@ class ControlSocket:
         self._busy: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
-        """Raises OSError, also if another process serves the socket."""
+        """Serve the socket. Raises OSError, also if another process serves the socket."""
         listener = _listen(self._path)
         self._inode = self._path.stat().st_ino
         self._server = await asyncio.start_unix_server(self._converse, sock=listener, limit=_LINE_BYTES)
 
     async def stop(self) -> None:
-        """Answers that are on their way are finished, if they are short."""
+        """Stop serving. Running commands get a short time to finish."""
         if self._server is None:
             return
         self._server.close()
@@ -115,10 +115,10 @@ class ControlSocket:
             for conversation in late:
                 conversation.cancel()
         with contextlib.suppress(FileNotFoundError):
-            if self._path.stat().st_ino == self._inode:  # not that of a successor
+            if self._path.stat().st_ino == self._inode:  # not a successor's socket
                 self._path.unlink()
 
-    # A conversation.
+    # One connection.
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -143,7 +143,7 @@ class ControlSocket:
             with contextlib.suppress(TimeoutError, ConnectionError):
                 await say(_error(refused.code, str(refused)))
         except TimeoutError:
-            writer.transport.abort()  # else what was not read would keep it open
+            writer.transport.abort()  # else unread data would keep it open
         except ConnectionError:
             pass
         finally:
@@ -160,10 +160,10 @@ class ControlSocket:
         except DrainHeldByOthers as exc:
             answer = _error("not_yours", str(exc))
         except (TimeoutError, ConnectionError):
-            raise  # nobody is left to be told
+            raise  # the caller is gone
         except Exception:
             log.exception("control_failed")
-            answer = _error("internal", "a fault of the worker; it is in its log")
+            answer = _error("internal", "an internal error of the worker, see its log")
         await say(answer)
 
     async def _carry_out(self, command: _Command, say: _Say) -> object:
@@ -183,18 +183,18 @@ class ControlSocket:
                 return {"kicked": self._controlled.kick(user, connection, reason)}
 
     async def _drain(self, by: str, window_s: float | None, say: _Say) -> Status:
-        """The drain goes on even if nobody waits for it any more."""
+        """Start or join a drain, and report progress. The drain continues if the caller hangs up."""
         draining = self._controlled.drain(by, window_s)
         while not draining.done():
             await say({"progress": self._controlled.status()})
             await asyncio.wait({draining}, timeout=_PROGRESS_S)
         if draining.cancelled():
-            raise _Refused("undrained", "somebody called the drain off")
+            raise _Refused("undrained", "another operator ended the drain")
         return self._controlled.status()
 
 
 async def _line(reader: asyncio.StreamReader) -> bytes:
-    """Empty at the end. Raises _Refused, TimeoutError, ConnectionError."""
+    """The next line, empty at the end. Raises _Refused, TimeoutError, ConnectionError."""
     try:
         async with asyncio.timeout(_IDLE_S):
             return await reader.readuntil(b"\n")
@@ -205,7 +205,7 @@ async def _line(reader: asyncio.StreamReader) -> bytes:
 
 
 def _decode(line: bytes) -> _Command:
-    """Fields that this release does not know are passed over. Raises _Refused."""
+    """The command in a line. Ignores unknown fields. Raises _Refused."""
     try:
         command: _Command = msgspec.json.decode(line, type=_Command)
     except (msgspec.DecodeError, UnicodeDecodeError) as exc:
@@ -219,13 +219,13 @@ def _error(code: str, message: str) -> dict[str, dict[str, str]]:
     return {"error": {"code": code, "message": message}}
 
 
-# The socket itself.
+# The socket file.
 
 
 def _listen(path: Path) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        # Of two workers that start here at once, neither may take the other's new socket for a dead one.
+        # If two workers start here at once, neither may remove the other's new socket as dead.
         with _locked(path.parent):
             _remove_dead(path)
             mask = os.umask(0o777 & ~_MODE)
@@ -251,7 +251,7 @@ def _locked(directory: Path) -> Iterator[None]:
 
 
 def _remove_dead(path: Path) -> None:
-    """Remove the socket of a process that is gone. Raises OSError if it is not, or if this is no socket."""
+    """Remove the socket of a dead process. Raises OSError if the process is alive, or if this is no socket."""
     try:
         mode = path.lstat().st_mode
     except FileNotFoundError:
@@ -266,5 +266,5 @@ def _remove_dead(path: Path) -> None:
             path.unlink()
             return
         except BlockingIOError:
-            pass  # alive, if not well
+            pass  # alive, and busy
     raise OSError(errno.EADDRINUSE, "another process serves it")

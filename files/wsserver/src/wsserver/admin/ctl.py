@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""`ws-server ctl`: the operator's end of the control sockets of this host's workers."""
+"""`ws-server ctl`: the command line for the control sockets of this host's workers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 RUN = Path("/run/ws-server")
-# Of each worker that is to run on this host a link, whether or not it does; the role makes them.
+# The role makes a link for each worker that should run on this host.
 INSTANCES = Path("/opt/ws-server/instances")
 
 _ANSWER_S = 5.0
@@ -28,11 +28,11 @@ _INTERVALS_S = (0.5, 60.0)
 
 
 class CannotAsk(Exception):
-    """A worker did not do what it was asked; the text is one sentence for the operator."""
+    """A worker did not carry out a command. The text is one sentence for the operator."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    # Without a verb: the first look at a host.
+    # Without a verb, print the status.
     parser.set_defaults(ask=_status, instance=None, socket=None, json=False)
     verbs = parser.add_subparsers(metavar="VERB", dest="verb")
 
@@ -42,34 +42,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         subparser = verbs.add_parser(name, help=help, description=help)
         subparser.set_defaults(ask=ask)
         subparser.add_argument("--instance", help="the worker, for example 80", metavar="NAME")
-        subparser.add_argument("--socket", type=Path, help="its control socket, if that is elsewhere", metavar="PATH")
+        subparser.add_argument(
+            "--socket", type=Path, help="its control socket, if it is not in the usual place", metavar="PATH"
+        )
         if json:
             subparser.add_argument("--json", action="store_true", help="print JSON")
         return subparser
 
     def by(subparser: argparse.ArgumentParser) -> None:
-        subparser.add_argument("--by", default=_operator(), help="in whose name (default: %(default)s)")
+        subparser.add_argument("--by", default=_operator(), help="the holder of the drain (default: %(default)s)")
 
-    verb("status", "how the workers of this host are (without a VERB, too)", _status)
-    top = verb("top", "how they are, live, with rates and latencies; q or Ctrl-C ends it", _top, json=False)
-    help = "seconds from one look to the next (default: %(default)g)"
+    verb("status", "print the state of the workers of this host (also without a VERB)", _status)
+    top = verb("top", "show their state, rates and latencies live; q or Ctrl-C ends it", _top, json=False)
+    help = "seconds between two updates (default: %(default)g)"
     top.add_argument("--interval", type=_interval, default=_INTERVAL_S, help=help, metavar="S")
-    help = "print what comes of two looks, and end; without a terminal, too"
+    help = "print the values after two updates, and end; the default without a terminal"
     top.add_argument("--once", action="store_true", help=help)
-    drain = verb("drain", "send a worker's clients away and let no new ones in; it goes on running", _drain)
+    drain = verb("drain", "send a worker's clients away and refuse new ones; the worker runs on", _drain)
     by(drain)
-    drain.add_argument("--window", type=float, help="seconds over which to spread them", metavar="S")
+    drain.add_argument("--window", type=float, help="seconds over which to spread the clients", metavar="S")
     drain.add_argument(
         "--timeout", type=float, default=_DRAIN_TIMEOUT_S, help="seconds to wait (default: %(default)g)", metavar="S"
     )
     undrain = verb("undrain", "let clients in again", _undrain)
     by(undrain)
-    undrain.add_argument("--force", action="store_true", help="also in the name of all others")
+    undrain.add_argument("--force", action="store_true", help="end the drains of all other holders as well")
     kick = verb("kick", "close connections, on all workers of this host or on one", _kick)
     whom = kick.add_mutually_exclusive_group(required=True)
     whom.add_argument("--user", help="all connections of this user")
     whom.add_argument("--connection", help="the connection with this id, as in the log", metavar="ID")
-    kick.add_argument("--reason", help="what the client is told")
+    kick.add_argument("--reason", help="the reason that the client gets")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -93,7 +95,7 @@ def _status(arguments: argparse.Namespace) -> int:
 
 
 def _top(arguments: argparse.Namespace) -> int:
-    # Here, since the workers are this program as well, and have no use for it.
+    # Imported here, since workers run this program as well and do not need top.
     from wsserver.admin.top import command
 
     return command.run(
@@ -154,7 +156,7 @@ def _kick(arguments: argparse.Namespace) -> int:
 
 
 def _sockets(arguments: argparse.Namespace) -> list[Path]:
-    """The one that is meant, else all of this host."""
+    """The socket of the given worker, else of all workers that run on this host."""
     if arguments.socket is not None or arguments.instance is not None:
         return [_one_socket(arguments)]
     found = sorted(RUN.glob("*/control.sock"), key=_natural)
@@ -164,7 +166,7 @@ def _sockets(arguments: argparse.Namespace) -> list[Path]:
 
 
 def _expected_sockets(arguments: argparse.Namespace) -> list[Path]:
-    """As `_sockets`, and also those that are not there and should be."""
+    """As `_sockets`, and the sockets of workers that should run."""
     if arguments.socket is not None or arguments.instance is not None:
         return [_one_socket(arguments)]
     expected = {*RUN.glob("*/control.sock"), *(RUN / link.name / "control.sock" for link in INSTANCES.glob("*"))}
@@ -182,7 +184,7 @@ def _one_socket(arguments: argparse.Namespace) -> Path:
 
 
 def _natural(path: Path) -> list[tuple[int, str]]:
-    """9 before 10."""
+    """A sort key that has 9 before 10."""
     return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", path.parent.name)]
 
 
@@ -196,7 +198,7 @@ def _interval(text: str) -> float:
         seconds = float(text)
     except ValueError:
         seconds = math.nan
-    if not least <= seconds <= most:  # not a number is neither
+    if not least <= seconds <= most:  # false for NaN
         raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds from {least:g} to {most:g}")
     return seconds
 
@@ -212,7 +214,7 @@ def _operator() -> str:
 
 
 def _ask_each(paths: list[Path], command: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Each worker's result, or {"error": sentence}; one that is stuck does not delay the others."""
+    """Each worker's result, or {"error": sentence}. A worker that hangs does not delay the others."""
 
     def ask(path: Path) -> dict[str, Any]:
         try:
@@ -230,7 +232,7 @@ def _result(path: Path, command: dict[str, Any]) -> dict[str, Any]:
 
 
 def _ask(path: Path, command: dict[str, Any], deadline: float) -> Iterator[tuple[dict[str, Any], bool]]:
-    """What the worker answers, and whether that was all. Raises CannotAsk."""
+    """The worker's answers, each with whether it is the last. Raises CannotAsk."""
     heard = False
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
@@ -251,7 +253,7 @@ def _ask(path: Path, command: dict[str, Any], deadline: float) -> Iterator[tuple
                     heard = True
     except TimeoutError:
         late = heard and time.monotonic() >= deadline
-        raise _cannot(path, "is not done in time, and goes on with it" if late else "does not answer") from None
+        raise _cannot(path, "is not done in time, and continues" if late else "does not answer") from None
     except FileNotFoundError:
         raise _cannot(path, "does not run") from None
     except ConnectionRefusedError:
@@ -266,7 +268,7 @@ def _cannot(path: Path, why: str) -> CannotAsk:
     return CannotAsk(f"worker {_name(path)} {why} ({path})")
 
 
-# What the operator reads.
+# Output.
 
 
 def _print_table(answers: dict[str, dict[str, Any]]) -> None:

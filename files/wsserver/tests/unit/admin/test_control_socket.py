@@ -561,9 +561,7 @@ async def test_ctl_drain_that_takes_too_long_goes_on(
     status, output, errors = await typed("drain", "--instance", "80", "--timeout", "2")
     assert status == 1
     assert output.startswith("80: 5 connections left")
-    assert (
-        errors == f"ws-server: worker 80 is not done in time, and goes on with it ({run_directory}/80/control.sock)\n"
-    )
+    assert errors == f"ws-server: worker 80 is not done in time, and continues ({run_directory}/80/control.sock)\n"
     assert fleet["80"].drainage.state == "draining"
 
 

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""`ws-server ctl top`: how the workers of this host are, live, over their control sockets."""
+"""`ws-server ctl top`: the state of this host's workers, live, from their control sockets."""

@@ -17,12 +17,12 @@ from wsserver.admin.top.frame import frame
 from wsserver.admin.top.screen import Screen
 from wsserver.admin.top.watched import ANSWER_S, Row, Watched
 
-# Their names, in order, and their control sockets.
+# The names of the workers, in order, and their control sockets.
 Find = Callable[[], Mapping[str, Path]]
 
 
 def run(find: Find, interval_s: float, once: bool) -> int:
-    """`find`: the workers to show; it is asked again and again."""
+    """Show the workers that `find` returns, which is called for every update."""
     on_terminal = sys.stdin.isatty() and sys.stdout.isatty()
     return asyncio.run(_once(find, interval_s) if once or not on_terminal else _live(find, interval_s))
 
@@ -36,7 +36,7 @@ class _Workers:
         found = self._find()
         for name in self._watched.keys() - found.keys():
             await self._watched.pop(name).close()
-        # In the order in which they were found.
+        # In the order of `find`.
         self._watched = {name: self._watched.get(name) or Watched(name, path) for name, path in found.items()}
         await asyncio.gather(*(watched.look(wait_s) for watched in self._watched.values()))
 
@@ -53,7 +53,7 @@ async def _once(find: Find, interval_s: float) -> int:
     workers = _Workers(find)
     try:
         await workers.look(ANSWER_S)
-        await asyncio.sleep(interval_s)  # rates take two looks
+        await asyncio.sleep(interval_s)  # a rate needs two readings
         await workers.look(ANSWER_S)
         rows = workers.rows
     finally:
@@ -64,11 +64,11 @@ async def _once(find: Find, interval_s: float) -> int:
 
 
 async def _live(find: Find, interval_s: float) -> int:
-    """Until somebody wants it to end."""
+    """Show frames until the operator ends it."""
     loop = asyncio.get_running_loop()
     workers, screen = _Workers(find), Screen()
     ended = asyncio.Event()
-    # What is to be done next, here and not where it is noticed, so that what goes wrong ends this.
+    # Handlers only queue actions, and the loop below runs them, so that an exception ends the command.
     todo: asyncio.Queue[Callable[[], object]] = asyncio.Queue()
 
     async def look_often() -> None:

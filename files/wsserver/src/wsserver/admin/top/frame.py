@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What is shown of the workers: lines of plain text, in colours if asked for."""
+"""Makes the lines that show the workers, as plain text or in colours."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class _Cell:
 
 @dataclass(frozen=True)
 class _Column:
-    """`width`: what it has in any case, so that the table stands still while numbers change."""
+    """`width`: the least width, so that the table does not move while numbers change."""
 
     head: str
     width: int
@@ -46,7 +46,7 @@ _Line = list[_Cell]
 def frame(head: str, rows: Sequence[Row], width: int, height: int | None, colours: bool) -> list[str]:
     """At most `height` lines of at most `width` characters.
 
-    What does not fit beside the rest comes beneath it, in a table of its own.
+    Columns that do not fit form a second table below the first.
     """
     lines: list[_Line] = [[_Cell(head)]]
     for columns in _tables(rows, width):
@@ -92,7 +92,7 @@ def _width(column: _Column, rows: Sequence[Row]) -> int:
 def _paint(line: _Line, width: int, colours: bool) -> str:
     painted = ""
     for cell in line:
-        # Names and errors come from elsewhere, and must not move the cursor.
+        # Names and errors come from workers, and must not move the cursor.
         text = "".join(char if char.isprintable() else "?" for char in cell.text)[:width]
         width -= len(text)
         painted += f"{cell.colour}{text}{_RESET}" if colours and cell.colour and text.strip() else text
@@ -132,7 +132,7 @@ def _delivery(q: float) -> Callable[[Sequence[Row]], _Cell]:
 
 
 def _redis(rows: Sequence[Row]) -> _Cell:
-    """How long a publish took there, for most."""
+    """Whether Redis is available, and the latency of most publishes there."""
     answers = [row.answer for row in rows if row.answer]
     if not all(answer.broker.available for answer in answers):
         return _Cell("away", _RED)
@@ -196,12 +196,12 @@ def _percent(share: float) -> str:
 
 
 def _column(head: str, width: int, of_all: Callable[[Sequence[Row]], _Cell]) -> _Column:
-    """What is the same of one worker as of many."""
+    """A column that is computed alike for one worker and for the total."""
     return _Column(head, width, lambda row: of_all([row]), of_all)
 
 
 def _alone(head: str, width: int, of: Callable[[Row], str], left: bool = False, of_all: str = "") -> _Column:
-    """What there is only of one worker."""
+    """A column that has no total."""
     return _Column(head, width, lambda row: _Cell(of(row)), lambda _rows: _Cell(of_all), left)
 
 
@@ -218,7 +218,7 @@ _COLUMNS = [
     _alone("WORKER", 6, _name, left=True, of_all="all"),
     _Column("STATE", 9, _state, _all_states, left=True),
     _column("CONNS", 5, _sum(lambda row: row.answer.connections if row.answer else None, _count)),
-    # A room may be on many workers: there is no sum.
+    # A room may be on several workers, so there is no sum.
     _alone("ROOMS", 5, lambda row: _count(row.answer.rooms) if row.answer else "-"),
     _column("IN/S", 5, _sum(lambda row: row.rates.messages_in if row.rates else None, _count)),
     _column("OUT/S", 5, _sum(lambda row: row.rates.messages_out if row.rates else None, _count)),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the kernel knows of a worker's process, also of one that does not answer."""
+"""The process of a worker, as the kernel reports it, also if the worker does not answer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
 
 @dataclass(frozen=True)
 class Process:
-    """`started`: in the kernel's own unit; a pid may have been another's before. `cpu_s`: used so far, by `at`."""
+    """`started` tells processes with the same pid apart. `cpu_s`: the CPU seconds used until `at`."""
 
     pid: int
     started: int
@@ -26,14 +26,14 @@ class Process:
     memory_bytes: int
 
     def cpu_since(self, before: Process | None) -> float | None:
-        """Of one CPU, 1.0 is all of it. None without an earlier look at the same process."""
+        """The CPU use since `before`, 1.0 for one whole CPU. None if `before` is of another process."""
         if before is None or (before.pid, before.started) != (self.pid, self.started) or before.at == self.at:
             return None
         return (self.cpu_s - before.cpu_s) / (self.at - before.at)
 
 
 def behind(connection: socket.socket) -> int:
-    """The process that listens at the other end of a Unix socket; 0 where it cannot be seen from here."""
+    """The process that listens at the other end of a Unix socket; 0 if it is not visible."""
     credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     return int(_CREDENTIALS.unpack(credentials)[0])
 
@@ -44,7 +44,7 @@ def look(pid: int) -> Process | None:
         text = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return None
-    # What follows the name, which may have spaces and brackets in it: fields 3 and on of proc(5).
+    # The fields after the name, from field 3 of proc(5). The name may have spaces and brackets.
     fields = text.rpartition(")")[2].split()
     return Process(
         pid=pid,

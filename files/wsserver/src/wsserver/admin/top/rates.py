@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What came between two looks at a worker's counters."""
+"""The changes between two readings of a worker's counters."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from wsserver.status import Counters, Histogram
 
 @dataclass(frozen=True)
 class Rates:
-    """Messages a second; of what is too rare for that, how many there were."""
+    """The changes between two readings: messages per second, and counts of rare events."""
 
     messages_in: float
     messages_out: float
@@ -23,7 +23,7 @@ class Rates:
 
 
 def between(before: Counters, after: Counters) -> Rates | None:
-    """Of one process, which never counts down; None if no time has passed."""
+    """The rates between two readings of one process. None if no time has passed in between."""
     seconds = after.clock_s - before.clock_s
     if seconds <= 0:
         return None
@@ -43,7 +43,7 @@ def _minus(after: Histogram, before: Histogram) -> Histogram:
 
 
 def total(histograms: Sequence[Histogram]) -> Histogram | None:
-    """None without any, or if they cannot be added, as those of two releases might be."""
+    """The sum of the histograms. None without any, or if they have different buckets, as two releases may."""
     if not histograms or any(one.bounds != histograms[0].bounds for one in histograms):
         return None
     counts = [sum(column) for column in zip(*(one.counts for one in histograms), strict=True)]
@@ -51,7 +51,7 @@ def total(histograms: Sequence[Histogram]) -> Histogram | None:
 
 
 def quantile(histogram: Histogram, q: float) -> float | None:
-    """As Prometheus estimates it, from the bounds of the bucket that it is in; infinite beyond the last one."""
+    """A quantile, as Prometheus estimates it from its bucket; infinite beyond the last bound."""
     wanted = q * histogram.counts[-1]
     if not wanted:
         return None
@@ -64,7 +64,7 @@ def quantile(histogram: Histogram, q: float) -> float | None:
 
 
 def worst(histogram: Histogram) -> float | None:
-    """What the worst one was at most: no more than its bucket, nor than all together."""
+    """An upper bound of the largest value: the bound of its bucket, or the sum of all values."""
     everything = histogram.counts[-1]
     if not everything:
         return None

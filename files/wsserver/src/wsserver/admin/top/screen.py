@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The terminal while it shows frames, and put back to what it was afterwards."""
+"""Shows frames on the terminal, and restores the terminal afterwards."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import tty
 from collections.abc import Sequence
 from typing import Any
 
-# Another screen than the shell's; no cursor; a line that is too long is cut.
+# The alternate screen, without a cursor and without line wrap.
 _ENTER = "\x1b[?1049h\x1b[?25l\x1b[?7l"
 _LEAVE = "\x1b[?7h\x1b[?25h\x1b[?1049l"
 _HOME, _END_LINE, _END_SCREEN = "\x1b[H", "\x1b[K", "\x1b[J"
-# Of a terminal that does not know.
+# The size for a terminal that reports none.
 _SIZE = os.terminal_size((80, 24))
 
 
 class Screen:
-    """Between `enter` and `leave` it shows frames. Raises OSError when the terminal is gone."""
+    """Shows frames between `enter` and `leave`. Raises OSError when the terminal is gone."""
 
     def __init__(self) -> None:
         self.keys = sys.stdin.fileno()
@@ -34,7 +34,7 @@ class Screen:
 
     def leave(self) -> None:
         if self._before:
-            # Nothing is to be put back in a terminal that is gone.
+            # A terminal that is gone needs no restoring.
             with contextlib.suppress(OSError, termios.error):
                 termios.tcsetattr(self.keys, termios.TCSADRAIN, self._before)
                 self._write(_LEAVE)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""One worker, which is asked again and again."""
+"""Polls the status of one worker."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from wsserver.admin.top.rates import Rates
 from wsserver.status import ArchiveStatus, BrokerStatus, Counters
 
 ANSWER_S = 2.0
-# So long is one connection waited on. Each new one stands in a queue of the worker, which a wedged one does not empty.
+# How long to wait on one connection. A new connection joins the backlog, which a hung worker does not empty.
 _PATIENCE_S = 30.0
 _COMMAND = b'{"cmd":"status"}\n'
 
 
 class Answer(Struct, frozen=True):
-    """A worker's `Status`, as far as it is shown. Later releases may have other states, earlier ones no counters."""
+    """The shown part of a worker's `Status`. Later releases may have other states, earlier ones no counters."""
 
     version: str
     pid: int
@@ -58,7 +58,7 @@ class _Trouble(Exception):
 
 @dataclass(frozen=True)
 class Row:
-    """A worker as it is now. `answer`, `rates` and `lag_s` are None while it does not answer; `note` then says why."""
+    """The current state of a worker. While it does not answer, `answer`, `rates` and `lag_s` are None."""
 
     name: str
     state: str
@@ -86,7 +86,7 @@ class Watched:
         self._cpu: float | None = None
 
     async def look(self, wait_s: float) -> None:
-        """Return after `wait_s` at most; the worker may still answer then, and is not asked anew."""
+        """Update the row, within `wait_s`. If the worker has not answered by then, the next call waits for that answer."""
         if self._asking is None or self._asking.done():
             self._asking = asyncio.create_task(self._look())
         await asyncio.wait({self._asking}, timeout=0 if self._silent else wait_s)
@@ -121,14 +121,14 @@ class Watched:
     def _silent(self) -> bool:
         return self._silent_since is not None and time.monotonic() - self._silent_since >= ANSWER_S
 
-    # A look.
+    # One poll.
 
     async def _look(self) -> None:
         self._silent_since = self._silent_since or time.monotonic()
         try:
             async with asyncio.timeout(_PATIENCE_S):
                 answer = await self._ask()
-        except (TimeoutError, BlockingIOError):  # the latter: its queue is full, as it takes nothing from it
+        except (TimeoutError, BlockingIOError):  # BlockingIOError: the backlog is full, as the worker does not accept
             self._hang_up()
             self._trouble = None
             return
@@ -149,7 +149,7 @@ class Watched:
                 try:
                     return await _converse(*self._streams)
                 except (ConnectionError, EOFError):
-                    self._hang_up()  # it may have been started anew
+                    self._hang_up()  # the worker may have restarted
             self._streams = await self._connect()
             return await _converse(*self._streams)
         except (FileNotFoundError, NotADirectoryError):
@@ -164,7 +164,7 @@ class Watched:
             raise _Trouble("fault", f"cannot be asked: {exc}") from None
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        # Without the event loop, which takes a full queue for one that has room.
+        # Without the event loop, which does not notice a full backlog.
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             connection.setblocking(False)
@@ -184,7 +184,7 @@ class Watched:
             self._rates = rates.between(before.counters, answer.counters)
         if self._rates is not None:
             worst = rates.worst(self._rates.event_loop_lag)
-            # The event loop looks at its lag once a second, which may be more rarely than this is asked.
+            # The worker measures its lag once a second, which may be less often than this poll.
             self._lag_s = self._lag_s if worst is None else worst
 
     def _hang_up(self) -> None:
