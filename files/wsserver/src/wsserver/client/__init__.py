@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A client that keeps the promise on its side: it reconnects, resumes by `seq`, and repeats what was not acknowledged.
+"""A client that reconnects, resumes by `seq`, and repeats publishes without an acknowledgement.
 
 async with Client("wss://ws.example.org/ws", token=token) as client:
     room = await client.join("lobby")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""When to try again: exponential, and anywhere between now and then, so that many clients do not come at once."""
+"""Waits between attempts: exponential and fully random, so that many clients do not reconnect at once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Backoff:
         self._failures = 0
 
     def next(self) -> float:
-        """Seconds to wait after one more failure."""
+        """The seconds to wait after one more failure."""
         longest = min(MOST_S, FIRST_S * 2.0**self._failures)
         self._failures = min(self._failures + 1, 16)
         return random.uniform(0, longest)

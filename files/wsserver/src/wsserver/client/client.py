@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The client: one connection at a time, and everything that has to outlive it."""
+"""The client: one connection at a time, and all state that outlives a connection."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ log = logging.getLogger(__name__)
 
 _OPEN_S = 10.0
 _CLOSE_S = 2.0
-# A connection that lived so long was a good one: after it the waits begin anew.
+# After a connection that lived this long, the waits start again from the shortest.
 _STABLE_S = 5.0
 _MAX_UNREAD = 1000
 
@@ -62,25 +62,25 @@ class State(StrEnum):
 
 
 class Page(NamedTuple):
-    """Messages, oldest first, and whether others follow in the direction of the question."""
+    """Messages, oldest first, and whether more follow in the direction of the request."""
 
     messages: list[Message]
     more: bool
 
 
 class Client:
-    """One user's connection to the service at `url` (ws:// or wss://, with the path), for as long as it takes.
+    """One user's connection to the service at `url` (ws:// or wss://, with the path), over all reconnects.
 
-    Give one of: `token`, a JWT; `token_factory`, asked for one when there is none, when it expires, and when it was
-    refused; `ticket_factory`, asked for a ticket before every handshake.
-    `ssl`: the trust for wss:// if it is not the system's.
-    `max_unacknowledged`: publishes that may wait for their acknowledgement; the next one waits before it is sent.
-    `on_state` is told of every change of state and every failed try, with a reason for people; `on_event` of every
-    event from the server as it came, before anything is dropped, and of the gaps and resets that the client itself
-    found. What these functions raise is logged and goes nowhere else.
+    Give one of: `token`, a JWT; `token_factory`, called for the first token, and when a token expires or was refused;
+    `ticket_factory`, called for a ticket before every handshake.
+    `ssl`: the TLS context for wss:// if the system's trust is not enough.
+    `max_unacknowledged`: how many publishes may wait for their acknowledgement; further publishes are not sent yet.
+    `on_state` gets every change of state and every failed attempt, with a reason for people. `on_event` gets every
+    event as the server sent it, repeats included, and the gaps and resets that the client itself found. The client
+    logs exceptions of these functions, and ignores them.
 
-    `duplicates`: messages that came twice and were dropped; `holes`: those that were missing without a word
-    from the server and made the client resume; `connects`: connections so far.
+    `duplicates`: messages that came twice and were dropped. `holes`: messages that were missing without a gap from the
+    server, so that the client resumed. `connects`: connections so far.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class Client:
         self._full: set[Room] = set()
         self._may_read = asyncio.Event()
         self._may_read.set()
-        self._link: Link | None = None  # the connection, once it was welcomed
+        self._link: Link | None = None  # the connection, once it has its `welcome`
         self._dial_at = 0.0
         self._backoff = Backoff()
         self._running: asyncio.Task[None] | None = None
@@ -119,10 +119,10 @@ class Client:
         self._tasks = Tasks()
         self._end: Closed | None = None
 
-    # Life.
+    # Life cycle.
 
     async def __aenter__(self) -> Self:
-        """Wait for the first connection, however long that takes. Raises Closed if the server refuses it for good."""
+        """Wait for the first connection, without a timeout. Raises Closed if the server refuses it for good."""
         self._decided = asyncio.get_running_loop().create_future()
         self._running = asyncio.create_task(self._run())
         try:
@@ -136,7 +136,7 @@ class Client:
         await self.close()
 
     async def close(self) -> None:
-        """Leave. Whoever waits for an acknowledgement or an answer is told Closed; rooms end."""
+        """Close the client. Pending publishes and requests raise Closed; rooms end."""
         if self._running is not None:
             self._running.cancel()
             await asyncio.wait([self._running])
@@ -161,7 +161,7 @@ class Client:
         try:
             while (why := await self._connect_once()) is not None:
                 self._change(State.RECONNECTING if self.connects else State.CONNECTING, why)
-                # A server that says when is obeyed; from all others the crowd keeps its distance.
+                # If the server named a time, keep it. Else wait, so that not all clients come at once.
                 hint, self._dial_at = self._dial_at, 0.0
                 await asyncio.sleep(hint - asyncio.get_running_loop().time() if hint else self._backoff.next())
         except Exception as exc:
@@ -169,7 +169,7 @@ class Client:
             self._finish(f"a fault of the client: {exc!r}", refused=True)
 
     async def _connect_once(self) -> str | None:
-        """Why the connection ended or could not be made; None if no other is to be tried."""
+        """The reason why the connection ended or failed; None if the client must not try again."""
         loop = asyncio.get_running_loop()
         started = loop.time()
         refused = False
@@ -204,7 +204,7 @@ class Client:
             additional_headers=headers,
             open_timeout=_OPEN_S,
             close_timeout=_CLOSE_S,
-            ping_interval=None,  # `Link` asks in a way that shows the server's program alive, not only its socket
+            ping_interval=None,  # `Link` sends pings that the server's program answers, not only its socket
             max_size=None,
             **tls,
         )
@@ -212,7 +212,7 @@ class Client:
 
     def _change(self, state: State, why: str) -> None:
         self.state = state
-        _tell(self._on_state, state, why)
+        _call(self._on_state, state, why)
 
     # Rooms.
 
@@ -226,9 +226,9 @@ class Client:
     ) -> Room:
         """Be a member of `room`, over every reconnect, until `leave`.
 
-        `since`: where to go on; else from now. `members`: whether `on_event` is to hear who comes and goes.
-        `on_message` takes the messages that iteration would give. While a thousand wait to be taken,
-        no more are read from the server.
+        `since`: the position to resume from; else from now. `members`: whether `on_event` gets member events.
+        `on_message` gets the messages in place of the iterator. While a thousand messages are unread, the client reads
+        no more from the server.
         Raises JoinError, Closed, and ValueError if the client is in that room.
         """
         self._check_open()
@@ -244,7 +244,7 @@ class Client:
         return joined
 
     async def leave(self, room: Room) -> None:
-        """Its unread messages can still be read. Raises Closed."""
+        """Leave the room. Its unread messages can still be read. Raises Closed."""
         if self.rooms.get(room.name) is room:
             self._forget(room)
             if self._link is not None:
@@ -257,16 +257,16 @@ class Client:
         self._taken(room)
 
     async def presence(self, room: str, *, after: str = "", limit: int = PAGE_MAX) -> PresencePage:
-        """A page of the users in a room, by name; `after`: the last of the page before. Raises ServerError, Closed."""
+        """A page of the users in a room, by name. `after`: the last user of the page before. Raises ServerError, Closed."""
         page: PresencePage = await self._ask(Presence(room, after, limit))
         return page
 
     async def history(
         self, room: str, *, before: Position | None = None, since: Position | None = None, limit: int = PAGE_MAX
     ) -> Page:
-        """A room's last messages, or the last before a position, or the first since one.
+        """A room's newest messages, or the last before a position, or the first since a position.
 
-        A message that cannot be read is left out of the page, and told to `on_event` as a gap.
+        A message that cannot be read is not in the page; `on_event` gets a gap for it.
         Raises ServerError, Closed.
         """
         page: HistoryPage = await self._ask(
@@ -278,13 +278,13 @@ class Client:
                 data = read(entry.data)
             except Unreadable as exc:
                 log.warning("message %d of %s cannot be read: %s", entry.seq, room, exc)
-                _tell(self._on_event, Gap(room, entry.seq, entry.seq))
+                _call(self._on_event, Gap(room, entry.seq, entry.seq))
             else:
                 messages.append(Message(room, entry.epoch, entry.seq, entry.user, entry.ts, data))
         return Page(messages, page.more)
 
     async def ping(self) -> float:
-        """Seconds to the server's program and back. Raises Closed, and ConnectionError if there is no connection."""
+        """The round trip to the server's program in seconds. Raises Closed; ConnectionError without a connection."""
         self._check_open()
         if self._link is None:
             raise ConnectionError("not connected")
@@ -314,11 +314,11 @@ class Client:
     # Publishing.
 
     async def publish(self, room: str, data: Any, *, id: str | None = None) -> int:
-        """Publish to a room and return the `seq` that the message got, over as many connections as it takes.
+        """Publish to a room, over all reconnects, and return the `seq` of the message.
 
-        `data`: anything that JSON can say; TypeError if it cannot. `id`: by which the server knows a repeat, else
-        random; ValueError if it is under way. Publishes go out in the order of the calls. One that is cancelled may
-        still be published.
+        `data`: any JSON value, else TypeError. `id`: the server recognises a repeat by this id, random by default;
+        ValueError if a publish with this id is pending. Publishes go out in the order of the calls. A publish that is
+        cancelled may still be published.
         Raises PublishError and Closed.
         """
         self._check_open()
@@ -327,7 +327,7 @@ class Client:
     # Events.
 
     def _receive(self, link: Link, event: Event) -> None:
-        _tell(self._on_event, event)
+        _call(self._on_event, event)
         match event:
             case Welcome():
                 self._welcomed(link, event)
@@ -370,7 +370,7 @@ class Client:
             self._send_request(request)
         for request in asked:
             if isinstance(request.question, Leave):
-                request.answered.set_result(None)  # the connection left with its rooms
+                request.answered.set_result(None)  # the connection ended, and left its rooms
             elif not isinstance(request.question, Join):
                 self._send_request(request)
         self._publishes.connected(link.send_frame, welcome.max_message_bytes)
@@ -381,18 +381,18 @@ class Client:
     def _joined(self, event: Joined) -> None:
         request = self._requests.answer(event)
         room = self.rooms.get(event.room)
-        # The answer to a join that was given up since says nothing of a later one's place.
+        # This answers a join that was given up since: it says nothing about the position of a later join.
         if room is not None and request is not None and request.joining is room:
             missed = room.start(event)
             if missed is not None:
-                _tell(self._on_event, missed)
+                _call(self._on_event, missed)
         self._update_reading()
 
     def _request_refused(self, link: Link, error: Error) -> None:
         request = self._requests.refused(error)
         room = self.rooms.get(error.room or "")
         if request is None:
-            if room is not None:  # a fresh token may be for fewer rooms
+            if room is not None:  # a fresh token may allow fewer rooms
                 self._forget(room, JoinError(error))
         elif not isinstance(request.question, Join):
             self._requests.drop(request, ServerError(error))
@@ -427,9 +427,9 @@ class Client:
             message = room.take(delivery)
         except Unreadable as exc:
             log.warning("message %d of %s cannot be read: %s", delivery.seq, room.name, exc)
-            _tell(self._on_event, room.skip(delivery.seq))
+            _call(self._on_event, room.skip(delivery.seq))
             return
-        _tell(room.hand_out, message)
+        _call(room.hand_out, message)
         if room.unread >= _MAX_UNREAD:
             self._full.add(room)
             self._update_reading()
@@ -442,12 +442,12 @@ class Client:
             room.skip(gap.last)
 
     def _passed_hole(self, link: Link, room: Room, seq: int) -> bool:
-        """What is before `seq` did not come. Resume, which brings it; if that was of no use, say so and go on."""
+        """Messages before `seq` are missing: resume. If that did not bring them, report a gap and go on."""
         self.holes += 1
-        if room.mend():
+        if room.should_resume():
             link.abort(f"messages are missing before {seq} in {room.name}")
             return False
-        _tell(self._on_event, room.skip(seq - 1))
+        _call(self._on_event, room.skip(seq - 1))
         return True
 
     def _reset(self, event: Reset) -> None:
@@ -465,17 +465,17 @@ class Client:
         try:
             token = await self._credentials.renew()
         except Exception:
-            log.exception("no fresh token")  # the server closes the connection, and the next one asks again
+            log.exception("no fresh token")  # the server closes the connection, and the next connection tries again
             return
         if token is not None:
             link.send(Authenticate(token))
 
     async def _close_before_dialling(self, link: Link) -> None:
-        """Until the time comes to dial again, the old connection serves."""
+        """Use the old connection until it is time to connect again."""
         await asyncio.sleep(self._dial_at - asyncio.get_running_loop().time())
         await link.close()
 
-    # Reading no faster than the application does.
+    # Backpressure: read no faster than the application.
 
     def _taken(self, room: Room) -> None:
         if room in self._full and (room.unread < _MAX_UNREAD / 2 or self.rooms.get(room.name) is not room):
@@ -483,7 +483,7 @@ class Client:
             self._update_reading()
 
     def _update_reading(self) -> None:
-        """An application that waits for an answer cannot take messages meanwhile: it must get the answer."""
+        """Stop reading while a room is full, unless the application waits for an answer and so takes no messages."""
         if self._full and not self._publishes.any and not self._requests.any:
             self._may_read.clear()
         else:
@@ -500,8 +500,8 @@ def _join(room: Room) -> Join:
     return Join(room.name, room.position and room.position.on_the_wire(), room.members)
 
 
-def _tell(function: Callable[..., None] | None, *news: Any) -> None:
-    """A fault of the application's must not end the connection."""
+def _call(function: Callable[..., None] | None, *news: Any) -> None:
+    """Call a function of the application. Its exceptions must not end the connection."""
     if function is None:
         return
     try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a client shows when it connects, and whether something fresher may help after it was refused."""
+"""The credentials of a client, and whether fresh ones may help after a refusal."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ CredentialFactory = Callable[[], Awaitable[str]]
 
 
 class Credentials:
-    """One of: a token for good; a source of fresh tokens; a source of tickets, each good for one handshake."""
+    """One of: a fixed token; a source of fresh tokens; a source of tickets, each valid for one handshake."""
 
     def __init__(
         self, token: str | None, token_factory: CredentialFactory | None, ticket_factory: CredentialFactory | None
@@ -23,7 +23,7 @@ class Credentials:
         self._fresh = token is not None
 
     async def present(self, url: str) -> tuple[str, dict[str, str]]:
-        """The URL and the headers of the next handshake. Raises whatever a factory raises."""
+        """The URL and the headers of the next handshake. Raises the exceptions of the factory."""
         if self._ticket_factory is not None:
             ticket = await self._ticket_factory()
             self._fresh = True
@@ -34,18 +34,18 @@ class Credentials:
         return url, {"Authorization": f"Bearer {self._token}"}
 
     async def renew(self) -> str | None:
-        """A token for a connection whose own expires soon; None if there is no source of them."""
+        """A fresh token for a connection whose token expires soon; None without a source of tokens."""
         if self._token_factory is None:
             return None
         self._token = await self._token_factory()
         return self._token
 
     def accepted(self) -> None:
-        """They let the client in; what is refused later has aged, and a factory may know better."""
+        """The server accepted the credentials. If it refuses them later, they are old, and a factory may have new ones."""
         self._fresh = self._token_factory is None and self._ticket_factory is None
 
     def refused(self) -> bool:
-        """They were refused. True if another try with fresh ones is worth it."""
+        """The server refused the credentials. Returns whether to try again with fresh ones."""
         if self._fresh:
             return False
         self._token = None

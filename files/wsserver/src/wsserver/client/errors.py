@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What can go wrong for good, and what only for now."""
+"""Errors of the client: which are final, and which may pass."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ class ServerError(Exception):
 
 
 class JoinError(ServerError):
-    """The server does not let this client into the room."""
+    """The server refuses this client the room."""
 
 
 class PublishError(ServerError):
-    """Trying again does not help. Only if an earlier try was cut off may the message have been published.
+    """The publish failed for good. The message may be published only if a connection broke during an earlier attempt.
 
-    `outcome_unknown`: it was repeated for as long as the server recognises repeats, four minutes, in vain.
+    `outcome_unknown`: the client repeated the publish in vain for four minutes, as long as the server knows repeats.
     """
 
 
@@ -40,6 +40,6 @@ def passes(error: Error) -> bool:
 
 
 def pause_s(error: Error) -> float:
-    """When to try again: never earlier than the server says, and not all clients at once."""
+    """The seconds until the next attempt: not before the server allows it, and not all clients at once."""
     least = _RETRY_S if error.retry_after_ms is None else error.retry_after_ms / 1000
     return least * random.uniform(1, 1.5)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""One connection to a server: commands out in order, events in, and a deadline for its answers."""
+"""One connection to a server: sends commands in order, receives events, and has a deadline for answers."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ log = logging.getLogger(__name__)
 
 _EVENTS = msgspec.json.Decoder[Event](Event)
 _TICK_S = 0.5
-# How long a server may be silent while it owes an answer, before it is asked whether it is still there.
+# How long the server may be silent while an answer is due, before the client sends a ping.
 _PROBE_OWING_S = 3.0
-# How long it may take to say so.
+# How long the server may take to answer the ping.
 _PONG_LEAST_S = 2.0
 _PONG_MOST_S = 10.0
-# A Ping that measures latency carries a number of its own; this one only wants to hear anything.
+# A ping that measures latency has a number; for this ping, any answer will do.
 _PROBE = Ping(msgspec.Raw(b"null"))
 
 
 class Link:
-    """`may_read`: set while the application keeps up; `owing`: whether the server has something to answer."""
+    """`may_read`: set while the application keeps up. `owing`: whether an answer of the server is due."""
 
     def __init__(self, connection: ClientConnection, may_read: asyncio.Event, owing: Callable[[], bool]) -> None:
-        self.heartbeat_s = _PONG_MOST_S  # until the server says
+        self.heartbeat_s = _PONG_MOST_S  # until the server names its own
         self._connection = connection
         self._may_read = may_read
         self._owing = owing
@@ -49,7 +49,7 @@ class Link:
         self._more.set()
 
     async def run(self, receive: Callable[[Event], None]) -> None:
-        """Hand every event to `receive`, until the connection is closed or aborted."""
+        """Call `receive` with every event, until the connection is closed or aborted."""
         helpers = [asyncio.create_task(work) for work in (self._write(), self._watch())]
         try:
             while not self._fault:
@@ -59,11 +59,11 @@ class Link:
                 try:
                     event = _EVENTS.decode(frame)
                 except msgspec.ValidationError as exc:
-                    # Of a later version of the protocol. A message that is passed over leaves a hole, which shows.
-                    log.warning("an event that this client does not know is passed over: %s", exc)
+                    # From a later version of the protocol. If a message is ignored, the client notices the hole.
+                    log.warning("an unknown event is ignored: %s", exc)
                     continue
                 except RecursionError:
-                    # A message that an older server let through: what comes after it shows the hole.
+                    # An older server let this message through. The next message shows the hole.
                     log.warning("an event is nested too deeply to be read")
                     continue
                 receive(event)
@@ -75,7 +75,7 @@ class Link:
             await self._connection.close()
 
     def abort(self, why: str) -> None:
-        """Cut the connection now: nothing that it still brings is of use."""
+        """Cut the connection now, and drop all that has yet to arrive."""
         self._fault = self._fault or why
         self._connection.transport.abort()
 
@@ -88,7 +88,7 @@ class Link:
 
     @property
     def ended(self) -> str:
-        """Why, for a person."""
+        """The reason for the end, for people."""
         reason = self._connection.close_reason
         return f"closed with {self.close_code}: {reason}" if reason else self._fault or f"closed with {self.close_code}"
 
@@ -100,10 +100,10 @@ class Link:
                 while self._outgoing:
                     await self._connection.send(self._outgoing.popleft(), text=True)
         except ConnectionClosed:
-            pass  # the reader knows why
+            pass  # the reader has the reason
 
     async def _watch(self) -> None:
-        """A peer that vanished says nothing, and neither does TCP: ask when it is silent, and do not wait for ever."""
+        """Ping a silent server, and give up without an answer: TCP does not report a server that vanished."""
         loop = asyncio.get_running_loop()
         asked_at: float | None = None
         ticked_at = loop.time()
@@ -113,7 +113,7 @@ class Link:
             late = now - ticked_at > 2 * _TICK_S
             ticked_at = now
             if not self._may_read.is_set() or (late and asked_at is not None):
-                self._heard_at = now  # it is this process that did not listen
+                self._heard_at = now  # this process itself was paused
             patience_s = min(self.heartbeat_s, _PROBE_OWING_S) if self._owing() else self.heartbeat_s
             if asked_at is not None and self._heard_at > asked_at:
                 asked_at = None

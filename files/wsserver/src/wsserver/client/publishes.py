@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Publishes from the call to the acknowledgement, over as many connections as that takes."""
+"""Publishes, from the call to the acknowledgement, over all reconnects."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from wsserver.client.errors import Closed, PublishError, passes, pause_s
 from wsserver.protocol.commands import Publish
 from wsserver.protocol.events import Error
 
-# The server knows a repeat for five minutes after the publish; a later one would be a second message.
+# The server recognises a repeat for five minutes. A later repeat would be a second message.
 _REPEATED_FOR_S = 240.0
 
 
-# What a refusal says of the try that it answers, if not that nothing was published.
+# The codes of refusals after which the message may be published all the same.
 _MAYBE_PUBLISHED = frozenset({"outcome_unknown", "not_archived"})
 
 
 class _Publish:
-    """`in_doubt_since`: when the first try was sent that may have landed; `before`: the same without the last try."""
+    """`in_doubt_since`: when the first attempt that may be published was sent. `before`: the same without the last attempt."""
 
     __slots__ = ("acknowledged", "before", "frame", "in_doubt_since", "sent")
 
@@ -37,10 +37,10 @@ class _Publish:
 
 
 class Publishes:
-    """They go out in the order of the calls, and so do repeats, before anything that is not yet on the wire.
+    """Sends publishes in the order of the calls. Repeats keep that order, and precede publishes not sent before.
 
-    After a refusal that passes, what was on the wire behind the publish may be accepted before its repeat.
-    `window`: how many may be unacknowledged. `changed` is told when one begins or ends to be.
+    After a refusal that passes, later publishes that were sent already may be accepted before the repeat.
+    `window`: how many may be unacknowledged. `changed` is called whenever that number changes.
     """
 
     def __init__(self, window: int, changed: Callable[[], None]) -> None:
@@ -57,14 +57,14 @@ class Publishes:
         return bool(self._under_way)
 
     async def publish(self, room: str, data: Any, id: str | None) -> int:
-        """The `seq` that the message got. Raises PublishError, Closed, TypeError and ValueError."""
+        """Publish, and return the `seq` of the message. Raises PublishError, Closed, TypeError and ValueError."""
         key = id or uuid.uuid4().hex
         publish = _Publish(msgspec.json.encode(Publish(room, msgspec.Raw(msgspec.json.encode(data)), key)))
         async with self._window:
             if self._end is not None:
                 raise self._end
             if self._under_way.setdefault(key, publish) is not publish:
-                raise ValueError("a publish with this id is under way")
+                raise ValueError("a publish with this id is pending")
             self._changed()
             self._send_waiting()
             try:
@@ -74,7 +74,7 @@ class Publishes:
                 self._changed()
 
     def connected(self, send: Callable[[bytes], None], limit: int) -> None:
-        """A new connection, which takes frames of up to `limit` bytes: what is unacknowledged is repeated."""
+        """Repeat unacknowledged publishes on a new connection, which accepts frames of up to `limit` bytes."""
         self._send, self._limit = send, limit
         for publish in self._under_way.values():
             publish.sent = False
@@ -121,11 +121,11 @@ class Publishes:
             if publish.sent or publish.acknowledged.done():
                 continue
             if now - publish.in_doubt_since > _REPEATED_FOR_S:
-                why = "for minutes there was no acknowledgement; whether it was published is not known"
+                why = "no acknowledgement for minutes; the message may be published"
                 publish.acknowledged.set_exception(PublishError(Error("outcome_unknown", why, key)))
                 continue
             if len(publish.frame) > self._limit:
-                # The server would close the connection, and the repeats all that follow.
+                # The server would close the connection, and every later one that gets the repeat.
                 why = f"{len(publish.frame)} bytes are more than the {self._limit} that the server takes"
                 publish.acknowledged.set_exception(PublishError(Error("too_big", why, key)))
                 continue
@@ -135,5 +135,5 @@ class Publishes:
 
 
 def _now() -> float:
-    """Seconds, by a clock that goes on while the computer sleeps: the server's does, and the loop's may not."""
+    """Seconds, by a clock that runs while the computer sleeps. The server's clock does; the loop's may not."""
     return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.time()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Questions about rooms, and which of them an answer is for."""
+"""Pending requests about rooms: matches answers to them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ANSWERS: dict[type[Question], type[Answer]] = {
 
 
 class Request:
-    """`joining`: the room that a join is for; `sent`: whether the server has it, and is to answer."""
+    """`joining`: the room of a join. `sent`: whether the request was sent and its answer is due."""
 
     __slots__ = ("answered", "joining", "question", "sent")
 
@@ -34,7 +34,7 @@ class Request:
 
 
 class Requests:
-    """Those without an answer. The server answers those about one room in the order in which they were sent."""
+    """Requests without an answer. The server answers the requests about one room in the order of sending."""
 
     def __init__(self) -> None:
         self._waiting: list[Request] = []
@@ -44,13 +44,13 @@ class Requests:
         return bool(self._waiting)
 
     def add(self, request: Request) -> None:
-        """The newest; one that was refused for now becomes that, too."""
+        """Add a request as the newest, also again after a temporary refusal."""
         if request in self._waiting:
             self._waiting.remove(request)
         self._waiting.append(request)
 
     def answer(self, event: Answer) -> Request | None:
-        """The one that an event answers."""
+        """The request that an event answers."""
         for request in self._waiting:
             if (
                 request.sent
@@ -64,7 +64,7 @@ class Requests:
         return None
 
     def refused(self, error: Error) -> Request | None:
-        """The one that an error is about. It waits to be sent again, or for `drop`."""
+        """The request that an error refers to. The caller sends it again, or drops it."""
         for request in self._waiting:
             if request.sent and request.question.room == error.room:
                 request.sent = False
@@ -75,10 +75,10 @@ class Requests:
         self._waiting.remove(request)
         if not request.answered.done():
             request.answered.set_exception(why)
-            request.answered.exception()  # a join that came with a new connection has nobody to hear this
+            request.answered.exception()  # a join after a reconnect has no caller, and asyncio must not report this
 
     def take_all(self) -> list[Request]:
-        """Those that somebody still wants answered, for a new connection."""
+        """Remove all requests; returns those with a waiting caller, to be sent on a new connection."""
         waiting, self._waiting = self._waiting, []
         return [request for request in waiting if not request.answered.done()]
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""One room as its member sees it: every message once and in order, or a reason why not."""
+"""One room, as its member sees it: every message once and in order, or a gap."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ class Message:
 
 
 class Unreadable(Exception):
-    """A message's data is JSON that Python cannot hold."""
+    """The data of a message is JSON that Python cannot represent."""
 
 
 def read(data: msgspec.Raw) -> Any:
-    """Raises Unreadable."""
+    """The value of a message's data. Raises Unreadable."""
     try:
         try:
             return msgspec.json.decode(data)
-        except msgspec.ValidationError:  # a number out of msgspec's range
+        except msgspec.ValidationError:  # a number beyond msgspec's range
             return json.loads(bytes(data), parse_int=_integer)
     except (ValueError, RecursionError, msgspec.MsgspecError) as exc:
         raise Unreadable(str(exc)) from exc
@@ -57,12 +57,12 @@ def read(data: msgspec.Raw) -> Any:
 def _integer(digits: str) -> float:
     try:
         return int(digits)
-    except ValueError:  # more digits than Python converts
+    except ValueError:  # a number with more digits than Python converts
         return float(digits)
 
 
 class Arrival(Enum):
-    """What a message is to the room that it arrives in."""
+    """How a message relates to the position of its room."""
 
     NEXT = auto()
     REPEAT = auto()
@@ -70,10 +70,10 @@ class Arrival(Enum):
 
 
 class Room:
-    """Iterate over it for its messages; whoever joined with `on_message` has them told instead.
+    """Iterate over a room for its messages, unless it was joined with `on_message`.
 
-    `position`: up to where messages have been handed out; join with it as `since` to go on from there.
-    `recovered`: whether the last join continued where it was asked to.
+    `position`: the position of the last message handed out; join with it as `since` to continue there.
+    `recovered`: whether the last join continued at the requested position.
     """
 
     def __init__(
@@ -84,12 +84,12 @@ class Room:
         self.position = since
         self.recovered = False
         self.joined = False
-        self._tell = on_message
+        self._on_message = on_message
         self._unread: deque[Message] = deque()
         self._news = asyncio.Event()
         self._end: Exception | None = None
         self._after_taking: Callable[[], None] = lambda: None
-        self._mending: Position | None = None
+        self._resumed_at: Position | None = None
 
     # For the application.
 
@@ -97,7 +97,7 @@ class Room:
         return self
 
     async def __anext__(self) -> Message:
-        """Raises the reason why no more messages can come; stops after `leave` and `close`."""
+        """The next message. Raises the error that ended the room; stops after `leave` and `close`."""
         while not self._unread:
             if self._end is not None:
                 raise self._end
@@ -113,20 +113,20 @@ class Room:
     def unread(self) -> int:
         return len(self._unread)
 
-    def on_taken(self, tell: Callable[[], None]) -> None:
-        self._after_taking = tell
+    def on_taken(self, function: Callable[[], None]) -> None:
+        self._after_taking = function
 
     def end(self, why: Exception | None = None) -> None:
-        """No more messages come; those that did can still be read. `why`: None if the application wanted it."""
+        """End the room. Unread messages can still be read. `why`: None if the application left."""
         self._end = self._end or why or StopAsyncIteration()
         self._news.set()
 
     def start(self, event: Joined) -> Gap | Reset | None:
-        """The server's answer to a join. Returns what it could not recover."""
+        """Process the answer to a join. Returns the gap or reset if messages could not be recovered."""
         before, now = self.position, Position(event.epoch, event.seq)
         self.joined, self.recovered = True, event.recovered
         if event.recovered and before is not None and before.epoch == now.epoch:
-            return None  # the replay starts where this room is, whatever else the server says
+            return None  # the replay starts at the position of this room, whatever the event says
         self.position = now
         if before is None or before == now:
             return None
@@ -139,13 +139,13 @@ class Room:
             return Arrival.AFTER_A_HOLE
         return Arrival.NEXT if seq == self.position.seq + 1 else Arrival.REPEAT
 
-    def mend(self) -> bool:
-        """There is a hole after `position`. True if resuming may close it: unless that was tried."""
-        tried, self._mending = self._mending, self.position
+    def should_resume(self) -> bool:
+        """There is a hole after `position`. Returns whether to resume: not if that was tried at this position."""
+        tried, self._resumed_at = self._resumed_at, self.position
         return tried != self.position or self.position is None
 
     def skip(self, last: int) -> Gap | None:
-        """Messages up to `last` will not come. Returns the part of them that was still expected."""
+        """Skip the messages up to `last`, which will not come. Returns the gap from the current position, if any."""
         if self.position is None or last <= self.position.seq:
             return None
         gap = Gap(self.name, self.position.seq + 1, last)
@@ -153,15 +153,15 @@ class Room:
         return gap
 
     def take(self, delivery: Delivery) -> Message:
-        """Move on to the next message. Raises Unreadable, and has not moved then."""
-        assert self.position is not None, "a room has a position once it is joined"
+        """Advance to the next message. Raises Unreadable, and then does not advance."""
+        assert self.position is not None, "a joined room has a position"
         data = read(delivery.data)
         self.position = Position(self.position.epoch, delivery.seq)
         return Message(self.name, *self.position, delivery.user, delivery.ts, data)
 
     def hand_out(self, message: Message) -> None:
-        if self._tell is not None:
-            self._tell(message)
+        if self._on_message is not None:
+            self._on_message(message)
         elif self._end is None:
             self._unread.append(message)
             self._news.set()

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
-/** Types of wsclient.js: what it does is told there and in docs/clients.md. */
+/** Types of wsclient.js, which describes them, as does docs/clients.md. */
 
-/** What JSON can say. */
+/** Any JSON value. */
 export type Json = null | boolean | number | string | readonly Json[] | { readonly [key: string]: Json };
 
 /** A place in a room's log: compare `epoch` for equality only. */
@@ -12,7 +12,7 @@ export interface Position {
 
 export interface Message<Data = any> extends Position {
   room: string;
-  /** Who published it. */
+  /** The publisher. */
   user: string;
   /** Unix time in seconds. */
   ts: number;
@@ -21,21 +21,21 @@ export interface Message<Data = any> extends Position {
 
 export type State = "connecting" | "connected" | "reconnecting" | "closed";
 
-/** One of the three ways to show who the client is. */
+/** One of the three kinds of credentials. */
 export type Credentials =
   | { token: string; tokenFactory?: undefined; ticketFactory?: undefined }
   | { tokenFactory: () => string | Promise<string>; token?: undefined; ticketFactory?: undefined }
   | { ticketFactory: () => string | Promise<string>; token?: undefined; tokenFactory?: undefined };
 
 export type ClientOptions = Credentials & {
-  /** Publishes on the wire without an acknowledgement; 64 unless set. */
+  /** How many publishes may be unacknowledged; 64 by default. */
   maxUnacknowledged?: number;
 };
 
 export interface JoinOptions<Data = any> {
-  /** Where to go on; from now unless set. */
+  /** The position to resume from; from now by default. */
   since?: Position | null;
-  /** Whether to hear who comes and goes. */
+  /** Whether to get member events. */
   members?: boolean;
   onMessage?: (message: Message<Data>) => void;
 }

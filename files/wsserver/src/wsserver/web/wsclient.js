@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /**
- * A client for browsers that keeps the promise on its side: it reconnects, resumes by `seq`, and repeats what was not
- * acknowledged. The Python package `wsserver.client` in JavaScript; docs/clients.md tells how to use both.
+ * A client for browsers that reconnects, resumes by `seq`, and repeats publishes without an acknowledgement. It does
+ * the same as the Python package `wsserver.client`; docs/clients.md says how to use both.
  *
  *     import { Client } from "./wsclient.js";
  *
@@ -14,33 +14,33 @@
  */
 
 const OPEN_MS = 10_000;
-// A connection that lived so long was a good one: after it the waits begin anew.
+// After a connection that lived this long, the waits start again from the shortest.
 const STABLE_MS = 5_000;
 
 const FIRST_WAIT_MS = 1_000;
 const LONGEST_WAIT_MS = 20_000;
 
 const TICK_MS = 500;
-// How long a server may be silent while it owes an answer, before it is asked whether it is still there.
+// How long the server may be silent while an answer is due, before the client sends a ping.
 const PROBE_OWING_MS = 3_000;
-// How long it may take to say so.
+// How long the server may take to answer the ping.
 const PONG_LEAST_MS = 2_000;
 const PONG_MOST_MS = 10_000;
 
 const RETRY_MS = 300;
-// The server knows a repeat for five minutes after the publish; a later one would be a second message.
+// The server recognises a repeat for five minutes. A later repeat would be a second message.
 const REPEATED_FOR_MS = 240_000;
-// What a refusal says of the try that it answers, if not that nothing was published.
+// The codes of refusals after which the message may be published all the same.
 const MAYBE_PUBLISHED = new Set(["outcome_unknown", "not_archived"]);
 const PASSING = new Set(["unavailable", "outcome_unknown", "broker_full", "not_archived"]);
 
 const PAGE_MAX = 100;
 
-// Close codes: what the server says, and what a browser says when there was nothing.
+// Close codes: those of the server, and the browser's own for a connection without a close frame.
 const NOT_ALLOWED = 1008;
 const BROKEN = 1006;
 
-// What can go wrong.
+// Errors.
 
 /** The client is closed: by the application, or for good because the server refuses it. */
 export class Closed extends Error {
@@ -57,14 +57,14 @@ export class ServerError extends Error {
   }
 }
 
-/** The server does not let this client into the room. */
+/** The server refuses this client the room. */
 export class JoinError extends ServerError {
   name = "JoinError";
 }
 
 /**
- * Trying again does not help. Only if an earlier try was cut off may the message have been published.
- * `outcome_unknown`: it was repeated for as long as the server recognises repeats, four minutes, in vain.
+ * The publish failed for good. The message may be published only if a connection broke during an earlier attempt.
+ * `outcome_unknown`: the client repeated the publish in vain for four minutes, as long as the server knows repeats.
  */
 export class PublishError extends ServerError {
   name = "PublishError";
@@ -73,10 +73,10 @@ export class PublishError extends ServerError {
 /** Whether the same command may succeed later. */
 const passes = (error) => PASSING.has(error.code) || error.retry_after_ms != null;
 
-/** When to try again: never earlier than the server says, and not all clients at once. */
+/** The time until the next attempt: not before the server allows it, and not all clients at once. */
 const pauseMs = (error) => (error.retry_after_ms ?? RETRY_MS) * (1 + Math.random() / 2);
 
-/** Exponential, and anywhere between now and then, so that many clients do not come at once. */
+/** Waits between attempts: exponential and fully random, so that many clients do not reconnect at once. */
 class Backoff {
   #failures = 0;
 
@@ -84,7 +84,7 @@ class Backoff {
     this.#failures = 0;
   }
 
-  /** Milliseconds to wait after one more failure. */
+  /** The milliseconds to wait after one more failure. */
   next() {
     const longest = Math.min(LONGEST_WAIT_MS, FIRST_WAIT_MS * 2 ** this.#failures);
     this.#failures = Math.min(this.#failures + 1, 16);
@@ -92,7 +92,7 @@ class Backoff {
   }
 }
 
-/** One of: a token for good; a source of fresh tokens; a source of tickets, each good for one handshake. */
+/** One of: a fixed token; a source of fresh tokens; a source of tickets, each valid for one handshake. */
 class Credentials {
   #token;
   #tokenFactory;
@@ -109,12 +109,12 @@ class Credentials {
     this.#fresh = token != null;
   }
 
-  /** The URL and the subprotocols of the next handshake. Throws whatever a factory throws. */
+  /** The URL and the subprotocols of the next handshake. Throws the exceptions of the factory. */
   async present(url) {
     if (this.#ticketFactory) {
       const ticket = await this.#ticketFactory();
       this.#fresh = true;
-      // Who offers `bearer` is told why it is refused.
+      // With `bearer`, the server tells the reason of a refusal.
       return [`${url}${url.includes("?") ? "&" : "?"}ticket=${encodeURIComponent(ticket)}`, ["bearer"]];
     }
     if (this.#token == null) {
@@ -124,19 +124,19 @@ class Credentials {
     return [url, ["bearer", this.#token]];
   }
 
-  /** A token for a connection whose own expires soon; undefined if there is no source of them. */
+  /** A fresh token for a connection whose token expires soon; undefined without a source of tokens. */
   async renew() {
     if (!this.#tokenFactory) return undefined;
     this.#token = await this.#tokenFactory();
     return this.#token;
   }
 
-  /** They let the client in; what is refused later has aged, and a factory may know better. */
+  /** The server accepted the credentials. If it refuses them later, they are old, and a factory may have new ones. */
   accepted() {
     this.#fresh = !this.#tokenFactory && !this.#ticketFactory;
   }
 
-  /** They were refused. True if another try with fresh ones is worth it. */
+  /** The server refused the credentials. Returns whether to try again with fresh ones. */
   refused() {
     if (this.#fresh) return false;
     this.#token = undefined;
@@ -145,14 +145,14 @@ class Credentials {
 }
 
 /**
- * One connection to a server: commands out, events in, and a deadline for its answers, since a page sees neither
- * protocol pings nor a peer that vanished.
+ * One connection to a server: sends commands, receives events, and has a deadline for answers, since a page sees
+ * neither protocol pings nor a server that vanished.
  *
- * `owing`: whether the server has something to answer. `receive` gets each event, `ended` once why there will be no
- * more: a reason for people, and the close code if the server closed.
+ * `owing`: whether an answer of the server is due. `receive` gets each event. `ended` is called once at the end, with
+ * a reason for people, and the close code if the server closed.
  */
 class Link {
-  heartbeatMs = PONG_MOST_MS; // until the server says
+  heartbeatMs = PONG_MOST_MS; // until the server names its own
   #socket;
   #owing;
   #ended;
@@ -186,7 +186,7 @@ class Link {
     };
   }
 
-  /** The server let this client in: from now on it is expected to answer. */
+  /** The server accepted this client: from now on its answers have a deadline. */
   welcomed(heartbeatMs) {
     this.heartbeatMs = heartbeatMs;
     clearTimeout(this.#deadline);
@@ -202,10 +202,10 @@ class Link {
     this.#socket.send(frame);
   }
 
-  /** Leave the connection now: nothing that it still brings is of use. */
+  /** Leave the connection now, and drop all that has yet to arrive. */
   abort(why) {
     this.#socket.onmessage = this.#socket.onclose = null;
-    // Without waiting for the other side, which may not be there.
+    // Do not wait for the server, which may have vanished.
     this.#socket.close();
     this.#end(why);
   }
@@ -226,14 +226,14 @@ class Link {
       this.#askedAt = null;
       this.#forgiven = false;
     } else if (this.#askedAt !== null && late && !this.#forgiven) {
-      // It is this page that did not listen: the answer may be here already. A hidden page is always late.
+      // This page itself was paused: the answer may be here already. A hidden page is always late.
       this.#askedAt = now;
       this.#forgiven = true;
     }
     const patience = this.#owing() ? Math.min(this.heartbeatMs, PROBE_OWING_MS) : this.heartbeatMs;
     const deadline = Math.min(Math.max(this.heartbeatMs / 2, PONG_LEAST_MS), PONG_MOST_MS);
     if (this.#askedAt === null && now - this.#heardAt >= patience) {
-      // A ping that measures latency carries a number of its own; this one only wants to hear anything.
+      // A ping that measures latency has a number; for this ping, any answer will do.
       this.send({ type: "ping", t: null });
       this.#askedAt = now;
     } else if (this.#askedAt !== null && now - this.#askedAt >= deadline) {
@@ -243,12 +243,12 @@ class Link {
 }
 
 /**
- * Publishes from the call to the acknowledgement, over as many connections as that takes. They go out in the order of
- * the calls, and so do repeats, before anything that is not yet on the wire: after a refusal that passes, what was on
- * the wire behind the publish may be accepted before its repeat. `window`: how many may be unacknowledged.
+ * Publishes, from the call to the acknowledgement, over all reconnects. They go out in the order of the calls. Repeats
+ * keep that order, and precede publishes not sent before. After a refusal that passes, later publishes that were sent
+ * already may be accepted before the repeat. `window`: how many may be unacknowledged.
  *
- * Of each, `inDoubtSince`: when the first try was sent that may have landed; `before`: the same without the last try.
- * By the calendar: the clock of a page may stand still while its computer sleeps.
+ * Each has `inDoubtSince`: when the first attempt that may be published was sent; `before`: the same without the last
+ * attempt. These are wall-clock times: the monotonic clock of a page may stop while the computer sleeps.
  */
 class Publishes {
   #window;
@@ -269,7 +269,7 @@ class Publishes {
     if (JSON.stringify(data) === undefined) throw new TypeError(`JSON cannot say ${data}`);
     const frame = JSON.stringify({ type: "publish", room, data, id });
     const bytes = new TextEncoder().encode(frame).length;
-    if (this.#underWay.has(id)) throw new TypeError("a publish with this id is under way");
+    if (this.#underWay.has(id)) throw new TypeError("a publish with this id is pending");
     return new Promise((resolve, reject) => {
       const never = { inDoubtSince: Infinity, before: Infinity };
       this.#underWay.set(id, { frame, bytes, resolve, reject, sent: false, ...never });
@@ -277,7 +277,7 @@ class Publishes {
     });
   }
 
-  /** A new connection, which takes frames of up to `limit` bytes: what is unacknowledged is repeated. */
+  /** Repeat unacknowledged publishes on a new connection, which accepts frames of up to `limit` bytes. */
   connected(link, limit) {
     this.#link = link;
     this.#limit = limit;
@@ -344,21 +344,21 @@ class Publishes {
     }
   }
 
-  /** Why it is not to be sent, if so. */
+  /** The error if the publish must not be sent. */
   #refusal({ bytes, inDoubtSince }, now) {
     if (now - inDoubtSince > REPEATED_FOR_MS) {
-      const message = "for minutes there was no acknowledgement; whether it was published is not known";
+      const message = "no acknowledgement for minutes; the message may be published";
       return { code: "outcome_unknown", message };
     }
     if (bytes > this.#limit) {
-      // The server would close the connection, and the repeats all that follow.
+      // The server would close the connection, and every later one that gets the repeat.
       return { code: "too_big", message: `${bytes} bytes are more than the ${this.#limit} that the server takes` };
     }
     return null;
   }
 }
 
-/** Questions about rooms without an answer. The server answers those about one room in the order they were sent. */
+/** Requests without an answer. The server answers the requests about one room in the order of sending. */
 class Requests {
   static #ANSWERS = { join: "joined", leave: "left", presence: "presence", history: "history" };
   #waiting = [];
@@ -367,13 +367,13 @@ class Requests {
     return this.#waiting.length > 0;
   }
 
-  /** The newest; one that was refused for now becomes that, too. */
+  /** Add a request as the newest, also again after a temporary refusal. */
   add(request) {
     this.#remove(request);
     this.#waiting.push(request);
   }
 
-  /** The one that an event answers. */
+  /** The request that an event answers. */
   answer(event) {
     const request = this.#waiting.find(
       ({ sent, question }) => sent && question.room === event.room && Requests.#ANSWERS[question.type] === event.type,
@@ -385,7 +385,7 @@ class Requests {
     return request;
   }
 
-  /** The one that an error is about. It waits to be sent again, or for `drop`. */
+  /** The request that an error refers to. The caller sends it again, or drops it. */
   refused(error) {
     const request = this.#waiting.find(({ sent, question }) => sent && question.room === error.room);
     if (request) request.sent = false;
@@ -397,7 +397,7 @@ class Requests {
     request.reject(why);
   }
 
-  /** For a new connection. */
+  /** Remove all requests, to be sent on a new connection. */
   takeAll() {
     return this.#waiting.splice(0);
   }
@@ -411,16 +411,16 @@ class Requests {
   }
 }
 
-/** Whoever asked is told; a join that comes with a new connection has nobody to tell. `joining`: the room of a join. */
+/** A request, with the functions that settle its promise. `joining`: the room of a join. */
 function makeRequest(question, joining, resolve = () => {}, reject = () => {}) {
   return { question, joining, resolve, reject, sent: false };
 }
 
 /**
- * One room as its member sees it: every message once and in order, or a reason why not.
+ * One room, as its member sees it: every message once and in order, or a gap.
  *
- * `position`: {epoch, seq} up to where messages have been handed out; join with it as `since` to go on from there.
- * `recovered`: whether the last join continued where it was asked to.
+ * `position`: {epoch, seq} of the last message handed out; join with it as `since` to continue there.
+ * `recovered`: whether the last join continued at the requested position.
  */
 export class Room {
   recovered = false;
@@ -438,12 +438,12 @@ export class Room {
     return { type: "join", room: this.name, since: this.position, members: this.members };
   }
 
-  /** The server's answer to a join. Returns what it could not recover: a gap or a reset. */
+  /** Process the answer to a join. Returns the gap or reset if messages could not be recovered. */
   _start({ epoch, seq, recovered }) {
     const before = this.position;
     this._joined = true;
     this.recovered = recovered;
-    // The replay starts where this room is, whatever else the server says.
+    // The replay starts at the position of this room, whatever the event says.
     if (recovered && before?.epoch === epoch) return null;
     this.position = { epoch, seq };
     const room = this.name;
@@ -452,14 +452,14 @@ export class Room {
     return { type: "reset", room, epoch, seq };
   }
 
-  /** There is a hole after `position`. True if resuming may close it: unless that was tried. */
-  _mend() {
+  /** There is a hole after `position`. Returns whether to resume: not if that was tried at this position. */
+  _shouldResume() {
     const tried = this.#mending;
     this.#mending = this.position;
     return tried !== this.position;
   }
 
-  /** Messages up to `last` will not come. Returns the part of them that was still expected. */
+  /** Skip the messages up to `last`, which will not come. Returns the gap from the current position, if any. */
   _skip(last) {
     if (last <= this.position.seq) return null;
     const gap = { type: "gap", room: this.name, from: this.position.seq + 1, to: last };
@@ -469,23 +469,23 @@ export class Room {
 }
 
 /**
- * One user's connection to the service at `url` (ws:// or wss://, with the path), for as long as it takes.
+ * One user's connection to the service at `url` (ws:// or wss://, with the path), over all reconnects.
  *
- * Give one of: `token`, a JWT; `tokenFactory`, an (async) function that is asked for one when there is none, when it
- * expires, and when it was refused; `ticketFactory`, asked for a ticket before every handshake.
- * `maxUnacknowledged`: publishes that may wait for their acknowledgement; those after them wait before they are sent.
+ * Give one of: `token`, a JWT; `tokenFactory`, an (async) function that is called for the first token, and when a token
+ * expires or was refused; `ticketFactory`, called for a ticket before every handshake.
+ * `maxUnacknowledged`: how many publishes may wait for their acknowledgement; further publishes are not sent yet.
  *
  * It dispatches events whose `detail` is
- *     state   {state, reason}: every change of state and every failed try; the reason is for people
+ *     state   {state, reason}: every change of state and every failed attempt; the reason is for people
  *     gap     {room, from, to}: messages that will not come
- *     reset   {room, epoch, seq}: the room's count began anew; what came between is not known
- *     member  {room, user, event}: a user came or went, in a room that was joined with `members`
- *     removed {room, error}: the server does not let this client into a room, or not any longer
- *     error   {code, message}: the server's complaint about nothing in particular
+ *     reset   {room, epoch, seq}: the room began a new epoch; messages in between may be missing
+ *     member  {room, user, event}: a user joined or left, in a room that was joined with `members`
+ *     removed {room, error}: the server refuses this client a room, or removed it from the room
+ *     error   {code, message}: an error from the server that belongs to no publish or request
  *
- * `state`: "connecting", "connected", "reconnecting" or "closed". `rooms`: those it is in, by name.
- * `duplicates`: messages that came twice and were dropped; `holes`: those that were missing without a word from the
- * server and made the client resume; `connects`: connections so far.
+ * `state`: "connecting", "connected", "reconnecting" or "closed". `rooms`: the joined rooms, by name.
+ * `duplicates`: messages that came twice and were dropped. `holes`: messages that were missing without a gap from the
+ * server, so that the client resumed. `connects`: connections so far.
  */
 export class Client extends EventTarget {
   state = "connecting";
@@ -500,7 +500,7 @@ export class Client extends EventTarget {
   #pings = new Map();
   #backoff = new Backoff();
   #connection = null; // the newest one
-  #link = null; // the same, once it was welcomed
+  #link = null; // the same, once it has its `welcome`
   #dialAt = null;
   #dialling;
   #started = null;
@@ -513,9 +513,9 @@ export class Client extends EventTarget {
     this.#publishes = new Publishes(maxUnacknowledged);
   }
 
-  // Life.
+  // Life cycle.
 
-  /** Wait for the first connection, however long that takes. Rejects with Closed if the server refuses it for good. */
+  /** Wait for the first connection, without a timeout. Rejects with Closed if the server refuses it for good. */
   connect() {
     if (this.#started === null) {
       this.#started = promise();
@@ -525,12 +525,12 @@ export class Client extends EventTarget {
     return this.#started.promise;
   }
 
-  /** Leave. Whoever waits for an acknowledgement or an answer is told Closed. */
+  /** Close the client. Pending publishes and requests reject with Closed. */
   close() {
     this.#finish("closed by the application");
   }
 
-  /** Leave the connection as if the network had broken, and dial again. */
+  /** Cut the connection as if the network had broken, and connect again. */
   abort(why) {
     this.#connection?.abort(why);
   }
@@ -584,7 +584,7 @@ export class Client extends EventTarget {
 
   #again(why) {
     if (this.#end !== null) return;
-    // A server that says when is obeyed; from all others the crowd keeps its distance.
+    // If the server named a time, keep it. Else wait, so that not all clients come at once.
     const wait = this.#dialAt === null ? this.#backoff.next() : this.#dialAt - performance.now();
     this.#dialAt = null;
     this.#dialling = setTimeout(() => this.#dial(), wait);
@@ -610,8 +610,8 @@ export class Client extends EventTarget {
   /**
    * Be a member of `room`, over every reconnect, until `leave`.
    *
-   * `onMessage` takes its messages, {room, epoch, seq, user, ts, data} each: `user` published `data`, `ts` is Unix time
-   * in seconds. `since`: where to go on; else from now. `members`: whether to hear who comes and goes.
+   * `onMessage` gets the messages, {room, epoch, seq, user, ts, data} each: `user` published `data`, `ts` is Unix time
+   * in seconds. `since`: the position to resume from; else from now. `members`: whether to get member events.
    * Rejects with JoinError and Closed, and with TypeError if the client is in that room.
    */
   async join(room, options = {}) {
@@ -623,7 +623,7 @@ export class Client extends EventTarget {
     return joined;
   }
 
-  /** Rejects with Closed. */
+  /** Leave the room. Rejects with Closed. */
   async leave(room) {
     this.#checkOpen();
     if (this.rooms.get(room.name) !== room) return;
@@ -632,8 +632,8 @@ export class Client extends EventTarget {
   }
 
   /**
-   * A page of the users in a room, by name: {members: [{user, connections}], count, more}. `after`: the last of the
-   * page before. Rejects with ServerError and Closed.
+   * A page of the users in a room, by name: {members: [{user, connections}], count, more}. `after`: the last user of
+   * the page before. Rejects with ServerError and Closed.
    */
   async presence(room, { after = "", limit = PAGE_MAX } = {}) {
     this.#checkOpen();
@@ -642,7 +642,7 @@ export class Client extends EventTarget {
   }
 
   /**
-   * A room's last messages, or the last before a position, or the first since one: {messages, more}, oldest first.
+   * A room's newest messages, or the last before a position, or the first since one: {messages, more}, oldest first.
    * Rejects with ServerError and Closed.
    */
   async history(room, { before = null, since = null, limit = PAGE_MAX } = {}) {
@@ -651,7 +651,7 @@ export class Client extends EventTarget {
     return { messages: messages.map(({ from, ...message }) => ({ room, ...message, user: from })), more };
   }
 
-  /** Milliseconds to the server's program and back. Rejects with Closed, and with Error if there is no connection. */
+  /** The round trip to the server's program in milliseconds. Rejects with Closed, or Error without a connection. */
   async ping() {
     this.#checkOpen();
     if (this.#link === null) throw new Error("not connected");
@@ -682,10 +682,10 @@ export class Client extends EventTarget {
   // Publishing.
 
   /**
-   * Publish to a room and resolve to the `seq` that the message got, over as many connections as it takes.
+   * Publish to a room, over all reconnects, and resolve to the `seq` of the message.
    *
-   * `data`: anything that JSON can say. `id`: by which the server knows a repeat, else random. Publishes go out in the
-   * order of the calls. Rejects with PublishError and Closed, and with TypeError for what is no JSON or under way.
+   * `data`: any JSON value. `id`: the server recognises a repeat by this id, random by default. Publishes go out in the
+   * order of the calls. Rejects with PublishError and Closed, and with TypeError for no JSON or an id that is pending.
    */
   async publish(room, data, { id } = {}) {
     this.#checkOpen();
@@ -724,7 +724,7 @@ export class Client extends EventTarget {
         return this.#renew(link);
       case "reconnect":
         return this.#reconnect(link, event);
-      default: // of a later version of the protocol
+      default: // from a later version of the protocol
     }
   }
 
@@ -741,7 +741,7 @@ export class Client extends EventTarget {
       this.#sendRequest(request);
     }
     for (const request of asked) {
-      if (request.question.type === "leave") request.resolve(); // the connection left with its rooms
+      if (request.question.type === "leave") request.resolve(); // the connection ended, and left its rooms
       else if (request.question.type !== "join") this.#sendRequest(request);
     }
     this.#publishes.connected(link, max_message_bytes);
@@ -752,7 +752,7 @@ export class Client extends EventTarget {
   #joined(event) {
     const request = this.#requests.answer(event);
     const room = this.rooms.get(event.room);
-    // The answer to a join that was given up since says nothing of a later one's place.
+    // This answers a join that was given up since: it says nothing about the position of a later join.
     if (!room || request?.joining !== room) return;
     const missed = room._start(event);
     if (missed) this.#lost(missed);
@@ -766,7 +766,7 @@ export class Client extends EventTarget {
     const request = this.#requests.refused(error);
     const room = this.rooms.get(error.room);
     if (!request) {
-      if (room) this.#expelled(room, error); // a fresh token may be for fewer rooms
+      if (room) this.#expelled(room, error); // a fresh token may allow fewer rooms
     } else if (request.question.type !== "join") {
       this.#requests.drop(request, new ServerError(error));
     } else if (room && request.joining === room && passes(error)) {
@@ -802,7 +802,7 @@ export class Client extends EventTarget {
     try {
       room._onMessage({ room: name, epoch, seq, user, ts, data });
     } catch (error) {
-      reportError(error); // the application's fault, which must not end the connection
+      reportError(error); // an error of the application must not end the connection
     }
   }
 
@@ -814,10 +814,10 @@ export class Client extends EventTarget {
     if (gap !== null) this.#lost(gap);
   }
 
-  /** What is before `seq` did not come. Resume, which brings it; if that was of no use, say so and go on. */
+  /** Messages before `seq` are missing: resume. If that did not bring them, report a gap and go on. */
   #passedHole(link, room, seq) {
     this.holes += 1;
-    if (room._mend()) {
+    if (room._shouldResume()) {
       link.abort(`messages are missing before ${seq} in ${room.name}`);
       return false;
     }
@@ -842,12 +842,12 @@ export class Client extends EventTarget {
     try {
       token = await this.#credentials.renew();
     } catch {
-      return; // the server closes the connection, and the next one asks again
+      return; // the server closes the connection, and the next connection tries again
     }
     if (token !== undefined && this.#link === link) link.send({ type: "auth", token });
   }
 
-  /** Until the time comes to dial again, the old connection serves. */
+  /** Use the old connection until it is time to connect again. */
   #reconnect(link, { after_ms, reason }) {
     clearTimeout(this.#dialling);
     this.#dialAt = performance.now() + after_ms;
@@ -858,11 +858,11 @@ export class Client extends EventTarget {
 function promise() {
   const parts = {};
   parts.promise = new Promise((resolve, reject) => Object.assign(parts, { resolve, reject }));
-  parts.promise.catch(() => {}); // whoever waits is told; nobody has to
+  parts.promise.catch(() => {}); // a promise without a waiting caller must not count as an unhandled rejection
   return parts;
 }
 
-/** crypto.randomUUID is for pages over https only. */
+/** crypto.randomUUID exists only in pages over https. */
 function randomId() {
   return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
