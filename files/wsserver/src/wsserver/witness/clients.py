@@ -14,17 +14,18 @@ from wsserver.runtime.tasks import Tasks
 from wsserver.witness.ledger import Key, Ledger
 from wsserver.witness.plan import Plan
 
-# With more than this unacknowledged a publisher waits: what could not be published in an outage is not made up for.
+# A publisher waits while it has more unacknowledged publishes. It does not catch up after an outage.
 _WINDOW = 32
-# A publisher that is later than this goes on from now instead of hurrying.
+# A publisher that is later than this continues from now, and does not catch up.
 _LATE_S = 1.0
 
 
 class Attendee:
-    """A client, and how it was connected.
+    """A client, and the record of its connections.
 
-    `disconnects`: how often its connection ended. `longest_away_s`: from being cut, or asked to reconnect, to being
-    back, or until now. `why` it is not connected. `fail` is told, in words, if it is refused for good.
+    `disconnects`: how often its connection ended. `longest_away_s`: the longest time from a cut, or a request to
+    reconnect, until it was connected again, or until now. `why`: the reason why it is not connected. `fail` is called
+    with a sentence if it is refused for good.
     """
 
     def __init__(self, plan: Plan, user: str, fail: Callable[[str], None]) -> None:
@@ -83,9 +84,9 @@ class Attendee:
 
 
 class Subscriber(Attendee):
-    """The member `number` (counted from 0) of `room`. What it hears is entered in the ledger.
+    """The member `number` (counted from 0) of `room`. Enters its messages in the ledger.
 
-    `gaps`, `resets`: what it was told of the room's log. `longest_silence_s`: without a message while it listened.
+    `gaps`, `resets`: counts of these events. `longest_silence_s`: the longest time without a message while it listened.
     """
 
     def __init__(
@@ -101,12 +102,12 @@ class Subscriber(Attendee):
         self._heard_at: float | None = None
 
     async def arrive(self) -> None:
-        """Wait to be in the room. Raises Closed and JoinError."""
+        """Wait until the client is in the room. Raises Closed and JoinError."""
         await super().arrive()
         await self.client.join(self.room, on_message=self._hear)
 
     def listen(self) -> None:
-        """From now on there is something to hear."""
+        """Measure silences from now on, as the publishers start."""
         self._heard_at = time.monotonic()
 
     def stop_listening(self) -> None:
@@ -137,9 +138,9 @@ class Subscriber(Attendee):
 
 
 class Publisher(Attendee):
-    """The publisher `number` (counted from 0). What it publishes, to `rooms` in turn, is entered in the ledger.
+    """The publisher `number` (counted from 0), which publishes to `rooms` in turn. Enters its messages in the ledger.
 
-    `refused`: publishes for which its client gave up, by the code of the error.
+    `refused`: publishes that its client gave up, by the code of the error.
     """
 
     def __init__(
@@ -149,7 +150,7 @@ class Publisher(Attendee):
         self.refused: Counter[str] = Counter()
         self._ledger = ledger
         self._number = number
-        # Publishers take turns, and begin with different rooms: each room hears of one after the other.
+        # Publishers take turns, and begin with different rooms, so that each room gets messages of all of them.
         self._share = number / plan.publishers
         first = int(len(rooms) * self._share)
         self._rooms = rooms[first:] + rooms[:first]
@@ -160,11 +161,11 @@ class Publisher(Attendee):
 
     @property
     def outstanding(self) -> int:
-        """Publishes without an acknowledgement, for which it still waits."""
+        """Publishes that still wait for an acknowledgement."""
         return len(self._under_way)
 
     async def publish(self) -> None:
-        """One message after the other, until cancelled."""
+        """Publish one message after the other, until cancelled."""
         due = time.monotonic() + self._interval_s * self._share
         count = 0
         while True:
@@ -188,7 +189,7 @@ class Publisher(Attendee):
             if exc.code == "forbidden":
                 self._fail(f"a publish of {self.user} is refused: {exc}")
         except Closed:
-            pass  # its outcome is unknown for good; who was refused has said so
+            pass  # the outcome stays unknown; a refused client has reported that already
         finally:
             self._window.release()
 

@@ -35,19 +35,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help = help if default is None else f"{help} (default: %(default)g)"
         parser.add_argument(option, type=check, default=default, help=help, metavar=metavar)
 
-    parser.add_argument("url", metavar="URL", help="where the service is: wss://chat.example.org/ws")
+    parser.add_argument("url", metavar="URL", help="the URL of the service: wss://chat.example.org/ws")
     parser.add_argument("--ca-file", type=Path, help="the CA to trust, if the system does not", metavar="PATH")
     who = parser.add_mutually_exclusive_group()
     help = f"a token, for all clients (default: in ${TOKEN_VARIABLE})"
     who.add_argument("--token-file", type=Path, help=help, metavar="PATH")
-    help = "the secret that signs tokens: each client is a user of its own"
+    help = "the secret that signs tokens: each client is a different user"
     who.add_argument("--jwt-secret-file", type=Path, help=help, metavar="PATH")
     number("--connections", Plan.connections, "subscribers")
-    number("--rooms", Plan.rooms, "rooms, over which the subscribers are spread")
-    number("--publishers", Plan.publishers, "publishers, each to all of the rooms in turn")
-    number("--rate", Plan.rate, "messages a second, of all publishers together")
-    number("--duration", None, "end after so long (default: with Ctrl-C, or SIGTERM)", "SECONDS")
-    number("--settle", Plan.settle_s, "how long to wait at the end for what is on its way", "SECONDS")
+    number("--rooms", Plan.rooms, "the number of rooms, over which the subscribers are spread")
+    number("--publishers", Plan.publishers, "the number of publishers; each publishes to all rooms in turn")
+    number("--rate", Plan.rate, "messages per second, of all publishers together")
+    number("--duration", None, "seconds to run (default: until Ctrl-C or SIGTERM)", "SECONDS")
+    number("--settle", Plan.settle_s, "seconds to wait at the end for messages on their way", "SECONDS")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -63,12 +63,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _plan(arguments: argparse.Namespace) -> Plan:
-    """Raises ValueError and OSError."""
+    """The plan that the arguments describe. Raises ValueError and OSError."""
     url = urlsplit(arguments.url)
     if url.scheme not in ("ws", "wss") or not url.hostname:
         raise ValueError(f"{arguments.url} is no URL of a WebSocket, such as wss://chat.example.org/ws")
     if arguments.rooms > arguments.connections:
-        raise ValueError("there are more rooms than connections: nobody would listen to some")
+        raise ValueError("there are more rooms than connections: some rooms would have no subscriber")
     tls = None
     if url.scheme == "wss":
         try:
@@ -94,12 +94,12 @@ def _credentials(arguments: argparse.Namespace) -> Callable[[str], CredentialFac
         return from_token_file(arguments.token_file)
     token = os.environ.get(TOKEN_VARIABLE)
     if not token:
-        raise ValueError(f"say who is to connect: --token-file, --jwt-secret-file, or a token in ${TOKEN_VARIABLE}")
+        raise ValueError(f"give credentials: --token-file, --jwt-secret-file, or a token in ${TOKEN_VARIABLE}")
     return from_token(token)
 
 
 async def _watch(plan: Plan, duration_s: float | None) -> Report:
-    """Until the time is over, somebody wants it to end, or it cannot go on. Raises CannotWatch."""
+    """Watch until the time is over, the operator ends it, or a fault ends it. Raises CannotWatch."""
     witness = Witness(plan)
     telling = asyncio.create_task(_tell(witness))
     try:
@@ -115,7 +115,7 @@ async def _watch(plan: Plan, duration_s: float | None) -> Report:
 
 
 async def _tell(witness: Witness) -> None:
-    """A line each second; a terminal shows the last one."""
+    """Print a line each second; on a terminal, each line replaces the one before."""
     loop = asyncio.get_running_loop()
     began = loop.time()
     end = "\r" if sys.stderr.isatty() else "\n"

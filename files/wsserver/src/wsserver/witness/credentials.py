@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the clients of a witness show."""
+"""The credentials of a witness's clients."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pathlib import Path
 from wsserver.auth import mint
 from wsserver.client import CredentialFactory
 
-# Short enough that a witness of some hours sees tokens renewed on open connections.
+# Short, so that a witness that runs for hours also covers the renewal of tokens.
 _TTL_S = 3600
-# For its own rooms and no other.
+# The tokens are valid for the rooms of witnesses only.
 ROOMS = "witness:"
 
 
 def from_secret(secret: str) -> Callable[[str], CredentialFactory]:
-    """A token for each user, for the rooms of witnesses. Raises ValueError for a secret that signs nothing."""
+    """A token for each user, for the rooms of witnesses. Raises ValueError for an unusable secret."""
     mint(secret, "witness", _TTL_S)
 
     def of(user: str) -> CredentialFactory:
@@ -29,7 +29,7 @@ def from_secret(secret: str) -> Callable[[str], CredentialFactory]:
 
 
 def from_token_file(path: Path) -> Callable[[str], CredentialFactory]:
-    """One token for all, read again whenever a fresh one is wanted. Raises OSError."""
+    """One token for all users, read again for each fresh token. Raises OSError."""
 
     def read() -> str:
         return path.read_text().strip()
@@ -39,7 +39,7 @@ def from_token_file(path: Path) -> Callable[[str], CredentialFactory]:
 
 
 def from_token(token: str) -> Callable[[str], CredentialFactory]:
-    """One token for all."""
+    """One token for all users."""
     return _the_same(lambda: token)
 
 

@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: MIT
-"""Many times in little memory."""
+"""A histogram of latencies: many values in little memory."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
 
-# One bucket is so much wider than the one before it: what is read back is at most 2 % too long.
+# The ratio of the bounds of two neighbouring buckets: a percentile is at most 2 % too long.
 _GROWTH = math.log(1.02)
 _LEAST_S = 1e-6
 
 
 class Latencies:
-    """Of any number of events."""
+    """The latencies of any number of events."""
 
     def __init__(self) -> None:
         self._counts: Counter[int] = Counter()
@@ -23,7 +23,7 @@ class Latencies:
         self._longest_s = max(self._longest_s, seconds)
 
     def percentile(self, percent: float) -> float | None:
-        """Seconds within which so many of a hundred were done; None if there were none."""
+        """A percentile in seconds; None without events."""
         wanted = self._counts.total() * percent / 100
         passed = 0
         for bucket in sorted(self._counts):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What was published, what was acknowledged and what arrived where: whether the promise was kept."""
+"""The ledger of publishes, acknowledgements and deliveries, which decides whether the promise was kept."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ _TOLD = 20
 
 
 class Key(NamedTuple):
-    """One message: each publisher counts its own from 0, over all rooms."""
+    """Identifies a message: each publisher counts its messages from 0, over all rooms."""
 
     publisher: int
     number: int
 
 
 class _Publish:
-    """`seen`: a bit for each subscriber that got it."""
+    """`seen`: a bit for each subscriber that got the message."""
 
     __slots__ = ("acknowledged", "asked_at", "position", "room", "seen")
 
     def __init__(self, room: str, asked_at: float) -> None:
         self.room = room
         self.asked_at = asked_at
-        self.acknowledged: int | None = None  # the seq that the publisher was told
-        self.position: Position | None = None  # where its first receiver saw it
+        self.acknowledged: int | None = None  # the seq of the acknowledgement
+        self.position: Position | None = None  # the position that its first receiver saw
         self.seen = 0
 
 
 class Ledger:
-    """Every acknowledged message must reach every subscriber of its room once, in order, at the place acknowledged.
+    """Every acknowledged message must reach every subscriber of its room once, in order, at the acknowledged `seq`.
 
-    `audiences`: the number of subscribers of each room, all joined before anything is published.
-    Times are in seconds, of one clock. A publish is entered once, however often it is repeated; one without an
-    acknowledgement may arrive or not. A message that is done with is forgotten, but for its number.
+    `audiences`: the number of subscribers of each room, all joined before the first publish.
+    Times are in seconds, of one clock. A publish is entered once, also if it is repeated. A message without an
+    acknowledgement may arrive or not. The ledger forgets a message that is done, except for its number.
 
-    `duplicated`: messages that a subscriber got once more. `reordered`: those that a subscriber got after a later one,
-    or at another place than others were told. `owed`: acknowledged messages that subscribers do not have (one message
-    that five lack counts five); at the end they are lost. `faults`: the first of all these, in words.
+    `duplicated`: messages that a subscriber got again. `reordered`: messages that a subscriber got after a later one, or
+    at a position that differs from that of others. `owed`: acknowledged messages that subscribers lack (a message that
+    five subscribers lack counts five times); at the end they are lost. `faults`: the first of all these, in words.
     """
 
     def __init__(self, audiences: Mapping[str, int]) -> None:
@@ -61,7 +61,7 @@ class Ledger:
         self._positions: dict[tuple[str, int], Position] = {}
 
     def publish(self, key: Key, room: str, at: float) -> None:
-        """The publisher is about to send it."""
+        """Enter a message that its publisher is about to send."""
         self._open[key] = _Publish(room, at)
         self.published += 1
 
@@ -76,7 +76,7 @@ class Ledger:
         self._close_if_done(key, publish)
 
     def deliver(self, key: Key, room: str, subscriber: int, position: Position, at: float) -> None:
-        """A subscriber of `room`, counted from 0, was handed it. One that was never published here is ignored."""
+        """Enter a delivery to a subscriber of `room`, counted from 0. Ignores messages of other witnesses."""
         before = self._positions.get((room, subscriber))
         self._positions[room, subscriber] = position
         publish = self._open.get(key)
@@ -105,7 +105,7 @@ class Ledger:
             self._close_if_done(key, publish)
 
     def missing(self) -> Iterator[str]:
-        """In words, what is owed."""
+        """Describes the owed messages."""
         for publish in self._open.values():
             if publish.acknowledged is not None:
                 lacking = self._everybody[publish.room] & ~publish.seen
@@ -134,7 +134,7 @@ class Ledger:
 
 
 class _Numbers:
-    """A set of numbers that are added more or less in order."""
+    """A set of numbers that are added roughly in order."""
 
     def __init__(self) -> None:
         self._all_below = 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a witness is to do."""
+"""The plan of a witness."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from wsserver.client import CredentialFactory
 
 
 class CannotWatch(Exception):
-    """Its clients do not get in; the text is one sentence for the operator."""
+    """The witness's clients cannot connect. The text is one sentence for the operator."""
 
 
 @dataclass(frozen=True)
 class Plan:
     """`connections` subscribers, spread over `rooms`, and `publishers` that publish to all of these rooms in turn.
 
-    `credentials`: what a user shows, by the user's name. `tls`: the trust for wss:// if it is not the system's.
-    `rate`: messages a second, of all publishers together. `size`: bytes that pad each message.
-    `settle_s`: how long to wait at the end for what is still on its way.
+    `credentials`: returns a user's credentials, by name. `tls`: the TLS context if the system's trust is not enough.
+    `rate`: messages per second, of all publishers together. `size`: bytes that pad each message.
+    `settle_s`: how long to wait at the end for messages on their way.
     """
 
     url: str

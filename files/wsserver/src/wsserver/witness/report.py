@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a witness has seen, for people and for programs."""
+"""The report of a witness, for people and for programs."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _PERCENTILES = {"p50": 50.0, "p90": 90.0, "p99": 99.0, "p99_9": 99.9, "max": 100
 class Verdict(StrEnum):
     KEPT = "kept"
     BROKEN = "broken"
-    # It could not do its work: somebody was not let in, might not publish, or nothing was acknowledged.
+    # The witness could not judge: a client or a publish was refused, or no publish was acknowledged.
     UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True)
 class Attendance:
-    """One client: how often it was cut off, and the longest that it was away, and that a subscriber heard nothing."""
+    """One client: its disconnects, its longest time without a connection, and a subscriber's longest silence."""
 
     user: str
     room: str | None  # a subscriber's
@@ -33,11 +33,11 @@ class Attendance:
 
 @dataclass(frozen=True)
 class Report:
-    """Numbers as the ledger has them; times are in seconds.
+    """The numbers of the ledger; times are in seconds.
 
-    `refused`: publishes that their clients gave up, by the code of the error. `duplicated` and `reordered` count also
-    what the clients noticed and put right, by dropping a repeat or by resuming before a hole. `gaps`, `resets`: what
-    subscribers were told of the logs. `faults`: the first ones found. `trouble`: why this is no judgement.
+    `refused`: publishes that their clients gave up, by the code of the error. `duplicated` and `reordered` also count
+    faults that the clients noticed and corrected, by dropping a repeat or by resuming before a hole. `gaps`, `resets`:
+    events that subscribers got. `faults`: the first faults. `trouble`: the reasons why the witness cannot judge.
     """
 
     seconds: float

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The witness: its clients from the first connection to the last, and what they saw."""
+"""The witness: runs its clients, and reports what they saw."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from wsserver.witness.ledger import Ledger
 from wsserver.witness.plan import CannotWatch, Plan
 from wsserver.witness.report import Attendance, Report
 
-# Handshakes at once, and how long all of them may take.
+# Simultaneous handshakes, and the deadline for all of them.
 _ARRIVING = 20
 _ARRIVE_S = 30.0
 _ARRIVE_EACH_S = 0.1
 _LOOK_S = 0.1
-# After everything has arrived: what comes twice comes later.
+# How long to wait for repeats after the last message has arrived.
 _AFTERMATH_S = 1.0
-# Of faults, and of reasons why it could not do its work.
+# The most faults, and the most reasons why it cannot judge, that are kept.
 _TOLD = 20
 
 
 class Witness:
-    """While the context is open it publishes and listens; `finish` ends that and says what was seen.
+    """Publishes and listens while its context is open; `finish` ends that and returns the report.
 
-    `stop` is set by whoever wants it to end, and by itself when a client or a publish was refused for good.
+    `stop`: set this event to end the witness. The witness sets it if a client or a publish was refused for good.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -79,7 +79,7 @@ class Witness:
         await self._leave()
 
     async def finish(self) -> Report:
-        """Publish no more, wait for what is on its way, and report."""
+        """Stop publishing, wait for messages on their way, and report."""
         loop = asyncio.get_running_loop()
         seconds = loop.time() - self._began
         for task in self._publishing:
@@ -124,7 +124,7 @@ class Witness:
 
     def _report(self, seconds: float) -> Report:
         gone = [one for one in self.subscribers if one.room not in one.client.rooms]
-        trouble = self._trouble + [f"{one.user} may be in its room no more" for one in gone]
+        trouble = self._trouble + [f"{one.user} may no longer be in its room" for one in gone]
         ledger = self.ledger
         clients = [one.client for one in self.clients]
         return Report(
