@@ -15,6 +15,9 @@ class BrokerUnavailable(BrokerError):
 
     code = "unavailable"
 
+    def __init__(self, text: str = "the broker is unavailable") -> None:
+        super().__init__(text)
+
 
 class OutcomeUnknown(BrokerError):
     """The connection broke while a publish was under way: it may or may not have happened."""

@@ -17,6 +17,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from wsserver.admin.failure import explain
+
 RUN = Path("/run/ws-server")
 # The role makes a link for each worker that should run on this host.
 INSTANCES = Path("/opt/ws-server/instances")
@@ -254,13 +256,9 @@ def _ask(path: Path, command: dict[str, Any], deadline: float) -> Iterator[tuple
     except TimeoutError:
         late = heard and time.monotonic() >= deadline
         raise _cannot(path, "is not done in time, and continues" if late else "does not answer") from None
-    except FileNotFoundError:
-        raise _cannot(path, "does not run") from None
-    except ConnectionRefusedError:
-        raise _cannot(path, "is dead") from None
-    except PermissionError:
-        raise _cannot(path, "obeys root and its own group, and you are neither") from None
-    except (OSError, ValueError) as exc:
+    except OSError as exc:
+        raise _cannot(path, str(explain(exc))) from None
+    except ValueError as exc:
         raise _cannot(path, f"cannot be asked: {exc}") from None
 
 

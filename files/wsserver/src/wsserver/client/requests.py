@@ -10,6 +10,7 @@ from wsserver.client.errors import Closed
 from wsserver.client.room import Room
 from wsserver.protocol.commands import History, Join, Leave, Presence
 from wsserver.protocol.events import Error, HistoryPage, Joined, Left, PresencePage
+from wsserver.runtime.tasks import fail
 
 Question = Join | Leave | Presence | History
 Answer = Joined | Left | PresencePage | HistoryPage
@@ -73,9 +74,7 @@ class Requests:
 
     def drop(self, request: Request, why: Exception) -> None:
         self._waiting.remove(request)
-        if not request.answered.done():
-            request.answered.set_exception(why)
-            request.answered.exception()  # a join after a reconnect has no caller, and asyncio must not report this
+        fail(request.answered, why)
 
     def take_all(self) -> list[Request]:
         """Remove all requests; returns those with a waiting caller, to be sent on a new connection."""

@@ -20,6 +20,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple, Protocol
 
 from wsserver.errors import BrokerError, BrokerUnavailable
+from wsserver.runtime.tasks import fail
 from wsserver.telemetry import metrics
 from wsserver.telemetry.logs import log
 
@@ -234,7 +235,7 @@ class LeasedCounts:
         if key not in share.unsent and key not in share.sending:
             return
         if not self.available:
-            raise BrokerUnavailable("the broker is unavailable")
+            raise BrokerUnavailable()
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         share.waiters.append((key, future))
         self._wake.set()
@@ -246,7 +247,7 @@ class LeasedCounts:
         Returns 0 if granted, else 1 or 2, the limit that is reached. Raises BrokerUnavailable.
         """
         if not self.available:
-            raise BrokerUnavailable("the broker is unavailable")
+            raise BrokerUnavailable()
         future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._shares[shard].claims.append((claim, future))
         self._wake.set()
@@ -368,6 +369,4 @@ class LeasedCounts:
 
 def _fail(futures: Iterable[asyncio.Future[Any]]) -> None:
     for future in futures:
-        if not future.done():
-            future.set_exception(BrokerUnavailable("the broker is unavailable"))
-            future.exception()  # if the caller is gone, asyncio must not report the exception
+        fail(future, BrokerUnavailable())

@@ -53,7 +53,7 @@ class Hub:
             if room.opening is not None:
                 await asyncio.shield(room.opening)
                 if self._rooms.get(name) is not room:
-                    raise BrokerUnavailable("the broker is unavailable")
+                    raise BrokerUnavailable()
             await room.join(member, since, wants_members)
         finally:
             room.joining -= 1

@@ -237,7 +237,7 @@ class Room:
         if self.syncing is not None:
             await asyncio.shield(self.syncing)
         if not await asyncio.shield(self.sync()):
-            raise BrokerUnavailable("the broker is unavailable")
+            raise BrokerUnavailable()
 
     async def _bring_to_head(self) -> bool:
         """Whether the room reached its head."""

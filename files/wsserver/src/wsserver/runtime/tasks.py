@@ -24,6 +24,13 @@ async def lasting(work: Coroutine[Any, Any, None], over: asyncio.Event) -> None:
         raise RuntimeError(f"{work} was cancelled while the process runs") from exc
 
 
+def fail(future: asyncio.Future[Any], error: Exception) -> None:
+    """Let a future raise `error`, unless it is done."""
+    if not future.done():
+        future.set_exception(error)
+        future.exception()  # if the caller is gone, asyncio must not report the error
+
+
 class Tasks(set[asyncio.Task[Any]]):
     """Running tasks. Keeps them alive: the event loop itself has only weak references."""
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
+from wsserver.admin.failure import Failure, explain
 from wsserver.admin.top import process, rates
 from wsserver.admin.top.process import Process
 from wsserver.admin.top.rates import Rates
@@ -48,14 +49,6 @@ class _Line(Struct):
     error: _Error | None = None
 
 
-class _Trouble(Exception):
-    """Why there is no answer: in a word, and as the end of a sentence."""
-
-    def __init__(self, state: str, why: str) -> None:
-        super().__init__(why)
-        self.state = state
-
-
 @dataclass(frozen=True)
 class Row:
     """The current state of a worker. While it does not answer, `answer`, `rates` and `lag_s` are None."""
@@ -77,7 +70,7 @@ class Watched:
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         self._asking: asyncio.Task[None] | None = None
         self._silent_since: float | None = None
-        self._trouble: _Trouble | None = None
+        self._failure: Failure | None = None
         self._answer: Answer | None = None
         self._rates: Rates | None = None
         self._lag_s: float | None = None
@@ -100,8 +93,8 @@ class Watched:
         answer = None
         if self._silent_since is not None and self._silent:
             state, note = "no answer", f"has not answered for {time.monotonic() - self._silent_since:.0f} s"
-        elif self._trouble is not None:
-            state, note = self._trouble.state, str(self._trouble)
+        elif self._failure is not None:
+            state, note = self._failure.state, str(self._failure)
         elif self._answer is None:
             state, note = "asked", ""
         else:
@@ -115,7 +108,7 @@ class Watched:
         if self._asking is not None:
             self._asking.cancel()
             await asyncio.wait({self._asking})
-        self._hang_up()
+        self._disconnect()
 
     @property
     def _silent(self) -> bool:
@@ -129,39 +122,33 @@ class Watched:
             async with asyncio.timeout(_PATIENCE_S):
                 answer = await self._ask()
         except (TimeoutError, BlockingIOError):  # BlockingIOError: the backlog is full, as the worker does not accept
-            self._hang_up()
-            self._trouble = None
+            self._disconnect()
+            self._failure = None
             return
-        except _Trouble as trouble:
-            self._hang_up()
-            self._trouble = trouble
-            if trouble.state == "down":
+        except Failure as failure:
+            self._disconnect()
+            self._failure = failure
+            if failure.state == "down":
                 self._pid = 0
         else:
-            self._trouble = None
+            self._failure = None
             self._heard(answer)
         self._silent_since = None
 
     async def _ask(self) -> Answer:
-        """Raises _Trouble, TimeoutError, BlockingIOError."""
+        """Raises Failure, TimeoutError, BlockingIOError."""
         try:
             if self._streams is not None:
                 try:
                     return await _converse(*self._streams)
                 except (ConnectionError, EOFError):
-                    self._hang_up()  # the worker may have restarted
+                    self._disconnect()  # the worker may have restarted
             self._streams = await self._connect()
             return await _converse(*self._streams)
-        except (FileNotFoundError, NotADirectoryError):
-            raise _Trouble("down", "does not run") from None
-        except (ConnectionError, EOFError):
-            raise _Trouble("down", "is dead") from None
-        except PermissionError:
-            raise _Trouble("no access", "obeys root and its own group, and you are neither") from None
         except (TimeoutError, BlockingIOError):
             raise
-        except OSError as exc:
-            raise _Trouble("fault", f"cannot be asked: {exc}") from None
+        except (OSError, EOFError) as exc:
+            raise explain(exc) from None
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         # Without the event loop, which does not notice a full backlog.
@@ -187,25 +174,25 @@ class Watched:
             # The worker measures its lag once a second, which may be less often than this poll.
             self._lag_s = self._lag_s if worst is None else worst
 
-    def _hang_up(self) -> None:
+    def _disconnect(self) -> None:
         if self._streams is not None:
             self._streams[1].close()
             self._streams = None
 
 
 async def _converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Answer:
-    """Raises _Trouble, EOFError, OSError."""
+    """Raises Failure, EOFError, OSError."""
     writer.write(_COMMAND)
     try:
         line = await reader.readline()
     except ValueError:
-        raise _Trouble("fault", "answers with a line that has no end") from None
+        raise Failure("fault", "answers with a line that has no end") from None
     if not line.endswith(b"\n"):
         raise EOFError
     try:
         said = msgspec.json.decode(line, type=_Line)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise _Trouble("fault", "answers what this release does not understand") from None
+        raise Failure("fault", "answers what this release does not understand") from None
     if said.result is None:
-        raise _Trouble("fault", f"refuses: {said.error.message if said.error else 'it does not say why'}")
+        raise Failure("fault", f"refuses: {said.error.message if said.error else 'it does not say why'}")
     return said.result

@@ -20,6 +20,7 @@ from redis.exceptions import NoScriptError, OutOfMemoryError, ReadOnlyError, Red
 from wsserver.errors import BrokerError, BrokerFull, BrokerUnavailable, OutcomeUnknown
 from wsserver.protocol.types import Message, Position
 from wsserver.rooms.broker import READ_BYTES, Listener, Published
+from wsserver.runtime.tasks import fail
 from wsserver.storage.redis.connection import COMMAND_TIMEOUT_S, RedisAddress, SoundConnection, reading, script
 from wsserver.storage.redis.envelope import decode, publisher_fields
 from wsserver.storage.redis.keys import CONTROL_CHANNEL, RoomKeys
@@ -132,9 +133,9 @@ class RedisBroker:
         self.available = False
         queue, self._queue = self._queue, []
         for _arguments, future in queue:
-            _fail(future, BrokerUnavailable("the broker is unavailable; nothing was published"))
+            fail(future, BrokerUnavailable("the broker is unavailable; nothing was published"))
         for confirmation in self._confirmations.values():
-            _fail(confirmation, BrokerUnavailable("the broker is unavailable"))
+            fail(confirmation, BrokerUnavailable())
         self._confirmations.clear()
         for connection in (self._feed, self._publisher):
             if connection is not None:
@@ -163,7 +164,7 @@ class RedisBroker:
 
     async def subscribe(self, room: str) -> None:
         if not self.available or self._feed is None:
-            raise BrokerUnavailable("the broker is unavailable")
+            raise BrokerUnavailable()
         channel = RoomKeys(room).channel
         self._channels[channel] = room
         confirmation = self._expect(channel)
@@ -172,7 +173,7 @@ class RedisBroker:
             await confirmation
         except (RedisError, OSError, BrokerUnavailable) as exc:
             self._channels.pop(channel, None)
-            raise BrokerUnavailable("the broker is unavailable") from exc
+            raise BrokerUnavailable() from exc
 
     async def unsubscribe(self, room: str) -> None:
         channel = RoomKeys(room).channel
@@ -264,11 +265,11 @@ class RedisBroker:
             except BaseException:
                 unknown = OutcomeUnknown("the broker's answer was lost; repeat the publish with the same id")
                 for _arguments, future in batch:
-                    _fail(future, unknown)
+                    fail(future, unknown)
                 raise
             for (_arguments, future), reply in zip(batch, replies, strict=True):
                 if isinstance(reply, Exception):
-                    _fail(future, _broker_error(reply))
+                    fail(future, _broker_error(reply))
                 elif not future.done():
                     epoch, seq, repeat = reply
                     future.set_result(Published(Position(int(epoch), seq), repeat == 1))
@@ -348,12 +349,6 @@ def _cause(attempt: asyncio.Task[None]) -> str:
     if failure is not None and not all(isinstance(cause, RedisError | OSError | TimeoutError) for cause in causes):
         raise failure
     return f"{type(causes[0]).__name__}: {causes[0]}"
-
-
-def _fail(future: asyncio.Future[Any], exc: BrokerError) -> None:
-    if not future.done():
-        future.set_exception(exc)
-        future.exception()  # if the caller is gone, asyncio must not report the exception
 
 
 def _broker_error(reply: Exception) -> BrokerError:

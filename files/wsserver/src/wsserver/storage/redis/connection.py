@@ -82,7 +82,7 @@ async def reading() -> AsyncIterator[None]:
     try:
         yield
     except (RedisError, OSError) as exc:
-        raise BrokerUnavailable("the broker is unavailable") from exc
+        raise BrokerUnavailable() from exc
 
 
 def script(*names: str, flags: str | None = None) -> str:
