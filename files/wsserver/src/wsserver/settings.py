@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Settings from the environment, all checked at start.
 
-The one place of their types, defaults and bounds. tools/settings_files.py makes of these the JSON schema, docs/settings.md
-and what the role ws_server checks.
+The one place of their types, defaults and bounds. tools/settings_files.py makes of these the JSON
+schema, docs/settings.md and what the role ws_server checks.
 """
 
 from __future__ import annotations
@@ -218,7 +218,10 @@ class BadSettings(Exception):
 
 
 def load(**values: Any) -> Settings:
-    """The settings of this process's environment; `values` replace some of them. Raises BadSettings."""
+    """The settings of this process's environment; `values` replace some of them.
+
+    Raises BadSettings.
+    """
     problems = _unknown()
     try:
         settings = Settings(**values)
@@ -230,14 +233,19 @@ def load(**values: Any) -> Settings:
 
 
 def use_file(path: Path) -> None:
-    """Replace this process's settings by those of an environment file as systemd reads it. Raises OSError."""
+    """Replace this process's settings by those of an environment file as systemd reads it.
+
+    Raises OSError.
+    """
     for name in _given():
         del os.environ[name]
     os.environ.update(env_file.parse(path.read_text()))
 
 
 def use_file_below(path: Path) -> None:
-    """Add the settings of an environment file to those of the environment, which win. Raises OSError.
+    """Add the settings of an environment file to those of the environment, which win.
+
+    Raises OSError.
 
     The file may be missing if the environment has settings.
     """
@@ -284,7 +292,9 @@ def schema() -> dict[str, Any]:
 
 
 def _property(made: dict[str, Any]) -> dict[str, Any]:
-    """One setting: without pydantic's title, and without a null that only says that there is no default."""
+    """One setting: without pydantic's title, and without a null that only says that there is no
+    default.
+    """
     given = {key: value for key, value in made.items() if key not in ("title", "anyOf")}
     if "anyOf" not in made:
         return given
@@ -294,7 +304,9 @@ def _property(made: dict[str, Any]) -> dict[str, Any]:
 
 
 def requirement(setting: dict[str, Any], separator: str = ",") -> str:
-    """What a setting is and may be, from its JSON schema; `separator` stands between the examples of a list."""
+    """What a setting is and may be, from its JSON schema; `separator` stands between the examples
+    of a list.
+    """
     parts = [setting["description"]]
     if "enum" in setting:
         *others, last = setting["enum"]

@@ -16,7 +16,8 @@ class BrokerStatus(Struct, frozen=True):
 
 
 class ArchiveStatus(Struct, frozen=True):
-    """`pending`: messages that this worker has yet to move to Postgres; `lag_s`: the age of the oldest, in seconds.
+    """`pending`: messages that this worker has yet to move to Postgres; `lag_s`: the age of the
+    oldest, in seconds.
 
     Each worker moves the messages of some shards, for all workers.
     """
@@ -27,7 +28,9 @@ class ArchiveStatus(Struct, frozen=True):
 
 
 class Histogram(Struct, frozen=True):
-    """As in Prometheus: `counts` has the number of values up to each of the `bounds`, then the number of all values."""
+    """As in Prometheus: `counts` has the number of values up to each of the `bounds`, then the
+    number of all values.
+    """
 
     bounds: list[float]
     counts: list[int]
@@ -35,7 +38,9 @@ class Histogram(Struct, frozen=True):
 
 
 class Counters(Struct, frozen=True):
-    """The counters of the process since its start; the difference of two readings is a rate. See `telemetry.metrics`.
+    """The counters of the process since its start; the difference of two readings is a rate.
+
+    See `telemetry.metrics`.
 
     `clock_s` is monotonic. The histograms are in seconds.
     """
@@ -50,10 +55,12 @@ class Counters(Struct, frozen=True):
 
 
 class Status(Struct, frozen=True):
-    """`started_at`: Unix time in seconds. `drained_by`: the holders of drains. `archive`: None without Postgres.
+    """`started_at`: Unix time in seconds.
 
-    `connections` are those of users; `handshaking` and `closing` are not among them. Only the control socket reports
-    `counters`, since the release of `ws-server ctl top`.
+    `drained_by`: the holders of drains. `archive`: None without Postgres.
+
+    `connections` are those of users; `handshaking` and `closing` are not among them. Only the
+    control socket reports `counters`, since the release of `ws-server ctl top`.
     """
 
     version: str

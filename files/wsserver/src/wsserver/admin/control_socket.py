@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""The control socket: a Unix socket on which this host's operator and its programs control one worker.
+"""The control socket: a Unix socket on which this host's operator and its programs control one
+worker.
 
-A command is one JSON object on a line. The answer is any number of lines with `progress`, then a line with `result` or
-`error`. All users that may open the socket may send all commands. See `status` for the fields of a status; only the
-command `status` returns `counters`. A release only adds commands and fields, since both ends may be one release apart.
+A command is one JSON object on a line. The answer is any number of lines with `progress`, then a
+line with `result` or `error`. All users that may open the socket may send all commands. See
+`status` for the fields of a status; only the command `status` returns `counters`. A release only
+adds commands and fields, since both ends may be one release apart.
 """
 
 from __future__ import annotations
@@ -76,7 +78,10 @@ class Controlled(Protocol):
         """End a drain. Raises DrainHeldByOthers. See `WorkerDrain.undrain`."""
 
     def kick(self, user: str | None, connection: str | None, reason: str) -> int:
-        """Close this worker's connections of a user, or a connection by its id. Returns their number."""
+        """Close this worker's connections of a user, or a connection by its id.
+
+        Returns their number.
+        """
 
 
 class _Refused(Exception):
@@ -183,7 +188,10 @@ class ControlSocket:
                 return {"kicked": self._controlled.kick(user, connection, reason)}
 
     async def _drain(self, by: str, window_s: float | None, say: _Say) -> Status:
-        """Start or join a drain, and report progress. The drain continues if the caller hangs up."""
+        """Start or join a drain, and report progress.
+
+        The drain continues if the caller hangs up.
+        """
         draining = self._controlled.drain(by, window_s)
         while not draining.done():
             await say({"progress": self._controlled.status()})
@@ -251,7 +259,10 @@ def _locked(directory: Path) -> Iterator[None]:
 
 
 def _remove_dead(path: Path) -> None:
-    """Remove the socket of a dead process. Raises OSError if the process is alive, or if this is no socket."""
+    """Remove the socket of a dead process.
+
+    Raises OSError if the process is alive, or if this is no socket.
+    """
     try:
         mode = path.lstat().st_mode
     except FileNotFoundError:

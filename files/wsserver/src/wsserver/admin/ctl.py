@@ -216,7 +216,10 @@ def _operator() -> str:
 
 
 def _ask_each(paths: list[Path], command: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Each worker's result, or {"error": sentence}. A worker that hangs does not delay the others."""
+    """Each worker's result, or {"error": sentence}.
+
+    A worker that hangs does not delay the others.
+    """
 
     def ask(path: Path) -> dict[str, Any]:
         try:

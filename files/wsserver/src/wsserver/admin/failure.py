@@ -5,7 +5,10 @@ from __future__ import annotations
 
 
 class Failure(Exception):
-    """`state`: the failure in a word. The text continues a sentence that begins with the worker's name."""
+    """`state`: the failure in a word.
+
+    The text continues a sentence that begins with the worker's name.
+    """
 
     def __init__(self, state: str, text: str) -> None:
         super().__init__(text)

@@ -16,11 +16,17 @@ from wsserver.status import State, Status
 
 
 class Operations(Protocol):
-    """The worker, as the server API sees it. All but `state` raise BrokerError; for a publish, its future raises it."""
+    """The worker, as the server API sees it.
+
+    All but `state` raise BrokerError; for a publish, its future raises it.
+    """
 
     @property
     def state(self) -> State:
-        """The state of the worker. The API calls the other methods only if the worker is `ready`."""
+        """The state of the worker.
+
+        The API calls the other methods only if the worker is `ready`.
+        """
 
     def status(self) -> Status: ...
 
@@ -35,7 +41,8 @@ class Operations(Protocol):
     ) -> tuple[list[Message], bool]:
         """Messages, oldest first, and whether more follow in the direction of the request.
 
-        The last messages before a position, the first messages after one, or (both None) the newest.
+        The last messages before a position, the first messages after one, or (both None) the
+        newest.
         """
 
     async def issue_ticket(

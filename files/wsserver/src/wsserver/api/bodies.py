@@ -160,7 +160,8 @@ def position(text: str | None, where: str) -> Position | None:
 def named(request: web.Request) -> str:
     """The room or user in a path such as /v1/rooms/NAME/presence, as the client escaped it.
 
-    Read from the bytes of the request: aiohttp's path has `/` in place of `%2F` already. Raises Problem.
+    Read from the bytes of the request: aiohttp's path has `/` in place of `%2F` already. Raises
+    Problem.
     """
     escaped = request.raw_path.partition("?")[0].split("/")[-2]
     try:

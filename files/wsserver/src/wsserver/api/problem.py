@@ -21,7 +21,10 @@ _STATUS = {
 
 
 class ErrorBody(msgspec.Struct, frozen=True):
-    """`code` is for programs, `message` for people. The message names the field and what is allowed."""
+    """`code` is for programs, `message` for people.
+
+    The message names the field and what is allowed.
+    """
 
     code: str
     message: str

@@ -17,13 +17,17 @@ from wsserver.errors import BrokerError
 from wsserver.protocol.json_codec import NESTING_MAX, nested_too_deeply
 from wsserver.rooms.broker import Published
 
-# How many publishes of one batch wait for the broker at a time, so that other publishes get their turn.
+# How many publishes of one batch wait for the broker at a time, so that other publishes get their
+# turn.
 _UNDER_WAY = 100
 _UNDER_WAY_BYTES = 2**20
 
 
 class Landed(Struct, frozen=True):
-    """The position of a message in its room's log. `repeat`: an earlier request with the same key put it there."""
+    """The position of a message in its room's log.
+
+    `repeat`: an earlier request with the same key put it there.
+    """
 
     room: str
     epoch: str

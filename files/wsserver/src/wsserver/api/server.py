@@ -33,7 +33,8 @@ from wsserver.telemetry.logs import log
 _BODY_BYTES = 65536
 _BATCH_BODY_BYTES = 10 * 2**20
 _IDLE_S = 60
-# How long to read what a client still sends after its answer, such as the rest of a body that was too large.
+# How long to read what a client still sends after its answer, such as the rest of a body that was
+# too large.
 _LINGER_S = 2
 # A publish has an answer within this time (or its outcome is unknown).
 _FINISH_S = 8
@@ -213,7 +214,9 @@ def _told(message: Message) -> HistoryMessage:
 
 
 class _RequestLog(AbstractAccessLogger):
-    """Logs one line per request, also for a request that is no HTTP; never its headers, query or body."""
+    """Logs one line per request, also for a request that is no HTTP; never its headers, query or
+    body.
+    """
 
     def log(self, request: web.BaseRequest, response: web.StreamResponse, time: float) -> None:
         route = request.get(_ROUTE, "none")

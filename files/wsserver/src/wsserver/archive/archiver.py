@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Moves every message from Redis to Postgres, which keeps it for `archive_retention_days`.
 
-Only publishes in durable rooms wait for this. While Postgres is unavailable, Redis keeps the messages, and refuses
-publishes once its memory is full. Messages are moved at least once: writing a message twice changes nothing.
+Only publishes in durable rooms wait for this. While Postgres is unavailable, Redis keeps the
+messages, and refuses publishes once its memory is full. Messages are moved at least once: writing a
+message twice changes nothing.
 """
 
 from __future__ import annotations
@@ -113,8 +114,8 @@ class Archiver:
             try:
                 pause_s = 0.0 if await self._move_some() else _PAUSE_S
             except Exception as exc:
-                # The ports report outages of Redis and Postgres. A fault of this program must not end the worker:
-                # it serves its clients without an archive.
+                # The ports report outages of Redis and Postgres. A fault of this program must not
+                # end the worker: it serves its clients without an archive.
                 if not isinstance(exc, BrokerUnavailable) and pause_s <= _PAUSE_S:
                     log.exception("archive_failed")
                 metrics.ARCHIVE_ERRORS.inc()

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Pages of a room's past: from its log in Redis, and from Postgres where the log does not reach.
 
-The log counts where it is unbroken: each message follows the one before. The log ends at a room's head, and begins
-where it was trimmed (Postgres has the rest). At the start of an epoch the tail of the epoch before may be missing.
-Where the log is not enough, Postgres provides the whole page, and both are merged.
+The log counts where it is unbroken: each message follows the one before. The log ends at a room's
+head, and begins where it was trimmed (Postgres has the rest). At the start of an epoch the tail of
+the epoch before may be missing. Where the log is not enough, Postgres provides the whole page, and
+both are merged.
 """
 
 from __future__ import annotations
@@ -40,10 +41,12 @@ class History:
         self._postgres = postgres
 
     async def page(self, room: str, before: Position | None, since: Position | None, limit: int) -> Page:
-        """Up to `limit` messages, oldest first, and whether more follow in the direction of the request.
+        """Up to `limit` messages, oldest first, and whether more follow in the direction of the
+        request.
 
-        With `since` the first messages after it, else the last messages before `before`, or of all. A page ends early
-        once it has READ_BYTES of data; while Postgres is unavailable it may be shorter. Raises BrokerUnavailable.
+        With `since` the first messages after it, else the last messages before `before`, or of all.
+        A page ends early once it has READ_BYTES of data; while Postgres is unavailable it may be
+        shorter. Raises BrokerUnavailable.
         """
         if since is not None:
             return await self._since(room, since, limit)
@@ -101,7 +104,10 @@ def _unbroken_end(messages: list[Message], before: Position | None) -> list[Mess
 
 
 def _first(messages: list[Message], limit: int) -> Page:
-    """The page at the start of `messages`. If the limit or the size of a read ended the page, one message is left over."""
+    """The page at the start of `messages`.
+
+    If the limit or the size of a read ended the page, one message is left over.
+    """
     size = count = 0
     while count < min(limit, len(messages)) and size < READ_BYTES:
         size += len(messages[count].data)

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""The Postgres schema: numbered SQL files beside this module. Each is applied once, in a transaction.
+"""The Postgres schema: numbered SQL files beside this module.
 
-A migration only adds, since workers of two releases share the schema during a rollout. A later release removes the
-parts that were replaced.
+Each is applied once, in a transaction.
+
+A migration only adds, since workers of two releases share the schema during a rollout. A later
+release removes the parts that were replaced.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Connections to Postgres: a few, made when they are needed, and whether Postgres is available.
 
-While Postgres is known to be unavailable, callers get an error at once. Only the archiver tries whether it is back.
+While Postgres is known to be unavailable, callers get an error at once. Only the archiver tries
+whether it is back.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from wsserver.telemetry.logs import log
 # Per worker; a host has several workers.
 _CONNECTIONS = 3
 _CONNECT_TIMEOUT_S = 3.0
-# A statement without an answer means that Postgres is gone: a healthy Postgres answers within milliseconds.
+# A statement without an answer means that Postgres is gone: a healthy Postgres answers within
+# milliseconds.
 _STATEMENT_TIMEOUT_S = 8.0
 _CLOSE_TIMEOUT_S = 2.0
 # Errors for a statement that Postgres refuses for good, because of its values.

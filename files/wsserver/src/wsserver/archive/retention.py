@@ -37,7 +37,10 @@ async def keep(postgres: Postgres, days: int) -> None:
 
 
 async def delete_old(postgres: Postgres, days: int) -> int:
-    """Delete, and return the number; 0 if another worker is deleting. Raises PostgresUnavailable."""
+    """Delete, and return the number; 0 if another worker is deleting.
+
+    Raises PostgresUnavailable.
+    """
     deleted = 0
     async with postgres.connection() as connection:
         if not await connection.fetchval("SELECT pg_try_advisory_lock($1)", _LOCK):

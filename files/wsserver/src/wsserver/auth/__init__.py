@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Authentication and permissions: the token, ticket or cookie of a handshake, and the rooms that it allows."""
+"""Authentication and permissions: the token, ticket or cookie of a handshake, and the rooms that it
+allows.
+"""
 
 from wsserver.auth.authenticator import BEARER_SUBPROTOCOL, Authenticator
 from wsserver.auth.identity import Identity, Refused

@@ -21,7 +21,9 @@ _ANY_ORIGIN = "*"
 
 
 class Authenticator:
-    """Identifies the sender of a request, by the first of: Authorization, subprotocol, ticket, cookie."""
+    """Identifies the sender of a request, by the first of: Authorization, subprotocol, ticket,
+    cookie.
+    """
 
     def __init__(self, settings: Settings, tickets: TicketStore) -> None:
         secret = settings.jwt_secret
@@ -43,7 +45,9 @@ class Authenticator:
         await self._tokens.run()
 
     async def authenticate(self, request: Request) -> Identity:
-        """The identity of the sender. Raises Refused; BrokerUnavailable if a ticket cannot be looked up.
+        """The identity of the sender.
+
+        Raises Refused; BrokerUnavailable if a ticket cannot be looked up.
 
         A token that the secret verifies needs no waiting.
         """
@@ -68,13 +72,17 @@ class Authenticator:
             raise Refused(
                 401, "no token: send Authorization: Bearer, or the subprotocols bearer and the token", "no_token"
             )
-        # A browser adds the cookie to the requests of any page, so the origin of the page must be listed.
+        # A browser adds the cookie to the requests of any page, so the origin of the page must be
+        # listed.
         if not listed:
             raise Refused(401, "the cookie is accepted from pages of the listed origins only", "no_token")
         return await self._tokens.verify(cookie)
 
     async def refresh(self, token: str, identity: Identity) -> Identity:
-        """The new identity of a client that is connected as `identity` and sent a fresh token. Raises Refused."""
+        """The new identity of a client that is connected as `identity` and sent a fresh token.
+
+        Raises Refused.
+        """
         fresh = await self._tokens.verify(token)
         if fresh.user != identity.user:
             raise Refused(401, "the token is not valid: it is another user's", "bad_token")
@@ -91,7 +99,9 @@ def _bearer(authorization: str | None) -> str | None:
 
 
 def _offered(headers: Headers) -> str | None:
-    """The token of `Sec-WebSocket-Protocol: bearer, <jwt>`, the one header that a browser lets a page set."""
+    """The token of `Sec-WebSocket-Protocol: bearer, <jwt>`, the one header that a browser lets a
+    page set.
+    """
     offered = [part.strip() for value in headers.get_all("Sec-WebSocket-Protocol") for part in value.split(",")]
     return offered[1] if len(offered) == 2 and offered[0] == BEARER_SUBPROTOCOL else None
 
@@ -110,6 +120,7 @@ def _cookie(headers: Headers, name: str) -> str | None:
     pairs = [pair.partition("=") for value in headers.get_all("Cookie") for pair in value.split(";")]
     values = {value.strip() for found, _equals, value in pairs if found.strip() == name}
     if len(values) > 1:
-        # A neighbouring host of the same domain may have set one of them, and the request does not say which.
+        # A neighbouring host of the same domain may have set one of them, and the request does not
+        # say which.
         raise Refused(400, f"more than one cookie {name}", "bad_headers")
     return values.pop() if values else None

@@ -21,7 +21,10 @@ class Defaults(NamedTuple):
 
 
 def identity_of(claims: dict[str, Any], defaults: Defaults) -> Identity:
-    """The identity that the claims describe. Raises ValueError, whose text repeats no claim's value."""
+    """The identity that the claims describe.
+
+    Raises ValueError, whose text repeats no claim's value.
+    """
     user = _user(claims.get("sub"))
     try:
         expires = float(claims["exp"])
@@ -33,7 +36,10 @@ def identity_of(claims: dict[str, Any], defaults: Defaults) -> Identity:
 
 
 def make(user: str, ttl_s: int, join: Sequence[str] | None, publish: Sequence[str] | None) -> dict[str, Any]:
-    """Claims that are valid for `ttl_s` seconds. Raises ValueError for a user or patterns that no server accepts."""
+    """Claims that are valid for `ttl_s` seconds.
+
+    Raises ValueError for a user or patterns that no server accepts.
+    """
     now = int(time.time())
     claims: dict[str, Any] = {"sub": _user(user), "iat": now, "exp": now + ttl_s}
     if join is not None:

@@ -12,7 +12,8 @@ Outcome = Literal["no_token", "bad_token", "expired", "bad_ticket", "bad_origin"
 
 
 class Identity(NamedTuple):
-    """A user until `expires` (Unix time in seconds), and the patterns of the rooms it may join and publish to.
+    """A user until `expires` (Unix time in seconds), and the patterns of the rooms it may join and
+    publish to.
 
     Plain data, which can be stored and read back. `{sub}` in a pattern stands for `user`.
     """
@@ -30,7 +31,10 @@ class Identity(NamedTuple):
 
 
 class Refused(Exception):
-    """The answer is HTTP `status` (400, 401 or 403). The text never contains a part of a token or ticket."""
+    """The answer is HTTP `status` (400, 401 or 403).
+
+    The text never contains a part of a token or ticket.
+    """
 
     def __init__(self, status: int, why: str, outcome: Outcome) -> None:
         super().__init__(why)

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""The public keys that sign tokens: a JWKS document in a file or at a URL, read again when it changes."""
+"""The public keys that sign tokens: a JWKS document in a file or at a URL, read again when it
+changes.
+"""
 
 from __future__ import annotations
 
@@ -41,14 +43,18 @@ class Key(NamedTuple):
 class Source(Protocol):
     """Where the document is, and how often to read it.
 
-    `interval_s`: the usual interval. `pause_s`: the shortest interval, when a token names an unknown key.
+    `interval_s`: the usual interval. `pause_s`: the shortest interval, when a token names an
+    unknown key.
     """
 
     interval_s: float
     pause_s: float
 
     async def read(self) -> bytes | None:
-        """The document; None if it has not changed. Raises OSError, TimeoutError, ClientError or ValueError."""
+        """The document; None if it has not changed.
+
+        Raises OSError, TimeoutError, ClientError or ValueError.
+        """
 
 
 class FileSource:
@@ -94,7 +100,9 @@ class UrlSource:
 
 
 class Keys:
-    """The keys of a source, from its last good state: if the source is unavailable or broken, they stay valid."""
+    """The keys of a source, from its last good state: if the source is unavailable or broken, they
+    stay valid.
+    """
 
     def __init__(self, source: Source) -> None:
         self._source = source
@@ -111,7 +119,10 @@ class Keys:
             await asyncio.sleep(interval_s if self._problem is None else min(interval_s, _RETRY_S))
 
     async def find(self, kid: str | None, algorithm: object) -> Key:
-        """The key for a token with this header. Waits only for an unknown key. Raises Refused, InvalidAlgorithmError."""
+        """The key for a token with this header.
+
+        Waits only for an unknown key. Raises Refused, InvalidAlgorithmError.
+        """
         if not isinstance(algorithm, str) or algorithm not in _ACCEPTED:
             raise jwt.InvalidAlgorithmError
         key = self._known(kid, algorithm)
@@ -131,7 +142,10 @@ class Keys:
         return next((key for key in self._keys if key.kid == kid and algorithm in key.algorithms), None)
 
     async def _look(self) -> None:
-        """Read the source, never twice within `pause_s`. Callers that come meanwhile wait for the same read."""
+        """Read the source, never twice within `pause_s`.
+
+        Callers that come meanwhile wait for the same read.
+        """
         loop = asyncio.get_running_loop()
         if self._looking is None:
             if loop.time() - self._looked < self._source.pause_s:
@@ -182,7 +196,10 @@ class _Member(msgspec.Struct, omit_defaults=True):
 
 
 def read_keys(document: bytes) -> list[Key]:
-    """The keys in a JWKS document that can verify tokens; ignores others. Raises ValueError if there are none."""
+    """The keys in a JWKS document that can verify tokens; ignores others.
+
+    Raises ValueError if there are none.
+    """
     try:
         members = msgspec.json.decode(document, type=_Document).keys
     except RecursionError:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Patterns of room names: `*` stands for any characters, or none, and `{sub}` for the user.
 
-All else is literal, and so is the user's name: patterns are split at their stars before the user is filled in. A
-match takes one pass over the room's name for each pattern, without backtracking.
+All else is literal, and so is the user's name: patterns are split at their stars before the user is
+filled in. A match takes one pass over the room's name for each pattern, without backtracking.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ Patterns = tuple[str, ...]
 EVERYWHERE: Patterns = ("*",)
 COUNT_MAX = 64
 LENGTH_MAX = 128
-# The number of lists of patterns; many connections share a list. To prepare a dropped list again takes microseconds.
+# The number of lists of patterns; many connections share a list. To prepare a dropped list again
+# takes microseconds.
 _REMEMBERED = 4096
 
 
@@ -32,7 +33,10 @@ def any_of(patterns: Patterns) -> Callable[[str], bool]:
 
 
 def checked(claim: str, value: object) -> Patterns:
-    """The patterns in a claim called `claim`. Raises ValueError, whose text does not repeat the value."""
+    """The patterns in a claim called `claim`.
+
+    Raises ValueError, whose text does not repeat the value.
+    """
     if not isinstance(value, list | tuple) or len(value) > COUNT_MAX or not all(map(_is_pattern, value)):
         raise ValueError(
             f"{claim} must be a list of at most {COUNT_MAX} patterns, each of 1 to {LENGTH_MAX} printable characters"

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""One-time tickets: a backend requests a ticket for a user, and the user's client spends it in a URL.
+"""One-time tickets: a backend requests a ticket for a user, and the user's client spends it in a
+URL.
 
-URLs end up in logs and histories, where a token must not be. A ticket in a log has been used already.
+URLs end up in logs and histories, where a token must not be. A ticket in a log has been used
+already.
 """
 
 from __future__ import annotations
@@ -39,8 +41,8 @@ async def issue_ticket(
 ) -> str:
     """A ticket for one connection of `user`, which may last `expires_s` seconds (None: an hour).
 
-    `join`, `publish`: patterns of rooms; None leaves them to the server's settings. Raises ValueError for a user or
-    patterns that are not allowed, BrokerUnavailable.
+    `join`, `publish`: patterns of rooms; None leaves them to the server's settings. Raises
+    ValueError for a user or patterns that are not allowed, BrokerUnavailable.
     """
     grant = msgspec.json.encode(claims.make(user, expires_s or _CONNECTION_S, join, publish))
     return await tickets.issue(grant, TICKET_TTL_S)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Signed tokens (JWT).
 
-The key decides the algorithm, never the token: the secret verifies only HS256, and a public key only the algorithms
-of its kind.
+The key decides the algorithm, never the token: the secret verifies only HS256, and a public key
+only the algorithms of its kind.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ _WHY: dict[type[Exception], str] = {
 
 
 class Tokens:
-    """Verifies tokens against a secret, against public keys, or (each token against its own kind) both."""
+    """Verifies tokens against a secret, against public keys, or (each token against its own kind)
+    both.
+    """
 
     def __init__(
         self, secret: str | None, keys: Keys | None, issuer: str | None, audience: str | None, defaults: Defaults
@@ -98,10 +100,12 @@ def mint(
     issuer: str | None = None,
     audience: str | None = None,
 ) -> str:
-    """A token for `user`, valid for `ttl_s` seconds. Raises ValueError for claims that no server accepts.
+    """A token for `user`, valid for `ttl_s` seconds.
 
-    `join`, `publish`: patterns of rooms; None leaves them to the server's settings. The settings may also require an
-    `issuer` and an `audience`.
+    Raises ValueError for claims that no server accepts.
+
+    `join`, `publish`: patterns of rooms; None leaves them to the server's settings. The settings
+    may also require an `issuer` and an `audience`.
     """
     made = claims.make(user, ttl_s, join, publish)
     made |= {name: value for name, value in (("iss", issuer), ("aud", audience)) if value is not None}

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Waits between attempts: exponential and fully random, so that many clients do not reconnect at once."""
+"""Waits between attempts: exponential and fully random, so that many clients do not reconnect at
+once.
+"""
 
 from __future__ import annotations
 

@@ -69,18 +69,19 @@ class Page(NamedTuple):
 
 
 class Client:
-    """One user's connection to the service at `url` (ws:// or wss://, with the path), over all reconnects.
+    """One user's connection to the service at `url` (ws:// or wss://, with the path), over all
+    reconnects.
 
-    Give one of: `token`, a JWT; `token_factory`, called for the first token, and when a token expires or was refused;
-    `ticket_factory`, called for a ticket before every handshake.
-    `ssl`: the TLS context for wss:// if the system's trust is not enough.
-    `max_unacknowledged`: how many publishes may wait for their acknowledgement; further publishes are not sent yet.
-    `on_state` gets every change of state and every failed attempt, with a reason for people. `on_event` gets every
-    event as the server sent it, repeats included, and the gaps and resets that the client itself found. The client
-    logs exceptions of these functions, and ignores them.
+    Give one of: `token`, a JWT; `token_factory`, called for the first token, and when a token
+    expires or was refused; `ticket_factory`, called for a ticket before every handshake. `ssl`: the
+    TLS context for wss:// if the system's trust is not enough. `max_unacknowledged`: how many
+    publishes may wait for their acknowledgement; further publishes are not sent yet. `on_state`
+    gets every change of state and every failed attempt, with a reason for people. `on_event` gets
+    every event as the server sent it, repeats included, and the gaps and resets that the client
+    itself found. The client logs exceptions of these functions, and ignores them.
 
-    `duplicates`: messages that came twice and were dropped. `holes`: messages that were missing without a gap from the
-    server, so that the client resumed. `connects`: connections so far.
+    `duplicates`: messages that came twice and were dropped. `holes`: messages that were missing
+    without a gap from the server, so that the client resumed. `connects`: connections so far.
     """
 
     def __init__(
@@ -122,7 +123,10 @@ class Client:
     # Life cycle.
 
     async def __aenter__(self) -> Self:
-        """Wait for the first connection, without a timeout. Raises Closed if the server refuses it for good."""
+        """Wait for the first connection, without a timeout.
+
+        Raises Closed if the server refuses it for good.
+        """
         self._decided = asyncio.get_running_loop().create_future()
         self._running = asyncio.create_task(self._run())
         try:
@@ -161,7 +165,8 @@ class Client:
         try:
             while (why := await self._connect_once()) is not None:
                 self._change(State.RECONNECTING if self.connects else State.CONNECTING, why)
-                # If the server named a time, keep it. Else wait, so that not all clients come at once.
+                # If the server named a time, keep it. Else wait, so that not all clients come at
+                # once.
                 hint, self._dial_at = self._dial_at, 0.0
                 await asyncio.sleep(hint - asyncio.get_running_loop().time() if hint else self._backoff.next())
         except Exception as exc:
@@ -226,10 +231,10 @@ class Client:
     ) -> Room:
         """Be a member of `room`, over every reconnect, until `leave`.
 
-        `since`: the position to resume from; else from now. `members`: whether `on_event` gets member events.
-        `on_message` gets the messages in place of the iterator. While a thousand messages are unread, the client reads
-        no more from the server.
-        Raises JoinError, Closed, and ValueError if the client is in that room.
+        `since`: the position to resume from; else from now. `members`: whether `on_event` gets
+        member events. `on_message` gets the messages in place of the iterator. While a thousand
+        messages are unread, the client reads no more from the server. Raises JoinError, Closed, and
+        ValueError if the client is in that room.
         """
         self._check_open()
         if room in self.rooms:
@@ -257,7 +262,10 @@ class Client:
         self._taken(room)
 
     async def presence(self, room: str, *, after: str = "", limit: int = PAGE_MAX) -> PresencePage:
-        """A page of the users in a room, by name. `after`: the last user of the page before. Raises ServerError, Closed."""
+        """A page of the users in a room, by name.
+
+        `after`: the last user of the page before. Raises ServerError, Closed.
+        """
         page: PresencePage = await self._ask(Presence(room, after, limit))
         return page
 
@@ -284,7 +292,10 @@ class Client:
         return Page(messages, page.more)
 
     async def ping(self) -> float:
-        """The round trip to the server's program in seconds. Raises Closed; ConnectionError without a connection."""
+        """The round trip to the server's program in seconds.
+
+        Raises Closed; ConnectionError without a connection.
+        """
         self._check_open()
         if self._link is None:
             raise ConnectionError("not connected")
@@ -316,10 +327,10 @@ class Client:
     async def publish(self, room: str, data: Any, *, id: str | None = None) -> int:
         """Publish to a room, over all reconnects, and return the `seq` of the message.
 
-        `data`: any JSON value, else TypeError. `id`: the server recognises a repeat by this id, random by default;
-        ValueError if a publish with this id is pending. Publishes go out in the order of the calls. A publish that is
-        cancelled may still be published.
-        Raises PublishError and Closed.
+        `data`: any JSON value, else TypeError. `id`: the server recognises a repeat by this id,
+        random by default; ValueError if a publish with this id is pending. Publishes go out in the
+        order of the calls. A publish that is cancelled may still be published. Raises PublishError
+        and Closed.
         """
         self._check_open()
         return await self._publishes.publish(room, data, id)
@@ -381,7 +392,8 @@ class Client:
     def _joined(self, event: Joined) -> None:
         request = self._requests.answer(event)
         room = self.rooms.get(event.room)
-        # This answers a join that was given up since: it says nothing about the position of a later join.
+        # This answers a join that was given up since: it says nothing about the position of a later
+        # join.
         if room is not None and request is not None and request.joining is room:
             missed = room.start(event)
             if missed is not None:
@@ -442,7 +454,10 @@ class Client:
             room.skip(gap.last)
 
     def _passed_hole(self, link: Link, room: Room, seq: int) -> bool:
-        """Messages before `seq` are missing: resume. If that did not bring them, report a gap and go on."""
+        """Messages before `seq` are missing: resume.
+
+        If that did not bring them, report a gap and go on.
+        """
         self.holes += 1
         if room.should_resume():
             link.abort(f"messages are missing before {seq} in {room.name}")
@@ -483,7 +498,9 @@ class Client:
             self._update_reading()
 
     def _update_reading(self) -> None:
-        """Stop reading while a room is full, unless the application waits for an answer and so takes no messages."""
+        """Stop reading while a room is full, unless the application waits for an answer and so
+        takes no messages.
+        """
         if self._full and not self._publishes.any and not self._requests.any:
             self._may_read.clear()
         else:

@@ -10,7 +10,9 @@ CredentialFactory = Callable[[], Awaitable[str]]
 
 
 class Credentials:
-    """One of: a fixed token; a source of fresh tokens; a source of tickets, each valid for one handshake."""
+    """One of: a fixed token; a source of fresh tokens; a source of tickets, each valid for one
+    handshake.
+    """
 
     def __init__(
         self, token: str | None, token_factory: CredentialFactory | None, ticket_factory: CredentialFactory | None
@@ -41,7 +43,10 @@ class Credentials:
         return self._token
 
     def accepted(self) -> None:
-        """The server accepted the credentials. If it refuses them later, they are old, and a factory may have new ones."""
+        """The server accepted the credentials.
+
+        If it refuses them later, they are old, and a factory may have new ones.
+        """
         self._fresh = self._token_factory is None and self._ticket_factory is None
 
     def refused(self) -> bool:

@@ -28,9 +28,12 @@ class JoinError(ServerError):
 
 
 class PublishError(ServerError):
-    """The publish failed for good. The message may be published only if a connection broke during an earlier attempt.
+    """The publish failed for good.
 
-    `outcome_unknown`: the client repeated the publish in vain for four minutes, as long as the server knows repeats.
+    The message may be published only if a connection broke during an earlier attempt.
+
+    `outcome_unknown`: the client repeated the publish in vain for four minutes, as long as the
+    server knows repeats.
     """
 
 
@@ -40,6 +43,8 @@ def passes(error: Error) -> bool:
 
 
 def pause_s(error: Error) -> float:
-    """The seconds until the next attempt: not before the server allows it, and not all clients at once."""
+    """The seconds until the next attempt: not before the server allows it, and not all clients at
+    once.
+    """
     least = _RETRY_S if error.retry_after_ms is None else error.retry_after_ms / 1000
     return least * random.uniform(1, 1.5)

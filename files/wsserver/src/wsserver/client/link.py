@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""One connection to a server: sends commands in order, receives events, and has a deadline for answers."""
+"""One connection to a server: sends commands in order, receives events, and has a deadline for
+answers.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,10 @@ _PROBE = Ping(msgspec.Raw(b"null"))
 
 
 class Link:
-    """`may_read`: set while the application keeps up. `owing`: whether an answer of the server is due."""
+    """`may_read`: set while the application keeps up.
+
+    `owing`: whether an answer of the server is due.
+    """
 
     def __init__(self, connection: ClientConnection, may_read: asyncio.Event, owing: Callable[[], bool]) -> None:
         self.heartbeat_s = _PONG_MOST_S  # until the server names its own
@@ -59,7 +64,8 @@ class Link:
                 try:
                     event = _EVENTS.decode(frame)
                 except msgspec.ValidationError as exc:
-                    # From a later version of the protocol. If a message is ignored, the client notices the hole.
+                    # From a later version of the protocol. If a message is ignored, the client
+                    # notices the hole.
                     log.warning("an unknown event is ignored: %s", exc)
                     continue
                 except RecursionError:
@@ -103,7 +109,9 @@ class Link:
             pass  # the reader has the reason
 
     async def _watch(self) -> None:
-        """Ping a silent server, and give up without an answer: TCP does not report a server that vanished."""
+        """Ping a silent server, and give up without an answer: TCP does not report a server that
+        vanished.
+        """
         loop = asyncio.get_running_loop()
         asked_at: float | None = None
         ticked_at = loop.time()

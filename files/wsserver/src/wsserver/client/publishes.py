@@ -25,7 +25,10 @@ _MAYBE_PUBLISHED = frozenset({"outcome_unknown", "not_archived"})
 
 
 class _Publish:
-    """`in_doubt_since`: when the first attempt that may be published was sent. `before`: the same without the last attempt."""
+    """`in_doubt_since`: when the first attempt that may be published was sent.
+
+    `before`: the same without the last attempt.
+    """
 
     __slots__ = ("acknowledged", "before", "frame", "in_doubt_since", "sent")
 
@@ -37,10 +40,13 @@ class _Publish:
 
 
 class Publishes:
-    """Sends publishes in the order of the calls. Repeats keep that order, and precede publishes not sent before.
+    """Sends publishes in the order of the calls.
 
-    After a refusal that passes, later publishes that were sent already may be accepted before the repeat.
-    `window`: how many may be unacknowledged. `changed` is called whenever that number changes.
+    Repeats keep that order, and precede publishes not sent before.
+
+    After a refusal that passes, later publishes that were sent already may be accepted before the
+    repeat. `window`: how many may be unacknowledged. `changed` is called whenever that number
+    changes.
     """
 
     def __init__(self, window: int, changed: Callable[[], None]) -> None:
@@ -57,7 +63,10 @@ class Publishes:
         return bool(self._under_way)
 
     async def publish(self, room: str, data: Any, id: str | None) -> int:
-        """Publish, and return the `seq` of the message. Raises PublishError, Closed, TypeError and ValueError."""
+        """Publish, and return the `seq` of the message.
+
+        Raises PublishError, Closed, TypeError and ValueError.
+        """
         key = id or uuid.uuid4().hex
         publish = _Publish(msgspec.json.encode(Publish(room, msgspec.Raw(msgspec.json.encode(data)), key)))
         async with self._window:
@@ -74,7 +83,9 @@ class Publishes:
                 self._changed()
 
     def connected(self, send: Callable[[bytes], None], limit: int) -> None:
-        """Repeat unacknowledged publishes on a new connection, which accepts frames of up to `limit` bytes."""
+        """Repeat unacknowledged publishes on a new connection, which accepts frames of up to
+        `limit` bytes.
+        """
         self._send, self._limit = send, limit
         for publish in self._under_way.values():
             publish.sent = False
@@ -135,5 +146,8 @@ class Publishes:
 
 
 def _now() -> float:
-    """Seconds, by a clock that runs while the computer sleeps. The server's clock does; the loop's may not."""
+    """Seconds, by a clock that runs while the computer sleeps.
+
+    The server's clock does; the loop's may not.
+    """
     return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.time()

@@ -35,7 +35,10 @@ class Request:
 
 
 class Requests:
-    """Requests without an answer. The server answers the requests about one room in the order of sending."""
+    """Requests without an answer.
+
+    The server answers the requests about one room in the order of sending.
+    """
 
     def __init__(self) -> None:
         self._waiting: list[Request] = []

@@ -72,8 +72,8 @@ class Arrival(Enum):
 class Room:
     """Iterate over a room for its messages, unless it was joined with `on_message`.
 
-    `position`: the position of the last message handed out; join with it as `since` to continue there.
-    `recovered`: whether the last join continued at the requested position.
+    `position`: the position of the last message handed out; join with it as `since` to continue
+    there. `recovered`: whether the last join continued at the requested position.
     """
 
     def __init__(
@@ -97,7 +97,10 @@ class Room:
         return self
 
     async def __anext__(self) -> Message:
-        """The next message. Raises the error that ended the room; stops after `leave` and `close`."""
+        """The next message.
+
+        Raises the error that ended the room; stops after `leave` and `close`.
+        """
         while not self._unread:
             if self._end is not None:
                 raise self._end
@@ -122,7 +125,10 @@ class Room:
         self._news.set()
 
     def start(self, event: Joined) -> Gap | Reset | None:
-        """Process the answer to a join. Returns the gap or reset if messages could not be recovered."""
+        """Process the answer to a join.
+
+        Returns the gap or reset if messages could not be recovered.
+        """
         before, now = self.position, Position(event.epoch, event.seq)
         self.joined, self.recovered = True, event.recovered
         if event.recovered and before is not None and before.epoch == now.epoch:
@@ -140,12 +146,18 @@ class Room:
         return Arrival.NEXT if seq == self.position.seq + 1 else Arrival.REPEAT
 
     def should_resume(self) -> bool:
-        """There is a hole after `position`. Returns whether to resume: not if that was tried at this position."""
+        """There is a hole after `position`.
+
+        Returns whether to resume: not if that was tried at this position.
+        """
         tried, self._resumed_at = self._resumed_at, self.position
         return tried != self.position or self.position is None
 
     def skip(self, last: int) -> Gap | None:
-        """Skip the messages up to `last`, which will not come. Returns the gap from the current position, if any."""
+        """Skip the messages up to `last`, which will not come.
+
+        Returns the gap from the current position, if any.
+        """
         if self.position is None or last <= self.position.seq:
             return None
         gap = Gap(self.name, self.position.seq + 1, last)

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: MIT
 """Counters shared by all workers; corrected within one lease after a worker dies.
 
-Each worker has a share in the totals: how often it counts each key. The worker keeps its share in memory, where
-counting never waits. It sends changes to the store in batches, as absolute numbers, so that a repeat is harmless.
+Each worker has a share in the totals: how often it counts each key. The worker keeps its share in
+memory, where counting never waits. It sends changes to the store in batches, as absolute numbers,
+so that a repeat is harmless.
 
-A worker lives as long as its lease. Once the lease has expired, any other worker subtracts the share from the totals,
-a part at a time. Several reapers do not disturb each other, and a reaper may stop half-way. A worker that was given up
-(it was paused for too long) sends its whole share again under a new name. After an outage of the store all leases
-expire at once: a worker reaps only after it has renewed its own lease, without a long break, for the length of a lease.
+A worker lives as long as its lease. Once the lease has expired, any other worker subtracts the
+share from the totals, a part at a time. Several reapers do not disturb each other, and a reaper may
+stop half-way. A worker that was given up (it was paused for too long) sends its whole share again
+under a new name. After an outage of the store all leases expire at once: a worker reaps only after
+it has renewed its own lease, without a long break, for the length of a lease.
 """
 
 from __future__ import annotations
@@ -34,7 +36,9 @@ _RETRY_S = 0.5
 
 
 class Lease(NamedTuple):
-    """One worker in one shard; `stamp` is the result of the last renewal or update, 0 before the first."""
+    """One worker in one shard; `stamp` is the result of the last renewal or update, 0 before the
+    first.
+    """
 
     shard: int
     worker: str
@@ -78,8 +82,8 @@ class Updated(NamedTuple):
 class CountStore(Protocol):
     """The totals, in shards. Each shard changes atomically.
 
-    All methods raise BrokerUnavailable: the outcome is then unknown. A result of None means that the worker of that
-    lease was given up, and nothing was changed.
+    All methods raise BrokerUnavailable: the outcome is then unknown. A result of None means that
+    the worker of that lease was given up, and nothing was changed.
     """
 
     name: str
@@ -87,15 +91,20 @@ class CountStore(Protocol):
     lease_s: float
 
     async def renew(self, leases: list[Lease]) -> list[Renewal | None]:
-        """Renew these leases, or begin them (stamp 0). Updates that were sent before have an old stamp and fail."""
+        """Renew these leases, or begin them (stamp 0).
+
+        Updates that were sent before have an old stamp and fail.
+        """
 
     async def update(self, updates: list[Update]) -> list[Updated | None]:
         """Set these workers' counts of some keys, then grant claims, and renew their leases."""
 
     async def reap(self, reapers: list[Lease], dead: list[str], pause_s: float) -> list[int]:
-        """Subtract up to CHUNK keys of each dead worker's share from the totals of a reaper's shard.
+        """Subtract up to CHUNK keys of each dead worker's share from the totals of a reaper's
+        shard.
 
-        Returns the number of keys for each dead worker: 0 for a reaper whose last renewal is older than `pause_s`.
+        Returns the number of keys for each dead worker: 0 for a reaper whose last renewal is older
+        than `pause_s`.
         """
 
     async def release(self, leases: list[Lease], grace_s: float) -> None:
@@ -230,7 +239,10 @@ class LeasedCounts:
         return self._shares[shard].counts.get(key, 0)
 
     async def flushed(self, shard: int, key: str) -> None:
-        """Wait until the store has this worker's current count of `key`. Raises BrokerUnavailable."""
+        """Wait until the store has this worker's current count of `key`.
+
+        Raises BrokerUnavailable.
+        """
         share = self._shares[shard]
         if key not in share.unsent and key not in share.sending:
             return
@@ -259,7 +271,10 @@ class LeasedCounts:
             raise
 
     async def run(self) -> None:
-        """Send changes, renew the leases and reap dead workers, until cancelled. Survives outages."""
+        """Send changes, renew the leases and reap dead workers, until cancelled.
+
+        Survives outages.
+        """
         try:
             while True:
                 try:
@@ -271,7 +286,10 @@ class LeasedCounts:
             self._on_store_lost()
 
     async def stop(self, grace_s: float) -> None:
-        """After `run`: send the last changes. Other workers subtract this worker's share `grace_s` later."""
+        """After `run`: send the last changes.
+
+        Other workers subtract this worker's share `grace_s` later.
+        """
         with suppress(BrokerError):
             await self._renew()
             while any(share.waiting for share in self._shares):
@@ -356,7 +374,9 @@ class LeasedCounts:
         self._renew_at = 0.0
 
     def _on_store_lost(self) -> None:
-        """The store is unavailable, or this worker stops: forget the stamps, and fail all callers that wait."""
+        """The store is unavailable, or this worker stops: forget the stamps, and fail all callers
+        that wait.
+        """
         self.available = False
         self._renew_at = 0.0
         for share in self._shares:

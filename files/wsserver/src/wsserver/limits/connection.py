@@ -12,8 +12,8 @@ _BURST_S = 2.0
 class Rate(NamedTuple):
     """A number of units per second, and twice as many at once.
 
-    A leaky bucket without a timer: the caller keeps one number, the time until which the units so far are paid for.
-    One unit too many always passes, so that a large message passes a small rate.
+    A leaky bucket without a timer: the caller keeps one number, the time until which the units so
+    far are paid for. One unit too many always passes, so that a large message passes a small rate.
     """
 
     per_s: float

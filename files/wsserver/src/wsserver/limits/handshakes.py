@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Admits a bounded number of handshakes per turn of the event loop.
 
-When a worker is lost, its clients reconnect to the others all at once. Connected clients, and the timers that detect a
-dead Redis, must not wait until the last of those clients is in.
+When a worker is lost, its clients reconnect to the others all at once. Connected clients, and the
+timers that detect a dead Redis, must not wait until the last of those clients is in.
 """
 
 from __future__ import annotations

@@ -28,7 +28,8 @@ _REFUSALS = (
 class Quotas:
     """`per_user`, `per_ip`: how many connections a user and an address may have.
 
-    An IPv6 address counts as its /64, which one customer has. Text that is no address counts as itself.
+    An IPv6 address counts as its /64, which one customer has. Text that is no address counts as
+    itself.
     """
 
     def __init__(self, store: CountStore, rates: PublishRates, per_user: int, per_ip: int) -> None:
@@ -44,7 +45,10 @@ class Quotas:
         return self._counts.available
 
     async def admit(self, user: str, ip: str) -> Refusal | None:
-        """Count one more connection, unless a limit is reached. Raises BrokerUnavailable, and has then counted nothing."""
+        """Count one more connection, unless a limit is reached.
+
+        Raises BrokerUnavailable, and has then counted nothing.
+        """
         claim = (Limited(_user(user), self._per_user), Limited(_address(ip), self._per_ip))
         return _REFUSALS[await self._counts.claim(0, claim)]
 

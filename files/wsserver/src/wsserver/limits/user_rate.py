@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
 """The limit of publishes per second of a user over all workers.
 
-Each worker keeps a bucket for every user that publishes. Once a second, it reports the users who take a notable part
-of the limit here. Such a user gets the part of the limit that the other workers do not use. If all workers together
-want more than the limit, each gets a part in proportion to what it wants.
+Each worker keeps a bucket for every user that publishes. Once a second, it reports the users who
+take a notable part of the limit here. Such a user gets the part of the limit that the other workers
+do not use. If all workers together want more than the limit, each gets a part in proportion to what
+it wants.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from typing import Protocol
 from wsserver.errors import BrokerError
 
 _PERIOD_S = 1.0
-# A bucket fills up in this time. The bucket of a user who was quiet for so long is full, and can be dropped.
+# A bucket fills up in this time. The bucket of a user who was quiet for so long is full, and can be
+# dropped.
 _BURST_S = 2.0
 # A worker reports only users who want at least this part of the limit.
 _NOTABLE = 1 / 16
@@ -24,7 +26,8 @@ _NOTABLE = 1 / 16
 
 class RateStore(Protocol):
     async def exchange(self, rates: dict[str, float]) -> dict[str, float]:
-        """Report the publishes per second of each user on this worker; returns the sums over all workers.
+        """Report the publishes per second of each user on this worker; returns the sums over all
+        workers.
 
         A report counts for a little more than two seconds. Raises BrokerUnavailable.
         """
@@ -46,8 +49,8 @@ class _Bucket:
 class PublishRates:
     """`per_s`: the limit; `store`: None if this is the only worker.
 
-    A user who has been quiet may send twice the rate at once, on each worker. Over several workers, the limit holds
-    within about 25 % once a user has published for two seconds or so.
+    A user who has been quiet may send twice the rate at once, on each worker. Over several workers,
+    the limit holds within about 25 % once a user has published for two seconds or so.
     """
 
     def __init__(self, per_s: float, store: RateStore | None) -> None:
@@ -83,7 +86,10 @@ class PublishRates:
         return True
 
     async def run(self) -> None:
-        """Report once a second, until cancelled. While the store is unavailable, its last answer holds."""
+        """Report once a second, until cancelled.
+
+        While the store is unavailable, its last answer holds.
+        """
         while True:
             await asyncio.sleep(_PERIOD_S)
             await self.turn()

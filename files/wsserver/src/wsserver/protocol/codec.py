@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""A wire protocol, as sessions and rooms see it. A second protocol is a second codec over the same commands and events."""
+"""A wire protocol, as sessions and rooms see it.
+
+A second protocol is a second codec over the same commands and events.
+"""
 
 from __future__ import annotations
 
@@ -25,4 +28,7 @@ class Codec(Protocol):
         """The command in a payload. Raises BadMessage."""
 
     def frame(self, event: Event, position: Position | None = None) -> bytes:
-        """The frame of an event. `position`: the client's position in a room's log after this event, if any."""
+        """The frame of an event.
+
+        `position`: the client's position in a room's log after this event, if any.
+        """

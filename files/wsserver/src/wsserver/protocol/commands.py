@@ -30,7 +30,10 @@ class Publish(Struct, frozen=True, tag="publish"):
 
 
 class Presence(Struct, frozen=True, tag="presence"):
-    """A page of the users in a room, in the order of their names. `after`: the last user of the page before."""
+    """A page of the users in a room, in the order of their names.
+
+    `after`: the last user of the page before.
+    """
 
     room: Room
     after: str = ""
@@ -38,7 +41,9 @@ class Presence(Struct, frozen=True, tag="presence"):
 
 
 class History(Struct, frozen=True, tag="history"):
-    """A page of a room's past: the last messages before a position, the first after one, or the newest."""
+    """A page of a room's past: the last messages before a position, the first after one, or the
+    newest.
+    """
 
     room: Room
     before: Since | None = None

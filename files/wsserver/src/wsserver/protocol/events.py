@@ -116,14 +116,19 @@ class Pong(Struct, frozen=True, tag="pong"):
 
 
 class Reconnect(Struct, frozen=True, tag="reconnect"):
-    """Close, and connect again after `after_ms` milliseconds. A client that stays is closed with 1001."""
+    """Close, and connect again after `after_ms` milliseconds.
+
+    A client that stays is closed with 1001.
+    """
 
     after_ms: int
     reason: str
 
 
 class Error(Struct, frozen=True, tag="error", omit_defaults=True):
-    """`id` names the publish, `room` the other command that failed; `retry_after_ms`: when it may succeed."""
+    """`id` names the publish, `room` the other command that failed; `retry_after_ms`: when it may
+    succeed.
+    """
 
     code: str
     message: str

@@ -28,7 +28,10 @@ def nested_too_deeply(json: bytes) -> bool:
 
 
 def _brackets(json: bytes) -> bytes:
-    """The brackets outside strings. A regular expression would take a hundred times the memory of a hostile message."""
+    """The brackets outside strings.
+
+    A regular expression would take a hundred times the memory of a hostile message.
+    """
     begins_and_ends = json.replace(rb"\\", b"").replace(rb"\"", b"").translate(None, _NEITHER_QUOTE_NOR_BRACKET)
     # Removing a pair of adjacent quotes does not change which brackets are inside strings.
     return b"".join(begins_and_ends.replace(b'""', b"").split(b'"')[::2])
@@ -54,7 +57,8 @@ class JsonCodec:
 
     def decode(self, payload: bytes) -> Command:
         # `data` is passed on as it came and only its structure is checked while decoding, so the
-        # encoding is checked here: one client's bad UTF-8 must not end the connections of all others.
+        # encoding is checked here: one client's bad UTF-8 must not end the connections of all
+        # others.
         try:
             payload.decode()
         except UnicodeDecodeError as exc:
@@ -65,7 +69,8 @@ class JsonCodec:
             raise BadMessage("nested too deeply") from None
         except msgspec.MsgspecError as exc:
             raise BadMessage(_why(exc), self._id_of(payload)) from None
-        # Count the brackets of the whole frame first: that saves nearly every publish the copy of its data.
+        # Count the brackets of the whole frame first: that saves nearly every publish the copy of
+        # its data.
         if _has_many_brackets(payload) and isinstance(command, Publish) and nested_too_deeply(bytes(command.data)):
             raise BadMessage(f"data is nested more than {NESTING_MAX} deep", command.id)
         return command

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Server-sent events: the lines of a text/event-stream. SSE has no commands; an event's id is the position to resume from."""
+"""Server-sent events: the lines of a text/event-stream.
+
+SSE has no commands; an event's id is the position to resume from.
+"""
 
 from __future__ import annotations
 

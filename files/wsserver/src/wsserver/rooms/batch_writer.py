@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Collects frames during one turn of the event loop, and writes once per client at its end.
 
-Most clients of a room wait for the same frames: the writer joins these once, and the clients share the buffer.
+Most clients of a room wait for the same frames: the writer joins these once, and the clients share
+the buffer.
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ class BatchWriter:
         self._schedule()
 
     def observe(self, published: float, trace_id: str = "") -> None:
-        """Measure from `published` (Unix time of a message queued in this turn) to the end of this turn's writes.
+        """Measure from `published` (Unix time of a message queued in this turn) to the end of this
+        turn's writes.
 
         `trace_id`: the trace of that message, if it has one. The measurement then names the trace.
         """

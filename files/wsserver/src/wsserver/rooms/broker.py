@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""What the hub asks of a broker: number and keep the messages of each room, and send them to its subscribers.
+"""What the hub asks of a broker: number and keep the messages of each room, and send them to its
+subscribers.
 
-A broker's live feed may lose messages (pub/sub is at most once) but never reorders within a room. Its log loses none
-until it trims the oldest. The hub makes "exactly once, in order" of the two.
+A broker's live feed may lose messages (pub/sub is at most once) but never reorders within a room.
+Its log loses none until it trims the oldest. The hub makes "exactly once, in order" of the two.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ READ_BYTES = 256 * 1024
 
 
 class Published(NamedTuple):
-    """Where a publish landed; `repeat` if an earlier one with the same user, room and id had landed already."""
+    """Where a publish landed; `repeat` if an earlier one with the same user, room and id had landed
+    already.
+    """
 
     position: Position
     repeat: bool
@@ -31,25 +34,36 @@ class Listener(Protocol):
         """A message from the live feed."""
 
     def on_member(self, room: str, user: str, joined: bool) -> None:
-        """A user's first connection joined a room, or the last one left it. May be lost; `PresenceStore` knows."""
+        """A user's first connection joined a room, or the last one left it.
+
+        May be lost; `PresenceStore` knows.
+        """
 
     def on_available(self) -> None:
-        """The broker is reachable (again) and all subscriptions are in place. Messages may have been missed."""
+        """The broker is reachable (again) and all subscriptions are in place.
+
+        Messages may have been missed.
+        """
 
 
 class Broker(Protocol):
-    """One worker's way to all rooms. Reads raise BrokerUnavailable while the broker is unavailable."""
+    """One worker's way to all rooms.
+
+    Reads raise BrokerUnavailable while the broker is unavailable.
+    """
 
     available: bool
 
     async def run(self, listener: Listener, carry_out: Callable[[bytes], None]) -> None:
         """Keep the broker connected, and its subscriptions in place, until cancelled.
 
-        `carry_out` gets the payloads that any worker sent with `publish_control`; these may be lost.
+        `carry_out` gets the payloads that any worker sent with `publish_control`; these may be
+        lost.
         """
 
     def publish(self, room: str, user: str, id: str, data: bytes, trace: str = "") -> asyncio.Future[Published]:
-        """One atomic step: drop a repeat of (user, room, id), take the next seq, append to the log, tell subscribers.
+        """One atomic step: drop a repeat of (user, room, id), take the next seq, append to the log,
+        tell subscribers.
 
         Publishes take effect in the order of the calls. The future raises a BrokerError.
         `trace`: a W3C traceparent, which travels with the message.
@@ -65,22 +79,33 @@ class Broker(Protocol):
         """Takes effect in order with `subscribe`: the last call holds."""
 
     async def head(self, room: str) -> Position:
-        """The position of the room's newest message; begins a new epoch where the old one cannot be continued."""
+        """The position of the room's newest message; begins a new epoch where the old one cannot be
+        continued.
+        """
 
     async def heads(self, rooms: list[str]) -> list[Position | None]:
-        """The newest positions of many rooms, cheaply; None for a room whose log is gone. Keeps them from expiring."""
+        """The newest positions of many rooms, cheaply; None for a room whose log is gone.
+
+        Keeps them from expiring.
+        """
 
     async def renew(self, room: str, seen: Position) -> Position:
-        """Begin a new epoch if the room's log ends before `seen`, which was delivered once; the head after that."""
+        """Begin a new epoch if the room's log ends before `seen`, which was delivered once; the
+        head after that.
+        """
 
     async def message(self, room: str, position: Position) -> Message | None:
         """The message at this position; None if the room's log no longer has it."""
 
     async def read(self, room: str, after: Position, limit: int) -> list[Message]:
-        """Up to `limit` messages that follow `after`, in order, epoch by epoch; the oldest may have been trimmed.
+        """Up to `limit` messages that follow `after`, in order, epoch by epoch; the oldest may have
+        been trimmed.
 
-        There may be fewer: a read may end once the messages before its last one have READ_BYTES of data.
+        There may be fewer: a read may end once the messages before its last one have READ_BYTES of
+        data.
         """
 
     async def read_before(self, room: str, before: Position | None, limit: int) -> list[Message]:
-        """The last `limit` messages before `before` (None: of all), in order; or fewer, as in `read`."""
+        """The last `limit` messages before `before` (None: of all), in order; or fewer, as in
+        `read`.
+        """

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""The rooms of this worker: opens a room for its first member, passes the live feed to the rooms, closes idle ones.
+"""The rooms of this worker: opens a room for its first member, passes the live feed to the rooms,
+closes idle ones.
 
-The hub compares all rooms with the heads of their logs, so that a lost message shows even if no other follows.
+The hub compares all rooms with the heads of their logs, so that a lost message shows even if no
+other follows.
 """
 
 from __future__ import annotations
@@ -40,7 +42,9 @@ class Hub:
     # Members.
 
     async def join(self, member: Member, name: str, since: Since | None, wants_members: bool = False) -> None:
-        """Make `member` a member and queue its `joined`; a second join starts over. Raises BrokerUnavailable.
+        """Make `member` a member and queue its `joined`; a second join starts over.
+
+        Raises BrokerUnavailable.
 
         `wants_members`: send it the member events, too.
         """
@@ -105,7 +109,10 @@ class Hub:
     # All rooms.
 
     async def check(self) -> None:
-        """Compare every room with its head: a lost message shows even if no other follows. Call every few seconds."""
+        """Compare every room with its head: a lost message shows even if no other follows.
+
+        Call every few seconds.
+        """
         await self._drop_idle()
         await self._compare(_FEED_GRACE_S)
 
@@ -124,7 +131,8 @@ class Hub:
         heads = await self._broker.heads([room.name for room in rooms])
         await asyncio.sleep(grace_s)
         for room, before, head in zip(rooms, served, heads, strict=True):
-            # A room behind its head lost a message on the way. A head behind the room, read later, lost its log.
+            # A room behind its head lost a message on the way. A head behind the room, read later,
+            # lost its log.
             if head is None or room.position < head or head < before:
                 room.sync()
 

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
 """The users of each room, over all workers: one entry per user, with a count of connections.
 
-A room gets a member event when a user's first connection enters and when the last one left. A dropped connection keeps
-its user present for a grace: a user who reconnects within it, to any worker, causes no event.
+A room gets a member event when a user's first connection enters and when the last one left. A
+dropped connection keeps its user present for a grace: a user who reconnects within it, to any
+worker, causes no event.
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ GRACE_S = 5.0
 
 
 class PresenceStore(CountStore, Protocol):
-    """Totals of keys "<room> <user>". Sends a member event when a total leaves 0 or returns to 0."""
+    """Totals of keys "<room> <user>".
+
+    Sends a member event when a total leaves 0 or returns to 0.
+    """
 
     def shard_of(self, room: str) -> int: ...
 
@@ -30,8 +34,9 @@ class Presence:
         self._store = store
         self._counts = LeasedCounts(store)
         self._grace_s = grace_s
-        # Users whose last connection on this worker dropped, and who still count: (shard, key) -> end of the grace.
-        # The grace is the same for all, so the dict is in the order of these ends.
+        # Users whose last connection on this worker dropped, and who still count: (shard, key) ->
+        # end of the grace. The grace is the same for all, so the dict is in the order of these
+        # ends.
         self._departing: dict[tuple[int, str], float] = {}
 
     def entered(self, room: str, user: str) -> None:
@@ -53,10 +58,12 @@ class Presence:
             self._departing[shard, key] = time.monotonic() + self._grace_s
 
     async def page(self, room: str, after: str, limit: int, caller: str | None = None) -> PresencePage:
-        """Up to `limit` users that follow `after` in the order of their code points. Raises BrokerUnavailable.
+        """Up to `limit` users that follow `after` in the order of their code points.
 
-        A change shows within a tenth of a second; a change by the `caller` on this worker shows at once. The user of a
-        dropped connection counts as one connection until the grace ends.
+        Raises BrokerUnavailable.
+
+        A change shows within a tenth of a second; a change by the `caller` on this worker shows at
+        once. The user of a dropped connection counts as one connection until the grace ends.
         """
         if caller is not None:
             await self._counts.flushed(self._store.shard_of(room), f"{room} {caller}")
@@ -69,7 +76,9 @@ class Presence:
             tasks.create_task(self._end_graces())
 
     async def stop(self) -> None:
-        """Call after `run`: users counted here stay present for the grace, then other workers send their leave."""
+        """Call after `run`: users counted here stay present for the grace, then other workers send
+        their leave.
+        """
         await self._counts.stop(self._grace_s)
 
     async def _end_graces(self) -> None:

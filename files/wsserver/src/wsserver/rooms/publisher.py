@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Publishes a message, from a client or the server API: traces the publish, and waits for Postgres in durable rooms."""
+"""Publishes a message, from a client or the server API: traces the publish, and waits for Postgres
+in durable rooms.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,10 @@ class Publisher:
         self._tracer = tracer
 
     def publish(self, room: str, user: str, id: str, data: bytes, trace: str = "") -> asyncio.Future[Published]:
-        """As `Broker.publish`; the future is done when the publisher may get its ack. `trace`: the caller's traceparent."""
+        """As `Broker.publish`; the future is done when the publisher may get its ack.
+
+        `trace`: the caller's traceparent.
+        """
         span = self._tracer.publish(room, trace) if self._tracer is not None else None
         future = self._broker.publish(room, user, id, data, span.traceparent if span is not None else trace)
         if self._archive is not None and self._durable(room):

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
 """One room on this worker: delivers a lossy live feed to the members exactly once and in order.
 
-A room knows the position up to which all its live members have been served. A message from the feed moves the
-position only if it is the next one; the room repairs a hole from the log. A member that is behind (it resumed from an
-older position, or reads too slowly) is not live: the room feeds it from the log until it has caught up.
+A room knows the position up to which all its live members have been served. A message from the feed
+moves the position only if it is the next one; the room repairs a hole from the log. A member that
+is behind (it resumed from an older position, or reads too slowly) is not live: the room feeds it
+from the log until it has caught up.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ from wsserver.telemetry.logs import log
 from wsserver.telemetry.tracing import Tracer
 
 _READ_LIMIT = 64
-# Live messages kept while the room reads a hole before them; it reads any more than that from the log as well.
+# Live messages kept while the room reads a hole before them; it reads any more than that from the
+# log as well.
 _OUT_OF_ORDER_LIMIT = 1000
 
 
@@ -102,7 +104,10 @@ class Room:
         return not self.joining and not self._lagging and not any(self._live.values())
 
     async def open(self) -> None:
-        """Subscribe, then read the head: a message published in between arrives on the feed. Raises BrokerError."""
+        """Subscribe, then read the head: a message published in between arrives on the feed.
+
+        Raises BrokerError.
+        """
         broker = self._context.broker
         await broker.subscribe(self.name)
         try:
@@ -150,7 +155,9 @@ class Room:
         self.idle_since = time.monotonic()
 
     def pause(self, member: Member) -> None:
-        """`member` reads too slowly: stop its live delivery, and remember the position where it stopped."""
+        """`member` reads too slowly: stop its live delivery, and remember the position where it
+        stopped.
+        """
         live = self._live.get(member.codec, {})
         if member in live:
             del live[member]
@@ -244,7 +251,8 @@ class Room:
         broker = self._context.broker
         try:
             while True:
-                # All that this worker delivered or received is in the log, unless the log lost its tail.
+                # All that this worker delivered or received is in the log, unless the log lost its
+                # tail.
                 seen = max([self.position, *(message.position for message in self._out_of_order)])
                 head = await broker.head(self.name)
                 if head < seen:
@@ -296,7 +304,9 @@ class Room:
             self._feed(member)
 
     def _feed(self, member: Member, first: list[_Step] | None = None) -> None:
-        """Start to feed a lagging member from the log, unless that is under way or the member does not read."""
+        """Start to feed a lagging member from the log, unless that is under way or the member does
+        not read.
+        """
         lag = self._lagging[member]
         if lag.feeding is None and not member.paused:
             lag.feeding = self._context.tasks.spawn(self._catch_up(member, lag, first or []))

@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: MIT
-"""Environment files as systemd reads them (EnvironmentFile=), so that a command sees what the unit sees."""
+"""Environment files as systemd reads them (EnvironmentFile=), so that a command sees what the unit
+sees.
+"""
 
 from __future__ import annotations
 
 import re
 
-# Quotes count only where the value begins or another quoted piece ends; what is not closed runs to the end.
+# Quotes count only where the value begins or another quoted piece ends; what is not closed runs to
+# the end.
 _ASSIGNMENT = re.compile(
     r"""^[^\S\n]*(?![#;\s])(?P<name>[^=\n]*?)[^\S\n]*=
         (?P<quoted>(?:[^\S\n]*(?:'[^']*(?:'|\Z)|"(?:\\.|[^"\\])*(?:"|\Z)))*)

@@ -13,8 +13,8 @@ _T = TypeVar("_T")
 async def lasting(work: Coroutine[Any, Any, None], over: asyncio.Event) -> None:
     """Run background work that is cancelled only after `over` is set.
 
-    To a TaskGroup, a cancelled task is a finished task, and the process would run on without it. So this raises
-    RuntimeError for an unexpected cancellation.
+    To a TaskGroup, a cancelled task is a finished task, and the process would run on without it. So
+    this raises RuntimeError for an unexpected cancellation.
     """
     try:
         await work

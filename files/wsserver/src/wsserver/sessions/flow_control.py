@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Decides when to read from a client: only as fast as commands are carried out, answers are read, and limits allow."""
+"""Decides when to read from a client: only as fast as commands are carried out, answers are read,
+and limits allow.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +12,8 @@ from wsserver.limits.connection import ConnectionLimits
 from wsserver.protocol.events import Error
 from wsserver.telemetry import metrics
 
-# Publishes of one client that may wait for the broker, by number and by bytes; beyond that its next frames wait in
-# the kernel.
+# Publishes of one client that may wait for the broker, by number and by bytes; beyond that its next
+# frames wait in the kernel.
 _PUBLISHES_UNDER_WAY = 256
 _BYTES_UNDER_WAY = 1 << 20
 
@@ -27,7 +29,9 @@ class ClientTransport(Protocol):
 
 
 class FlowControl:
-    """Holds reading while the client is paused or throttled, or has a command or too many publishes under way."""
+    """Holds reading while the client is paused or throttled, or has a command or too many publishes
+    under way.
+    """
 
     __slots__ = (
         "_busy",
@@ -103,7 +107,10 @@ class FlowControl:
     # Rate limits.
 
     def charge(self, frames: int, size: int) -> Error | None:
-        """Count what the client sent. Returns what to tell the client if the limits are exceeded: then `throttle`."""
+        """Count what the client sent.
+
+        Returns what to tell the client if the limits are exceeded: then `throttle`.
+        """
         limits, now = self._limits, time.monotonic()
         self._frames_paid = limits.frames.spend(self._frames_paid, now, frames)
         self._bytes_paid = limits.bytes.spend(self._bytes_paid, now, size)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """One authenticated client: carries out its commands in order, and sends the answers.
 
-A session is small, plain data (user, rooms, counts), so that another process can take over a copy of it; everything
-about sockets stays in `transport`.
+A session is small, plain data (user, rooms, counts), so that another process can take over a copy
+of it; everything about sockets stays in `transport`.
 """
 
 from __future__ import annotations
@@ -71,7 +71,8 @@ class Session:
         self._context = context
         self._busy: asyncio.Task[None] | None = None
         self._entering: str | None = None  # the one of `rooms` that presence does not count yet
-        # Frames that arrived while a command was under way: commands take effect in the order of the frames.
+        # Frames that arrived while a command was under way: commands take effect in the order of
+        # the frames.
         self._backlog: deque[bytes] | None = None
 
     def welcome(self, heartbeat_s: float, max_message_bytes: int) -> None:
@@ -223,7 +224,8 @@ class Session:
         except BrokerError as exc:
             self.refuse(Error(exc.code, str(exc), id))
         except (Exception, asyncio.CancelledError):
-            # Without an answer the client would wait for ever; this answer makes it repeat the publish.
+            # Without an answer the client would wait for ever; this answer makes it repeat the
+            # publish.
             log.exception("publish_failed")
             self.refuse(Error("outcome_unknown", "a fault of the server; it is in its log", id))
         finally:

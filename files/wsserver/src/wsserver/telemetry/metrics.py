@@ -93,14 +93,18 @@ TALLY_REAPED = Counter(
     "ws_tally_reaped", "Counts of dead workers that this worker subtracted from the totals.", ["tally"]
 )
 
-# rate() does not see the first value of a series, so the series that alerts query exist from the start.
+# rate() does not see the first value of a series, so the series that alerts query exist from the
+# start.
 LIMITED.labels("slow_client")
 for code in ("unavailable", "outcome_unknown", "not_archived", "broker_full", "broker_error", "internal"):
     ERRORS.labels(code)
 
 
 def exposition(accept: str) -> tuple[bytes, str]:
-    """All metrics, with those of the process, and their content type. Only OpenMetrics has exemplars."""
+    """All metrics, with those of the process, and their content type.
+
+    Only OpenMetrics has exemplars.
+    """
     try:
         generate, content_type = choose_encoder(accept)
     except (IndexError, TypeError, ValueError):  # The library trusts its input, such as a version that is no number.

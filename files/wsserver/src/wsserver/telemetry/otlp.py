@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Sends spans to a collector: a bounded queue, and a thread that sends from the queue over HTTP.
 
-A slow or missing collector costs only spans, which are counted. It costs no memory and no waiting. The log has a line
-when the collector fails, and a line when it is back.
+A slow or missing collector costs only spans, which are counted. It costs no memory and no waiting.
+The log has a line when the collector fails, and a line when it is back.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from wsserver import __version__
 from wsserver.telemetry.logs import log
 
 _QUEUE_SPANS = 2048
-# While the thread encodes a batch (0.1 ms a span), the event loop shares the interpreter with the thread.
+# While the thread encodes a batch (0.1 ms a span), the event loop shares the interpreter with the
+# thread.
 _BATCH_SPANS = 32
 _DELAY_MS = 1000
 _EXPORT_TIMEOUT_S = 5.0
@@ -36,7 +37,10 @@ _SENT, _FAILED, _QUEUE_FULL = (SPANS.labels(outcome) for outcome in ("sent", "fa
 
 
 class SpanExport:
-    """Sends the spans of `provider` to the collector. `endpoint`: its base URL, without /v1/traces."""
+    """Sends the spans of `provider` to the collector.
+
+    `endpoint`: its base URL, without /v1/traces.
+    """
 
     def __init__(self, endpoint: str, instance: str) -> None:
         resource = Resource.create(
@@ -113,7 +117,9 @@ class _Reporting(SpanExporter):
 
 
 class _FirstComplaint(logging.Filter):
-    """Keeps the first line of the SDK's exporter and drops all lines: the exporter repeats them on each failure."""
+    """Keeps the first line of the SDK's exporter and drops all lines: the exporter repeats them on
+    each failure.
+    """
 
     text = ""
 

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""The values of the metrics, for the control socket. They are read on request, so counting costs no more."""
+"""The values of the metrics, for the control socket.
+
+They are read on request, so counting costs no more.
+"""
 
 from __future__ import annotations
 
@@ -35,6 +38,8 @@ def _histogram(metric: MetricWrapperBase) -> Histogram:
 
 
 def _samples(metric: MetricWrapperBase) -> dict[str, float]:
-    """The samples of a metric without labels: by the bound of a bucket, or by the suffix of the metric's name."""
+    """The samples of a metric without labels: by the bound of a bucket, or by the suffix of the
+    metric's name.
+    """
     [family] = metric.collect()
     return {sample.labels.get("le", sample.name.removeprefix(family.name)): sample.value for sample in family.samples}

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The two spans of a message: its publish, and its delivery to the members on one worker.
 
-A span names the room, since a trace must show which room was slow. A span has no users, payloads, publish ids or
-tokens: traces go to systems with other readers and another retention.
+A span names the room, since a trace must show which room was slow. A span has no users, payloads,
+publish ids or tokens: traces go to systems with other readers and another retention.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ _propagator = TraceContextTextMapPropagator()
 
 
 class OtlpTracer:
-    """`endpoint`: the base URL of an OTLP/HTTP collector. `ratio`: the share of publishes to trace, 0 to 1."""
+    """`endpoint`: the base URL of an OTLP/HTTP collector.
+
+    `ratio`: the share of publishes to trace, 0 to 1.
+    """
 
     def __init__(self, endpoint: str, ratio: float, instance: str) -> None:
         self._ratio = ratio

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Handles each request: authenticates the client and starts a session, or answers with an error.
 
-503 means "not ready" and nothing else: the edge passes the client on to another worker. Limits answer 429.
+503 means "not ready" and nothing else: the edge passes the client on to another worker. Limits
+answer 429.
 """
 
 from __future__ import annotations
@@ -150,7 +151,8 @@ class Acceptor:
         if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
             self._refuse(connection, response, "not a WebSocket handshake")
             return
-        # Browsers hide the status of a handshake: a client that offers `bearer` gets the reason in a close.
+        # Browsers hide the status of a handshake: a client that offers `bearer` gets the reason in
+        # a close.
         opening = response if connection.protocol.subprotocol else None
         identity = await self._identify(connection, request, opening)
         if identity is None:
@@ -196,7 +198,8 @@ class Acceptor:
     async def _identify(
         self, connection: WebSocketConnection, request: Request, opening: Response | None = None
     ) -> Identity | None:
-        """The client's identity, counted against all quotas; None if the request was answered or the client is gone.
+        """The client's identity, counted against all quotas; None if the request was answered or
+        the client is gone.
 
         `opening`: the answer 101, for a client that can read a refusal only from a close.
         """

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""The base of WebSocket connections and event streams: a transport, a session, and the state of heartbeats."""
+"""The base of WebSocket connections and event streams: a transport, a session, and the state of
+heartbeats.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +16,8 @@ from wsserver.sessions.session import Session
 class Connection(asyncio.BaseProtocol):
     """The worker's end of one client's connection.
 
-    heard: the client sent something since the last heartbeat. holding: reading is paused. opened_at, and retire_at
-    (when the worker asks the client to reconnect): time.monotonic.
+    heard: the client sent something since the last heartbeat. holding: reading is paused.
+    opened_at, and retire_at (when the worker asks the client to reconnect): time.monotonic.
     """
 
     __slots__ = ("heard", "holding", "opened_at", "remote", "retire_at", "session", "transport")

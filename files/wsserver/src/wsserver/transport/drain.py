@@ -28,7 +28,9 @@ _WHY = "the server is going away"
 
 
 async def drain(connections: ConnectionRegistry, window_s: float) -> None:
-    """Hint all clients within `window_s`, close the rest after a grace, and wait until they are gone."""
+    """Hint all clients within `window_s`, close the rest after a grace, and wait until they are
+    gone.
+    """
     clients = connections.open_connections
     random.shuffle(clients)  # clients that arrived together, often from one place, must not leave together
     batch_size = int(max(len(clients) / max(window_s, _STEP_S), _UNPACED_PER_S) * _STEP_S) + 1
@@ -57,10 +59,12 @@ class DrainHeldByOthers(Exception):
 
 
 class WorkerDrain:
-    """The state of one worker's drain. `send_away(window_s)` empties the worker; None: the window of the settings.
+    """The state of one worker's drain.
 
-    The worker accepts clients again when every caller that drained it has undrained it: an update that drains and
-    undrains must not let clients in while an operator works on the worker.
+    `send_away(window_s)` empties the worker; None: the window of the settings.
+
+    The worker accepts clients again when every caller that drained it has undrained it: an update
+    that drains and undrains must not let clients in while an operator works on the worker.
     """
 
     def __init__(self, send_away: Callable[[float | None], Awaitable[None]]) -> None:
@@ -82,7 +86,9 @@ class WorkerDrain:
         return "drained" if self._task.done() else "draining"
 
     def drain(self, by: str, window_s: float | None = None) -> asyncio.Task[None]:
-        """Join the running or finished drain, else start one; the task ends when the worker is empty."""
+        """Join the running or finished drain, else start one; the task ends when the worker is
+        empty.
+        """
         if by not in self._by:
             log.info("drain", by=by, joined=self.by)
         self._by[by] = None

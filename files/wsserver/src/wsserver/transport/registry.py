@@ -19,12 +19,13 @@ _AFTER_MS_MAX = 2000
 
 
 class ConnectionRegistry:
-    """All connections of this worker, in one bucket per second of the heartbeat: each tick visits one bucket.
+    """All connections of this worker, in one bucket per second of the heartbeat: each tick visits
+    one bucket.
 
-    handshake_s: seconds for a request to arrive and be answered.
-    heartbeat_s: seconds between two pings of a connection. A connection that is silent from one ping to the next is
-    dead, unless this worker has paused reading.
-    slow_client_s: seconds for which a client may leave its full buffer unread.
+    handshake_s: seconds for a request to arrive and be answered. heartbeat_s: seconds between two
+    pings of a connection. A connection that is silent from one ping to the next is dead, unless
+    this worker has paused reading. slow_client_s: seconds for which a client may leave its full
+    buffer unread.
     """
 
     def __init__(self, handshake_s: float, heartbeat_s: float, slow_client_s: float) -> None:

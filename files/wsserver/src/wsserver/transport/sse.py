@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""Server-sent events: one room read over plain HTTP, for clients that cannot or need not speak WebSocket.
+"""Server-sent events: one room read over plain HTTP, for clients that cannot or need not speak
+WebSocket.
 
-SSE is a second protocol over the same session and hub: `SseCodec` replaces the JSON frames, `EventStream` replaces
-`WebSocketConnection`. SSE has no commands; each event's id is the position to resume from.
+SSE is a second protocol over the same session and hub: `SseCodec` replaces the JSON frames,
+`EventStream` replaces `WebSocketConnection`. SSE has no commands; each event's id is the position
+to resume from.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """One TCP connection: an asyncio protocol drives the sans-I/O WebSocket protocol.
 
-A connection has no task, queue or timer of its own: the registry's one timer serves the deadlines of all.
+A connection has no task, queue or timer of its own: the registry's one timer serves the deadlines
+of all.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ class Owner(Protocol):
     def opened(self, connection: WebSocketConnection) -> None: ...
 
     def requested(self, connection: WebSocketConnection, request: Request) -> None:
-        """Now or soon: call one of `connection.answer`, `turn_away` and `upgrade`, or start an event stream on it."""
+        """Now or soon: call one of `connection.answer`, `turn_away` and `upgrade`, or start an
+        event stream on it.
+        """
 
     def throttled(self, connection: WebSocketConnection) -> None: ...
     def closing(self, connection: WebSocketConnection) -> None: ...
@@ -171,8 +174,9 @@ class WebSocketConnection(Connection, asyncio.BufferedProtocol):
                 # The server ends the TCP connection; close() sends the buffer first.
                 self.transport.close()
             else:
-                # The client broke the protocol and may still be sending. Closing now, or half-closing through an
-                # edge, would reset the connection and lose the answer with the reason.
+                # The client broke the protocol and may still be sending. Closing now, or
+                # half-closing through an edge, would reset the connection and lose the answer with
+                # the reason.
                 asyncio.get_running_loop().call_later(_LINGER_S, self.transport.close)
 
     def _closing(self) -> None:

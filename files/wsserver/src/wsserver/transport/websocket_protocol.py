@@ -14,7 +14,8 @@ from websockets.typing import Subprotocol
 
 from wsserver.auth import BEARER_SUBPROTOCOL
 
-# One quiet logger for all: by default the library looks up a logger, and logs a line, per connection.
+# One quiet logger for all: by default the library looks up a logger, and logs a line, per
+# connection.
 _QUIET = logging.getLogger("wsserver.websocket")
 _QUIET.setLevel(logging.WARNING)
 
@@ -22,7 +23,9 @@ _BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: cl
 
 
 class _AfterAnswer(Protocol):
-    """Parses frames that arrived with the request only after the answer, so that their replies follow the answer."""
+    """Parses frames that arrived with the request only after the answer, so that their replies
+    follow the answer.
+    """
 
     def parse(self) -> Generator[None]:
         while self.state is CONNECTING:
@@ -31,7 +34,9 @@ class _AfterAnswer(Protocol):
 
 
 class WebSocketProtocol(ServerProtocol, _AfterAnswer):
-    """`ServerProtocol` that joins fragments, accepts text only, and offers the `bearer` subprotocol."""
+    """`ServerProtocol` that joins fragments, accepts text only, and offers the `bearer`
+    subprotocol.
+    """
 
     def __init__(self, max_message_bytes: int) -> None:
         super().__init__(max_size=max_message_bytes, logger=_QUIET)
@@ -45,12 +50,13 @@ class WebSocketProtocol(ServerProtocol, _AfterAnswer):
     def receive(self, chunk: bytes) -> list[Request | bytes]:
         """Return a request, or the complete text messages in `chunk`; the library buffers the rest.
 
-        After the answer to a request, call this with no bytes to get the messages that arrived with the request.
-        `data_to_send()` then holds the protocol's own frames: pongs and closes.
+        After the answer to a request, call this with no bytes to get the messages that arrived with
+        the request. `data_to_send()` then holds the protocol's own frames: pongs and closes.
         """
         self.receive_data(chunk)
         if self.handshake_exc is not None and self.writes == [SEND_EOF]:
-            # For an unreadable request the library only hangs up, which a proxy takes for a dead server.
+            # For an unreadable request the library only hangs up, which a proxy takes for a dead
+            # server.
             self.writes.insert(0, _BAD_REQUEST)
         received: list[Request | bytes] = []
         for event in self.events_received():
@@ -65,8 +71,8 @@ class WebSocketProtocol(ServerProtocol, _AfterAnswer):
     def recv_frame(self, frame: Frame) -> None:
         """Leave one event for each complete text message.
 
-        Refuse binary frames here, frame by frame: later, the frames behind it in the same chunk would already have
-        been answered.
+        Refuse binary frames here, frame by frame: later, the frames behind it in the same chunk
+        would already have been answered.
         """
         self.frames += 1
         super().recv_frame(frame)

@@ -14,7 +14,8 @@ from wsserver.runtime.tasks import Tasks
 from wsserver.witness.ledger import Key, Ledger
 from wsserver.witness.plan import Plan
 
-# A publisher waits while it has more unacknowledged publishes. It does not catch up after an outage.
+# A publisher waits while it has more unacknowledged publishes. It does not catch up after an
+# outage.
 _WINDOW = 32
 # A publisher that is later than this continues from now, and does not catch up.
 _LATE_S = 1.0
@@ -23,9 +24,9 @@ _LATE_S = 1.0
 class Attendee:
     """A client, and the record of its connections.
 
-    `disconnects`: how often its connection ended. `longest_away_s`: the longest time from a cut, or a request to
-    reconnect, until it was connected again, or until now. `why`: the reason why it is not connected. `fail` is called
-    with a sentence if it is refused for good.
+    `disconnects`: how often its connection ended. `longest_away_s`: the longest time from a cut, or
+    a request to reconnect, until it was connected again, or until now. `why`: the reason why it is
+    not connected. `fail` is called with a sentence if it is refused for good.
     """
 
     def __init__(self, plan: Plan, user: str, fail: Callable[[str], None]) -> None:
@@ -86,7 +87,8 @@ class Attendee:
 class Subscriber(Attendee):
     """The member `number` (counted from 0) of `room`. Enters its messages in the ledger.
 
-    `gaps`, `resets`: counts of these events. `longest_silence_s`: the longest time without a message while it listened.
+    `gaps`, `resets`: counts of these events. `longest_silence_s`: the longest time without a
+    message while it listened.
     """
 
     def __init__(
@@ -138,7 +140,9 @@ class Subscriber(Attendee):
 
 
 class Publisher(Attendee):
-    """The publisher `number` (counted from 0), which publishes to `rooms` in turn. Enters its messages in the ledger.
+    """The publisher `number` (counted from 0), which publishes to `rooms` in turn.
+
+    Enters its messages in the ledger.
 
     `refused`: publishes that its client gave up, by the code of the error.
     """
@@ -150,7 +154,8 @@ class Publisher(Attendee):
         self.refused: Counter[str] = Counter()
         self._ledger = ledger
         self._number = number
-        # Publishers take turns, and begin with different rooms, so that each room gets messages of all of them.
+        # Publishers take turns, and begin with different rooms, so that each room gets messages of
+        # all of them.
         self._share = number / plan.publishers
         first = int(len(rooms) * self._share)
         self._rooms = rooms[first:] + rooms[:first]

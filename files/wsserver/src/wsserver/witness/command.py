@@ -99,7 +99,10 @@ def _credentials(arguments: argparse.Namespace) -> Callable[[str], CredentialFac
 
 
 async def _watch(plan: Plan, duration_s: float | None) -> Report:
-    """Watch until the time is over, the operator ends it, or a fault ends it. Raises CannotWatch."""
+    """Watch until the time is over, the operator ends it, or a fault ends it.
+
+    Raises CannotWatch.
+    """
     witness = Witness(plan)
     telling = asyncio.create_task(_tell(witness))
     try:

@@ -16,7 +16,10 @@ ROOMS = "witness:"
 
 
 def from_secret(secret: str) -> Callable[[str], CredentialFactory]:
-    """A token for each user, for the rooms of witnesses. Raises ValueError for an unusable secret."""
+    """A token for each user, for the rooms of witnesses.
+
+    Raises ValueError for an unusable secret.
+    """
     mint(secret, "witness", _TTL_S)
 
     def of(user: str) -> CredentialFactory:

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""The ledger of publishes, acknowledgements and deliveries, which decides whether the promise was kept."""
+"""The ledger of publishes, acknowledgements and deliveries, which decides whether the promise was
+kept.
+"""
 
 from __future__ import annotations
 
@@ -33,15 +35,18 @@ class _Publish:
 
 
 class Ledger:
-    """Every acknowledged message must reach every subscriber of its room once, in order, at the acknowledged `seq`.
+    """Every acknowledged message must reach every subscriber of its room once, in order, at the
+    acknowledged `seq`.
 
-    `audiences`: the number of subscribers of each room, all joined before the first publish.
-    Times are in seconds, of one clock. A publish is entered once, also if it is repeated. A message without an
-    acknowledgement may arrive or not. The ledger forgets a message that is done, except for its number.
+    `audiences`: the number of subscribers of each room, all joined before the first publish. Times
+    are in seconds, of one clock. A publish is entered once, also if it is repeated. A message
+    without an acknowledgement may arrive or not. The ledger forgets a message that is done, except
+    for its number.
 
-    `duplicated`: messages that a subscriber got again. `reordered`: messages that a subscriber got after a later one, or
-    at a position that differs from that of others. `owed`: acknowledged messages that subscribers lack (a message that
-    five subscribers lack counts five times); at the end they are lost. `faults`: the first of all these, in words.
+    `duplicated`: messages that a subscriber got again. `reordered`: messages that a subscriber got
+    after a later one, or at a position that differs from that of others. `owed`: acknowledged
+    messages that subscribers lack (a message that five subscribers lack counts five times); at the
+    end they are lost. `faults`: the first of all these, in words.
     """
 
     def __init__(self, audiences: Mapping[str, int]) -> None:
@@ -76,7 +81,10 @@ class Ledger:
         self._close_if_done(key, publish)
 
     def deliver(self, key: Key, room: str, subscriber: int, position: Position, at: float) -> None:
-        """Enter a delivery to a subscriber of `room`, counted from 0. Ignores messages of other witnesses."""
+        """Enter a delivery to a subscriber of `room`, counted from 0.
+
+        Ignores messages of other witnesses.
+        """
         before = self._positions.get((room, subscriber))
         self._positions[room, subscriber] = position
         publish = self._open.get(key)

@@ -16,11 +16,12 @@ class CannotWatch(Exception):
 
 @dataclass(frozen=True)
 class Plan:
-    """`connections` subscribers, spread over `rooms`, and `publishers` that publish to all of these rooms in turn.
+    """`connections` subscribers, spread over `rooms`, and `publishers` that publish to all of these
+    rooms in turn.
 
-    `credentials`: returns a user's credentials, by name. `tls`: the TLS context if the system's trust is not enough.
-    `rate`: messages per second, of all publishers together. `size`: bytes that pad each message.
-    `settle_s`: how long to wait at the end for messages on their way.
+    `credentials`: returns a user's credentials, by name. `tls`: the TLS context if the system's
+    trust is not enough. `rate`: messages per second, of all publishers together. `size`: bytes that
+    pad each message. `settle_s`: how long to wait at the end for messages on their way.
     """
 
     url: str

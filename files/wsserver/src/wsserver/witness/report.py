@@ -15,13 +15,16 @@ _PERCENTILES = {"p50": 50.0, "p90": 90.0, "p99": 99.0, "p99_9": 99.9, "max": 100
 class Verdict(StrEnum):
     KEPT = "kept"
     BROKEN = "broken"
-    # The witness could not judge: a client or a publish was refused, or no publish was acknowledged.
+    # The witness could not judge: a client or a publish was refused, or no publish was
+    # acknowledged.
     UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True)
 class Attendance:
-    """One client: its disconnects, its longest time without a connection, and a subscriber's longest silence."""
+    """One client: its disconnects, its longest time without a connection, and a subscriber's
+    longest silence.
+    """
 
     user: str
     room: str | None  # a subscriber's
@@ -35,9 +38,10 @@ class Attendance:
 class Report:
     """The numbers of the ledger; times are in seconds.
 
-    `refused`: publishes that their clients gave up, by the code of the error. `duplicated` and `reordered` also count
-    faults that the clients noticed and corrected, by dropping a repeat or by resuming before a hole. `gaps`, `resets`:
-    events that subscribers got. `faults`: the first faults. `trouble`: the reasons why the witness cannot judge.
+    `refused`: publishes that their clients gave up, by the code of the error. `duplicated` and
+    `reordered` also count faults that the clients noticed and corrected, by dropping a repeat or by
+    resuming before a hole. `gaps`, `resets`: events that subscribers got. `faults`: the first
+    faults. `trouble`: the reasons why the witness cannot judge.
     """
 
     seconds: float

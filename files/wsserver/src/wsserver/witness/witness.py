@@ -30,7 +30,8 @@ _TOLD = 20
 class Witness:
     """Publishes and listens while its context is open; `finish` ends that and returns the report.
 
-    `stop`: set this event to end the witness. The witness sets it if a client or a publish was refused for good.
+    `stop`: set this event to end the witness. The witness sets it if a client or a publish was
+    refused for good.
     """
 
     def __init__(self, plan: Plan) -> None:

@@ -38,7 +38,8 @@ from wsserver.worker.components import Components
 
 _TICK_S = 1.0
 _HEADS_INTERVAL_S = 5.0
-# The kernel lowers this to net.core.somaxconn; asyncio's own default of 100 would make that setting useless.
+# The kernel lowers this to net.core.somaxconn; asyncio's own default of 100 would make that setting
+# useless.
 _BACKLOG = 65535
 
 
@@ -119,13 +120,16 @@ class Worker:
     # Life cycle.
 
     async def run(self) -> None:
-        """Serve until SIGTERM or SIGINT, then drain. Raises OSError if an address cannot be listened on."""
+        """Serve until SIGTERM or SIGINT, then drain.
+
+        Raises OSError if an address cannot be listened on.
+        """
         loop = asyncio.get_running_loop()
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
-        # The worker accepts before it is ready, and answers 503: a load balancer prefers an empty worker,
-        # and a queue that no process serves would swallow its clients.
+        # The worker accepts before it is ready, and answers 503: a load balancer prefers an empty
+        # worker, and a queue that no process serves would swallow its clients.
         addresses, port = self._settings.listen_address, self._settings.port
         listeners = [
             await loop.create_server(self._acceptor.connection, sock=bound, backlog=_BACKLOG)
@@ -135,7 +139,8 @@ class Worker:
         servers = self._other_servers()
         for server in servers:
             await server.start()
-        # Objects from start-up live as long as the process: exclude them from every later collection.
+        # Objects from start-up live as long as the process: exclude them from every later
+        # collection.
         gc.collect()
         gc.freeze()
         async with asyncio.TaskGroup() as tasks:
@@ -229,7 +234,10 @@ class Worker:
 
 
 def make_tracer(settings: Settings) -> Tracer | None:
-    """This worker's tracer, or None without an OTLP endpoint. Call once per process, after the logs are set up."""
+    """This worker's tracer, or None without an OTLP endpoint.
+
+    Call once per process, after the logs are set up.
+    """
     if settings.otlp_endpoint is None:
         return None
     from wsserver.telemetry.spans import OtlpTracer

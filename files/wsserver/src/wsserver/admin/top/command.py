@@ -68,7 +68,8 @@ async def _live(find: Find, interval_s: float) -> int:
     loop = asyncio.get_running_loop()
     workers, screen = _Workers(find), Screen()
     ended = asyncio.Event()
-    # Handlers only queue actions, and the loop below runs them, so that an exception ends the command.
+    # Handlers only queue actions, and the loop below runs them, so that an exception ends the
+    # command.
     todo: asyncio.Queue[Callable[[], object]] = asyncio.Queue()
 
     async def look_often() -> None:

@@ -17,7 +17,10 @@ _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
 
 @dataclass(frozen=True)
 class Process:
-    """`started` tells processes with the same pid apart. `cpu_s`: the CPU seconds used until `at`."""
+    """`started` tells processes with the same pid apart.
+
+    `cpu_s`: the CPU seconds used until `at`.
+    """
 
     pid: int
     started: int
@@ -26,7 +29,10 @@ class Process:
     memory_bytes: int
 
     def cpu_since(self, before: Process | None) -> float | None:
-        """The CPU use since `before`, 1.0 for one whole CPU. None if `before` is of another process."""
+        """The CPU use since `before`, 1.0 for one whole CPU.
+
+        None if `before` is of another process.
+        """
         if before is None or (before.pid, before.started) != (self.pid, self.started) or before.at == self.at:
             return None
         return (self.cpu_s - before.cpu_s) / (self.at - before.at)

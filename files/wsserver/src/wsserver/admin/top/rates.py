@@ -43,7 +43,10 @@ def _minus(after: Histogram, before: Histogram) -> Histogram:
 
 
 def total(histograms: Sequence[Histogram]) -> Histogram | None:
-    """The sum of the histograms. None without any, or if they have different buckets, as two releases may."""
+    """The sum of the histograms.
+
+    None without any, or if they have different buckets, as two releases may.
+    """
     if not histograms or any(one.bounds != histograms[0].bounds for one in histograms):
         return None
     counts = [sum(column) for column in zip(*(one.counts for one in histograms), strict=True)]

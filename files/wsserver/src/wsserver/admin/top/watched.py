@@ -19,13 +19,17 @@ from wsserver.admin.top.rates import Rates
 from wsserver.status import ArchiveStatus, BrokerStatus, Counters
 
 ANSWER_S = 2.0
-# How long to wait on one connection. A new connection joins the backlog, which a hung worker does not empty.
+# How long to wait on one connection. A new connection joins the backlog, which a hung worker does
+# not empty.
 _PATIENCE_S = 30.0
 _COMMAND = b'{"cmd":"status"}\n'
 
 
 class Answer(Struct, frozen=True):
-    """The shown part of a worker's `Status`. Later releases may have other states, earlier ones no counters."""
+    """The shown part of a worker's `Status`.
+
+    Later releases may have other states, earlier ones no counters.
+    """
 
     version: str
     pid: int
@@ -51,7 +55,10 @@ class _Line(Struct):
 
 @dataclass(frozen=True)
 class Row:
-    """The current state of a worker. While it does not answer, `answer`, `rates` and `lag_s` are None."""
+    """The current state of a worker.
+
+    While it does not answer, `answer`, `rates` and `lag_s` are None.
+    """
 
     name: str
     state: str
@@ -79,7 +86,10 @@ class Watched:
         self._cpu: float | None = None
 
     async def look(self, wait_s: float) -> None:
-        """Update the row, within `wait_s`. If the worker has not answered by then, the next call waits for that answer."""
+        """Update the row, within `wait_s`.
+
+        If the worker has not answered by then, the next call waits for that answer.
+        """
         if self._asking is None or self._asking.done():
             self._asking = asyncio.create_task(self._look())
         await asyncio.wait({self._asking}, timeout=0 if self._silent else wait_s)

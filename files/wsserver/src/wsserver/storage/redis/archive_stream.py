@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""Messages that wait in Redis for Postgres: a stream for each shard, to which each publish appends atomically.
+"""Messages that wait in Redis for Postgres: a stream for each shard, to which each publish appends
+atomically.
 
-One worker at a time moves a shard: the holder of the shard's lease. That worker reads the stream from its head, in
-order. When it has moved a message, it has moved all messages before it. The field `archived` of a room says so, and a
-room's log may be trimmed up to there. A consumer group would spread one room over several workers, so that no worker
-could say this. The lease only saves double work: two workers at once, or a worker that died between the commit and
-`moved`, move some messages twice, which changes nothing.
+One worker at a time moves a shard: the holder of the shard's lease. That worker reads the stream
+from its head, in order. When it has moved a message, it has moved all messages before it. The field
+`archived` of a room says so, and a room's log may be trimmed up to there. A consumer group would
+spread one room over several workers, so that no worker could say this. The lease only saves double
+work: two workers at once, or a worker that died between the commit and `moved`, move some messages
+twice, which changes nothing.
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ from wsserver.storage.redis.keys import SHARDS, RoomKeys, archive_stream
 
 # Another worker takes over a dead worker's shards after this time.
 _LEASE_MS = 10_000
-# How many of the shards that others hold to request at a time. So workers that start together share the shards.
+# How many of the shards that others hold to request at a time. So workers that start together share
+# the shards.
 _ASK_AT_ONCE = 4
 _RELEASE_TIMEOUT_S = 1.0
 # These scripts free memory, so Redis must run them when its memory is full.
@@ -42,7 +45,9 @@ class Entry(NamedTuple):
 
 
 class Head(NamedTuple):
-    """The oldest entries of one shard, the number of all its entries, and the age of the first in seconds."""
+    """The oldest entries of one shard, the number of all its entries, and the age of the first in
+    seconds.
+    """
 
     entries: list[Entry]
     pending: int
@@ -63,7 +68,8 @@ class ArchiveStream:
         self._release = self._redis.register_script(script("archive_release.lua", flags=_FREES_MEMORY))
 
     async def heads(self, most_entries: int, most_bytes: int) -> dict[int, Head]:
-        """The heads of the shards that this worker holds, in all at most about `most_entries` and `most_bytes`.
+        """The heads of the shards that this worker holds, in all at most about `most_entries` and
+        `most_bytes`.
 
         Renews their leases, and takes a few free leases: call it every few seconds.
         """
@@ -84,7 +90,10 @@ class ArchiveStream:
         return heads
 
     async def moved(self, heads: dict[int, Head], refused: Collection[str]) -> None:
-        """Remove these entries: Postgres has them. `refused` (ids) names those it refused, which are set aside."""
+        """Remove these entries: Postgres has them.
+
+        `refused` (ids) names those it refused, which are set aside.
+        """
         async with reading(), self._redis.pipeline(transaction=False) as pipeline:
             for shard, head in heads.items():
                 if not head.entries:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The broker of a fleet: Redis holds each room's log and carries its live feed between the workers.
 
-With an archive, every message goes to its shard's archive stream in the same step; see archive_stream.py.
+With an archive, every message goes to its shard's archive stream in the same step; see
+archive_stream.py.
 """
 
 from __future__ import annotations
@@ -39,16 +40,21 @@ _SUBSCRIBE_BATCH = 500
 
 
 class _MemberEvent(msgspec.Struct):
-    """A user's first connection joined a room (1), or the last one left it (0). See scripts/presence.lua."""
+    """A user's first connection joined a room (1), or the last one left it (0).
+
+    See scripts/presence.lua.
+    """
 
     member: str
     joined: int
 
 
 class RedisBroker:
-    """Has one connection for the live feed, one for the publishes, one for the checks, and a few for the reads.
+    """Has one connection for the live feed, one for the publishes, one for the checks, and a few
+    for the reads.
 
-    `archive`: whether messages go to Postgres. A room's log then also keeps the messages that Postgres does not have.
+    `archive`: whether messages go to Postgres. A room's log then also keeps the messages that
+    Postgres does not have.
     """
 
     def __init__(self, address: RedisAddress, log_length: int, room_ttl_s: int, archive: bool = False) -> None:
@@ -107,8 +113,8 @@ class RedisBroker:
             tasks.create_task(self._check())
 
     async def _connect(self, tasks: asyncio.TaskGroup, listener: Listener, carry_out: Callable[[bytes], None]) -> None:
-        # Connect before asking for the incarnation: no publish reaches a later Redis with the incarnation of
-        # an earlier one.
+        # Connect before asking for the incarnation: no publish reaches a later Redis with the
+        # incarnation of an earlier one.
         self._publisher = await self._dedicated()
         self._publish_sha = await self._control.script_load(script("room.lua", "archived_position.lua", "publish.lua"))
         self._incarnation = await self._current_incarnation()
@@ -151,7 +157,9 @@ class RedisBroker:
         return str(server["run_id"])
 
     async def _check(self) -> None:
-        """Notice a Redis that is gone and did not close (a half-open connection, a stopped process)."""
+        """Notice a Redis that is gone and did not close (a half-open connection, a stopped
+        process).
+        """
         assert self._feed is not None
         while True:
             await asyncio.sleep(_CHECK_INTERVAL_S)
@@ -252,7 +260,8 @@ class RedisBroker:
             batch, self._queue = self._queue[:_PUBLISH_BATCH], self._queue[_PUBLISH_BATCH:]
             if not self._queue:
                 self._queued.clear()
-            # hiredis packs, and one deadline serves all replies: redis-py's own cost as much as all else here.
+            # hiredis packs, and one deadline serves all replies: redis-py's own cost as much as all
+            # else here.
             commands = [
                 hiredis.pack_command(("EVALSHA", self._publish_sha, *arguments)) for arguments, _future in batch
             ]
@@ -274,7 +283,8 @@ class RedisBroker:
                     epoch, seq, repeat = reply
                     future.set_result(Published(Position(int(epoch), seq), repeat == 1))
             for reply in replies:
-                # Redis lost the scripts, or a replica took the master's place: only a new connection helps.
+                # Redis lost the scripts, or a replica took the master's place: only a new
+                # connection helps.
                 if isinstance(reply, NoScriptError | ReadOnlyError):
                     raise reply
 

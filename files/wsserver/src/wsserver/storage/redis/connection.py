@@ -27,13 +27,14 @@ COMMAND_TIMEOUT_S = 3.0
 class SoundConnection(AbstractConnection):
     """Propagates cancellation, and reconnects if it broke while idle.
 
-    redis-py sends through `asyncio.wait_for`, which before Python 3.12 swallows a cancellation when the write is done
-    at the same moment: a worker that must stop would run on.
+    redis-py sends through `asyncio.wait_for`, which before Python 3.12 swallows a cancellation when
+    the write is done at the same moment: a worker that must stop would run on.
 
-    The pool of redis-py notices an idle connection that was closed, but not one that broke, as in a long outage of the
-    network. uvloop then refuses the write with a RuntimeError.
+    The pool of redis-py notices an idle connection that was closed, but not one that broke, as in a
+    long outage of the network. uvloop then refuses the write with a RuntimeError.
 
-    `dedicated`: the connection has a state (subscriptions), so it must not reconnect silently: a break is an error.
+    `dedicated`: the connection has a state (subscriptions), so it must not reconnect silently: a
+    break is an error.
     """
 
     dedicated = False
@@ -86,7 +87,9 @@ async def reading() -> AsyncIterator[None]:
 
 
 def script(*names: str, flags: str | None = None) -> str:
-    """The text of these files in `scripts/`, joined, after a line with the `flags` that Redis has for scripts."""
+    """The text of these files in `scripts/`, joined, after a line with the `flags` that Redis has
+    for scripts.
+    """
     folder = resources.files("wsserver.storage.redis") / "scripts"
     head = f"#!lua flags={flags}\n" if flags else ""
     return head + "".join((folder / name).read_text() for name in names)

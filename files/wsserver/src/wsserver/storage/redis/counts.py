@@ -68,7 +68,9 @@ class RedisCounts:
         await self._run(self._release, [(lease, lease.worker, [round(grace_s * 1000)]) for lease in leases])
 
     async def _run(self, action: Any, calls: list[tuple[Lease, str, list[Any]]]) -> list[Any]:
-        """The script's reply to each call: (calling lease, worker of the share, arguments after the worker)."""
+        """The script's reply to each call: (calling lease, worker of the share, arguments after the
+        worker).
+        """
         async with reading():
             try:
                 return await self._pipeline(action, calls)

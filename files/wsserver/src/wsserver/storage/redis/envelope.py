@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """How Redis holds a message: a header of one line of JSON, then the publisher's JSON as it came.
 
-The parts are separate, so that a worker never has to parse the data. Workers of two releases share the format: a
-worker ignores fields that a newer release adds.
+The parts are separate, so that a worker never has to parse the data. Workers of two releases share
+the format: a worker ignores fields that a newer release adds.
 """
 
 from __future__ import annotations

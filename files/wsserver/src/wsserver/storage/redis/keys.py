@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The names of keys in Redis.
 
-Every key carries its shard as a hash tag, so that all keys of a room live on one node of a Redis Cluster.
-Names carry a version: workers of two releases share them during a rollout.
+Every key carries its shard as a hash tag, so that all keys of a room live on one node of a Redis
+Cluster. Names carry a version: workers of two releases share them during a rollout.
 """
 
 from __future__ import annotations

@@ -12,7 +12,9 @@ from wsserver.storage.redis.keys import prefix, shard_of
 
 
 class RedisTickets:
-    """Keeps a digest of each ticket: a reader of Redis, of its disk or of a backup can spend no ticket."""
+    """Keeps a digest of each ticket: a reader of Redis, of its disk or of a backup can spend no
+    ticket.
+    """
 
     def __init__(self, address: RedisAddress) -> None:
         self._redis = address.client(connections=4)

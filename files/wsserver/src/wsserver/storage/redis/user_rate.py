@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""The publishes per second of each user on each worker, in Redis, for two seconds. See scripts/rates.lua."""
+"""The publishes per second of each user on each worker, in Redis, for two seconds.
+
+See scripts/rates.lua.
+"""
 
 from __future__ import annotations
 
