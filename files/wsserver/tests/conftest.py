@@ -21,7 +21,8 @@ from support.worker import ColdWorker, Worker
 from wsserver.admin import ctl
 from wsserver.archive.migrate import migrate
 
-# The same examples in every run; `HYPOTHESIS_PROFILE=search` looks for new ones, for as long as one likes.
+# The same examples in every run; `HYPOTHESIS_PROFILE=search` looks for new ones, without a limit of
+# time.
 _COMMON = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
 settings.register_profile("suite", derandomize=True, max_examples=250, stateful_step_count=50, **_COMMON)
 settings.register_profile("search", max_examples=5000, stateful_step_count=80, **_COMMON)
@@ -53,7 +54,7 @@ def redis() -> Iterator[RedisServer]:
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
-    """One for all tests; whoever stops it starts it again."""
+    """One Postgres for all tests. A test that stops it starts it again."""
     cluster = Cluster()
     yield cluster
     cluster.remove()
@@ -61,7 +62,7 @@ def cluster() -> Iterator[Cluster]:
 
 @pytest.fixture
 async def dsn(cluster: Cluster) -> str:
-    """Of a fresh database with the schema in it."""
+    """The DSN of a fresh database with the schema."""
     dsn = await cluster.fresh_database()
     await migrate(dsn)
     return dsn
@@ -89,13 +90,13 @@ def start(redis: RedisServer) -> Iterator[Callable[..., Worker]]:
 
 @pytest.fixture
 def start_cold(redis: RedisServer) -> Iterator[Callable[..., Worker]]:
-    """Start a worker in an interpreter of its own."""
+    """Start a worker in a new interpreter."""
     with _starting(ColdWorker, redis) as start:
         yield start
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def browser() -> AsyncIterator[Browser]:
-    """One for all tests of a module, which then have one event loop."""
+    """One browser for all tests of a module, which share an event loop."""
     async with chromium() as browser:
         yield browser

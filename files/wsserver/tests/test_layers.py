@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""The layers of the service: a module imports only from the layers below its own, and no modules import in a circle."""
+"""The layers of the service: a module imports only from the layers below its own, and no modules
+import in a circle.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,8 @@ from pathlib import Path
 import pytest
 from support.worker import SRC
 
-# The top first: each line may import the lines below it, but not its own. docs/architecture.md shows them.
+# The top first: each line may import the lines below it, but not its own. docs/architecture.md
+# shows them.
 LAYERS = [
     {"__main__"},
     {"cli"},
@@ -38,7 +41,9 @@ Import = tuple[str, str]
 
 
 def imports(root: Path) -> tuple[set[str], list[Import]]:
-    """All modules of the package at `root`, and all their imports of each other, also those inside of functions."""
+    """All modules of the package at `root`, and all their imports of each other, also those inside
+    of functions.
+    """
     names = {path: ".".join(path.relative_to(root.parent).with_suffix("").parts) for path in root.rglob("*.py")}
     modules = {name.removesuffix(".__init__"): path for path, name in names.items()}
     found: list[Import] = []

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""The examples of docs/clients.md, but for the address and the token as they are there, talk to each other."""
+"""The examples of docs/clients.md talk to each other, unchanged except for the address and the
+token.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,7 @@ async def test_the_events_have_the_names_that_the_table_says() -> None:
         kind = getattr(client, python)
         names = re.findall(r"`(\w+)`", fields)
         assert set(names) <= {field.name for field in msgspec.structs.fields(kind)}
-        if name in ("member", "gap", "reset"):  # as they come over the wire
+        if name in ("member", "gap", "reset"):  # as on the wire
             wire = {field.name: field.encode_name for field in msgspec.structs.fields(kind)}
             assert [wire[field] for field in names] == re.findall(r"`(\w+)`", detail)
 

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""The page of `ws-server dev`, as two people use it, by what a screen reader would tell them."""
+"""The page of `ws-server dev` with two users, through the roles and names that a screen reader
+reads.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,7 @@ async def say(page: Page, text: str) -> None:
     await page.get_by_role("button", name="Send").click()
 
 
-async def test_two_people_chat_and_one_is_cut_off(browser: Browser, tmp_path: Path) -> None:
+async def test_two_users_chat_and_one_is_cut_off(browser: Browser, tmp_path: Path) -> None:
     async with ws_server_dev(tmp_path / "output") as (port, tokens):
         links = [f"http://127.0.0.1:{port}/#user={user}&token={token}" for user, token in tokens.items()]
         async with opened(browser, links[0]) as alice, opened(browser, links[1]) as bob:
@@ -50,7 +52,7 @@ async def test_two_people_chat_and_one_is_cut_off(browser: Browser, tmp_path: Pa
                 await expect(log).to_have_text(["alice hello", "bob <b>hi</b>"])
 
             await bob.get_by_role("button", name="Kill the connection").click()
-            # Whoever is away says it later, and hears what was said meanwhile.
+            # A disconnected user publishes later, and gets the messages in between.
             await say(alice, "still there?")
             await say(bob, "yes")
             await expect(bob.get_by_role("status")).to_have_text("connected")
@@ -66,7 +68,7 @@ async def test_two_people_chat_and_one_is_cut_off(browser: Browser, tmp_path: Pa
             await expect(alice.get_by_role("listitem")).to_have_text(["alice"])
 
 
-async def test_a_link_that_is_no_good_says_so(browser: Browser, tmp_path: Path) -> None:
+async def test_a_bad_link_shows_an_error(browser: Browser, tmp_path: Path) -> None:
     async with ws_server_dev(tmp_path / "output") as (port, _tokens):
         async with opened(browser, f"http://127.0.0.1:{port}/") as page:
             await expect(page.get_by_role("log")).to_contain_text("no token")

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""The code of docs/tutorial.md, as it is there but for the ports, used by two people; and the README's ten lines."""
+"""The code of docs/tutorial.md with two users, unchanged except for the ports; and the README's ten
+lines.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,7 @@ def written(language: str, document: Path = _DOCUMENT) -> str:
 
 @asynccontextmanager
 async def tutorial(directory: Path) -> AsyncIterator[str]:
-    """The page's address, with the service and the backend behind it."""
+    """The address of the page; the service and the backend run."""
     app_port, api_port = free_port(), free_port()
     settings = {**_KEYS, "WS_API_PORT": str(api_port), "WS_ALLOWED_ORIGINS": f"http://127.0.0.1:{app_port}"}
     async with ws_server_dev(directory / "output", **settings) as (port, _tokens):
@@ -88,7 +90,7 @@ async def say(page: Page, text: str) -> None:
 
 
 async def orders_grow(page: Page) -> None:
-    """Later numbers than the history's last one come over the stream."""
+    """Wait for a number on the stream that is newer than the history."""
     orders = int(await page.locator("#orders").inner_text())
     await page.wait_for_function(f"document.querySelector('#orders').value >= {orders + 3}", timeout=PATIENCE_MS)
 

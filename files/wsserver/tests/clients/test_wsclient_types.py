@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""wsclient.d.ts declares what wsclient.js exports: the same names, the same members, the same events."""
+"""wsclient.d.ts declares what wsclient.js exports: the same names, the same members, the same
+events.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,8 @@ from pathlib import Path
 from support.browser import MODULE
 
 TYPES = MODULE.with_suffix(".d.ts").read_text()
-# Of an object of each class, made where that is possible: its own properties, and the methods of its class.
+# For an object of each class, where one can be made: its own properties, and the methods of its
+# class.
 _LIST = """
 import * as module from "./wsclient.mjs";
 
@@ -29,7 +32,7 @@ for (const [name, kind] of Object.entries(module)) {
 console.log(JSON.stringify(members));
 """
 _OF_EVERY_ERROR = {"stack", "message"}
-# Narrowed for the events of a client; the methods are EventTarget's.
+# These methods of EventTarget are narrowed to the events of a client.
 _INHERITED = {"addEventListener", "removeEventListener"}
 
 

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Debian's nginx in front of one worker, with the edge's own template: unprivileged, on loopback, without TLS."""
+"""Debian's nginx in front of one worker, with the edge's own template: unprivileged, on loopback,
+without TLS.
+"""
 
 from __future__ import annotations
 

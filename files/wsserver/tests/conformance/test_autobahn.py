@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Autobahn's cases, run by kosoku against a worker, directly and through the edge. docs/testing.md says how."""
+"""Autobahn's cases, run by kosoku against a worker, directly and through the edge; see
+docs/testing.md.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +16,9 @@ from websockets.frames import Opcode
 
 from conformance.edge import Edge
 
-# "Test case 7.1.5 fails because websockets treats closing the connection in the middle of a fragmented message as a
-# protocol error. […] The test suite expects a close frame with code 1000, echoing the close code that it sent. This
-# isn't required." (compliance/README.rst of the library)
+# "Test case 7.1.5 fails because websockets treats closing the connection in the middle of a
+# fragmented message as a protocol error. […] The test suite expects a close frame with code 1000,
+# echoing the close code that it sent. This isn't required." (compliance/README.rst of the library)
 _OWN_READING = {"7.1.5": 1002}
 _COMPRESSION = ("12.", "13.")
 _PARALLEL = 32
@@ -30,7 +32,7 @@ class AutobahnWorker(Worker):
         super().__init__(
             "unix:///nowhere",
             WS_BROKER="memory",
-            WS_HEARTBEAT_S="3600",  # Autobahn's client expects no pings of others
+            WS_HEARTBEAT_S="3600",  # Autobahn's client expects no pings
             WS_MAX_MESSAGE_BYTES=str(16 * 2**20),
             WS_MESSAGES_PER_S="100000",
             WS_BYTES_PER_S=str(2**30),
@@ -67,7 +69,9 @@ async def results(address: str, parallel: int, **choice: list[str]) -> list[Case
 
 
 def gave_up_early(result: CaseResult) -> bool:
-    """kosoku 0.1.0 now and then ends a case of 9 in seconds, and says that it has waited for minutes. No verdict."""
+    """Whether kosoku 0.1.0 ended a case of 9 within seconds as if it had waited for minutes: no
+    verdict.
+    """
     waited = re.fullmatch(r".* within (\d+) seconds\.", result.result)
     return bool(waited) and result.closed_by_me and result.duration < 1000 * int(waited[1])
 
@@ -83,7 +87,7 @@ def failing(ran: list[CaseResult], passes: Callable[[CaseResult], bool]) -> list
 
 def passes_against_an_echo(result: CaseResult) -> bool:
     if result.case_id.startswith(_COMPRESSION):
-        # Not agreed to, and then done without.
+        # Compression is not negotiated, so these cases run without it.
         return (result.behavior.value, result.behavior_close.value) == ("UNIMPLEMENTED", "OK")
     if result.case_id in _OWN_READING:
         return bool(result.remote_close_code == _OWN_READING[result.case_id])
@@ -98,14 +102,14 @@ def ends_as_wanted(result: CaseResult) -> bool:
     if Opcode.BINARY in result.tx_frame_stats and survives:
         return bool(code == 1003)
     if Opcode.BINARY in result.tx_frame_stats:
-        return code in {1003, *codes}  # whichever of its faults comes first
+        return code in {1003, *codes}  # the case has several faults, and any may come first
     return code in codes or (survives and code is None)
 
 
 @pytest.mark.parametrize("worker", ["echo"], ids=["echo"], indirect=True)
 async def test_the_cases_pass_against_an_echo(worker: Worker, address: str) -> None:
     await worker.ready()
-    # Many cases give the server a second: they have it to themselves, without the large messages of 9.
+    # Many cases give the server a second, so they run without the large messages of 9 beside them.
     ran = await results(address, 8, exclude_cases=["9.*"]) + await results(address, _PARALLEL, cases=["9.*"])
     assert len(ran) == 517
     assert failing(ran, passes_against_an_echo) == []
@@ -113,8 +117,8 @@ async def test_the_cases_pass_against_an_echo(worker: Worker, address: str) -> N
 
 
 @pytest.mark.parametrize("worker", [""], ids=["worker"], indirect=True)
-async def test_the_worker_itself_survives_or_closes_as_each_case_wants(worker: Worker, address: str) -> None:
-    """It answers with errors instead of echoes, so only the ends of the connections are judged."""
+async def test_the_worker_survives_or_closes_as_each_case_expects(worker: Worker, address: str) -> None:
+    """The worker answers with errors in place of echoes, so only the ends of the connections count."""
     await worker.ready()
     ran = await results(address, _PARALLEL, exclude_cases=["9.*", "12.*", "13.*"])
     assert failing(ran, ends_as_wanted) == []

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the edge owes a client whose connection the worker ends."""
+"""The edge, when the worker closes a client's connection."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def edge(worker: Worker) -> Iterator[Edge]:
     started.remove()
 
 
-# A worker discards for half a second what a client still sends. A client that a busy machine keeps from sending for
-# long is not what this is about, and tries again.
+# A worker discards what a client still sends for half a second. A client that a busy machine delays
+# for longer tries again: this test is not about that.
 _IN_TIME_S = 0.25
 
 
 async def close_that_reaches(port: int) -> bool:
-    """Whether a client that sends on after its mistake is told of it, rather than cut off by a reset."""
+    """Whether a client that keeps sending after its mistake gets the close frame, and not a reset."""
     async with asyncio.timeout(50):
         while (reached := await sent_in_time(port)) is None:
             pass

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""A worker for Autobahn's cases: `python -m conformance.worker [echo]`, with settings as for `ws-server serve`.
+"""A worker for Autobahn's cases: `python -m conformance.worker [echo]`, with settings as for
+`ws-server serve`.
 
-Autobahn brings no token, so this one adds it to every request. That is all, unless it is to `echo`: then a
-codec of its own sends messages back, and binary frames, which the wire refuses otherwise, go back as they come.
+Autobahn sends no token, so this worker adds one to every request. With `echo`, its codec sends
+messages back. Binary frames, which a worker refuses, go back as they came.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def let_in() -> None:
 
 
 def echo_text() -> None:
-    """Another codec, to which every message is a ping and every answer its pong."""
+    """Patch the codec: every message is a ping, and every answer its pong."""
 
     def decode(self: JsonCodec, payload: bytes) -> Command:
         return Ping(Raw(payload))

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""`python -m hostile PORT SEED SECONDS`: attack the worker on a port of 127.0.0.1; prints how often each attack ran."""
+"""`python -m hostile PORT SEED SECONDS`: attack the worker on a port of 127.0.0.1; prints how often
+each attack ran.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Clients that mean harm, or were written without care. Each is a coroutine that ends by itself or is cut off."""
+"""Hostile or careless clients. Each is a coroutine that ends by itself or is cut off."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from websockets.frames import Opcode
 from wsserver.auth import mint
 
 _CHUNK = 1 << 16
-# Longer than a worker's patience with who does not answer its pings, in the test.
+# Longer than the worker waits for an unanswered ping, in this test.
 _DEADLINE_S = 8
 
 
 class Door:
-    """Where the worker is, and a source of chance of this attacker's own."""
+    """The address of the worker, and a random generator of this attacker."""
 
     def __init__(self, port: int, chance: Random) -> None:
         self.port = port
@@ -33,7 +33,7 @@ class Door:
 
     @contextlib.asynccontextmanager
     async def tcp(self) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-        """A connection that ends in a FIN, or, as often, in a reset."""
+        """A connection that ends with a FIN or, as often, with a reset."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port, limit=_CHUNK)
         try:
             yield reader, writer
@@ -45,7 +45,7 @@ class Door:
 
     @contextlib.asynccontextmanager
     async def websocket(self, behind: bytes = b"") -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-        """A connection of a user and from an address that were not here before, past the handshake."""
+        """A connection past the handshake, of a new user and from a new address."""
         async with self.tcp() as (reader, writer):
             writer.write(self.request("/ws") + behind)
             await reader.readuntil(b"\r\n\r\n")
@@ -66,7 +66,7 @@ class Door:
 
 
 async def drained(reader: asyncio.StreamReader) -> None:
-    """Read to the end, with little patience."""
+    """Read to the end, with a short timeout."""
     async with asyncio.timeout(3):
         while await reader.read(_CHUNK):
             pass
@@ -143,7 +143,7 @@ async def forged_tokens(door: Door) -> None:
 
 
 async def early_frames(door: Door) -> None:
-    """Frames before the answer, from those who will not be let in, too."""
+    """Frames before the answer, also after a handshake that is refused."""
     flood = text("x" * 60_000) * 20
     async with door.tcp() as (reader, writer):
         writer.write((door.request("/ws") if door.chance.random() < 0.5 else upgrade_request()) + flood)
@@ -217,7 +217,7 @@ async def bad_closes(door: Door) -> None:
 
 
 async def half_open(door: Door) -> None:
-    """Gone without a word: pings are not answered, and nothing is read."""
+    """A client that vanished: it answers no ping, and reads nothing."""
     async with door.websocket() as (_reader, writer):
         writer.write(command("join", room="busy"))
         await asyncio.sleep(_DEADLINE_S)
@@ -299,7 +299,7 @@ async def many_rooms(door: Door) -> None:
 
 
 async def storm(door: Door) -> None:
-    """Anything in any order, unread for a while or for good."""
+    """Random frames in any order, with reading paused for a while or for good."""
     rooms = [door.name(), "busy", "storm"]
     async with door.websocket() as (reader, writer):
         for n in range(door.chance.randrange(300)):
@@ -333,7 +333,7 @@ async def slow_reader(door: Door) -> None:
 
 
 async def loud(door: Door) -> None:
-    """Fills the room that the slow ones are in."""
+    """Fills the room of the slow clients."""
     async with door.websocket() as (reader, writer):
         for n in range(60):
             writer.write(command("publish", room="busy", id=str(n), data="x" * 4000))
@@ -367,9 +367,9 @@ ATTACKS: list[Callable[[Door], Coroutine[Any, Any, None]]] = [
 
 
 async def attack(door: Door) -> str:
-    """One attack, as chance has it; its name."""
+    """Run a random attack; returns its name."""
     chosen = door.chance.choice(ATTACKS)
-    # What the worker does with such a client is cut it off.
+    # The worker cuts off such a client.
     with contextlib.suppress(OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
         async with asyncio.timeout(_DEADLINE_S):
             await chosen(door)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A worker under hostile load: those who behave notice nothing, and nothing of it stays.
+"""A worker under hostile load: well-behaved clients notice nothing, and no resource leaks.
 
 Twenty seconds by default; `HOSTILE_S=600` is the long trial, and `HOSTILE_SEED` repeats one.
 """
@@ -24,7 +24,7 @@ from wsserver.auth import mint
 _SECONDS = float(os.environ.get("HOSTILE_S", "20"))
 _SEED = os.environ.get("HOSTILE_SEED") or str(time.time_ns())
 _ROUND_S = min(30.0, _SECONDS / 4)
-# Memory and descriptors are counted from here on: caches are full and pools are open.
+# Memory and descriptors are counted from here on, when caches are full and pools are open.
 _WARM_UP = 1 / 3
 _GROWTH_KIB = 16 * 1024
 _GROWTH_FILES = 16  # the pools of connections to Redis
@@ -33,7 +33,7 @@ _LISTEN = "0A"  # in /proc/net/tcp
 
 
 class Witness:
-    """A client that behaves: it hears all it says, once and in order, within a bound."""
+    """A well-behaved client: it gets its own messages once, in order, and within a bound."""
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
@@ -67,7 +67,7 @@ def descriptors(worker: Worker) -> int:
 
 
 def connections(worker: Worker) -> int:
-    """Sockets of clients that the worker holds, in whatever state."""
+    """The number of the worker's client sockets, in any state."""
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     return sum(row[1].endswith(f":{worker.port:04X}") and row[3] != _LISTEN and row[9] != "0" for row in rows)
 
@@ -105,14 +105,15 @@ async def test_hostile_load_does_no_harm(start_cold: Callable[..., Worker]) -> N
     open_files: list[int] = []
     begin = time.monotonic()
     for turn in range(sys.maxsize):
-        # A round ends when its last attack does, which on a slow machine takes as long as the round.
+        # A round ends when its last attack does, which on a slow machine takes as long as the
+        # round.
         if time.monotonic() - begin >= _SECONDS and len(memory) > 1:
             break
         ran += await attacked(worker, f"{_SEED} {turn}", _ROUND_S)
         assert worker.process.poll() is None, worker.output()
         assert not chat.done(), await chat
         assert not worker.output(), worker.output()
-        await until(lambda: connections(worker) <= 1)  # the witness; the worker has noticed who is gone
+        await until(lambda: connections(worker) <= 1)  # only the witness: the worker noticed the clients that are gone
         passed_s = time.monotonic() - begin
         print(
             f"{passed_s:4.0f} s: {ran.total()} attacks; RSS {rss_kib(worker)} KiB; {descriptors(worker)} descriptors;"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A running worker and any bytes for a handshake: a clean answer or none, and not a word of it in the log."""
+"""Random bytes for a handshake: the worker answers cleanly or not at all, and logs none of them."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_any_handshake_is_answered_or_cut(worker: Worker, data: bytes, half_clos
         if half_close:
             client.shutdown(socket.SHUT_WR)
         else:
-            client.settimeout(0.05)  # it may wait for the rest of a request
+            client.settimeout(0.05)  # the worker may wait for the rest of a request
         while b"\r\n\r\n" not in answer and (more := client.recv(65536)):
             answer += more
     assert answer == b"" or answer.startswith(b"HTTP/1.1 "), answer

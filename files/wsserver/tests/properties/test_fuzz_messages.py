@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The JSON codec, whatever it is fed."""
+"""The JSON codec with random payloads."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _COMMANDS = st.builds(
     st.sampled_from(_TYPES) | _VALUES,
     st.dictionaries(st.sampled_from(_FIELDS), _VALUES | st.sampled_from(["r", "1", 1]), max_size=4),
 )
-# What almost is JSON.
+# Almost JSON.
 _BROKEN = st.sampled_from(
     ['"\x01"', r'"\x"', r'"\u12"', "1.", "-", "01", "+1", "1e", ".5", "tru", "NaN", "-Infinity", "[1,]", "{'a':1}", '"']
 )
@@ -50,7 +50,7 @@ def dumped(value: Any) -> bytes:
 
 
 @given(st.binary(max_size=200) | _COMMANDS.map(dumped) | _PIECES.map(str.encode))
-def test_what_is_no_command_is_a_bad_message_and_nothing_worse(payload: bytes) -> None:
+def test_an_invalid_command_is_a_bad_message(payload: bytes) -> None:
     with contextlib.suppress(BadMessage):
         _CODEC.decode(payload)
 
@@ -73,7 +73,7 @@ def _is_unicode(value: Any) -> bool:
 
 
 @given(_VALUES)
-def test_data_comes_through_as_it_was_or_is_refused(value: Any) -> None:
+def test_data_is_passed_on_unchanged_or_refused(value: Any) -> None:
     payload = dumped({"type": "publish", "room": "r", "id": "1", "data": value})
     if not _is_unicode(value):  # half a surrogate pair: many clients and Postgres cannot read it
         with pytest.raises(BadMessage):
@@ -95,8 +95,8 @@ def _no_constant(name: str) -> None:
 
 
 @given(_PIECES | _BROKEN)
-def test_nobody_is_sent_what_is_no_json(data: str) -> None:
-    """`data` is passed on unread: what is accepted from one client must be JSON to all others."""
+def test_no_client_gets_invalid_json(data: str) -> None:
+    """The codec passes `data` on unread, so accepted data must be valid JSON for all other clients."""
     try:
         command = _CODEC.decode(b'{"type":"publish","room":"r","id":"1","data":%s}' % data.encode())
     except BadMessage:

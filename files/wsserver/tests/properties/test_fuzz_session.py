@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""A running worker and clients that say anything, in any order: each command has its one answer, and nothing breaks."""
+"""Clients that send random commands in any order: each command has one answer, and the worker runs
+on.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The wire, whatever it is fed: the same bytes have the same outcome however they are cut."""
+"""The WebSocket protocol with random bytes: the outcome does not depend on how the bytes are cut."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def frame(first: int, payload: bytes, masked: bool = True) -> bytes:
 
 @st.composite
 def raw_frames(draw: st.DrawFn) -> bytes:
-    """Any head, true or not, before some bytes."""
+    """Any head, valid or not, before some bytes."""
     head = bytes([draw(st.integers(0, 255)), draw(st.integers(0, 255))])
     length = draw(st.sampled_from([b"", struct.pack("!H", 130), struct.pack("!Q", 2**16), struct.pack("!Q", 2**63)]))
     return head + length + draw(st.binary(max_size=160))
@@ -140,7 +140,7 @@ def test_any_handshake_is_accepted_answered_or_awaited(data: bytes, places: list
             for item in wire.receive(piece):
                 assert isinstance(item, Request)
                 requests += 1
-                # A date is in some answers.
+                # Some answers have a date.
                 wire.send_response(wire.accept(item))
             sent += b"".join(wire.data_to_send())
         return sent.partition(b"\r\n")[0], requests

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""The promise, under a broker that does everything a broker may do to it: each member of a room sees every position
-once and in order, `gap` only where the log no longer reaches and `reset` only into a new epoch.
+"""The promise, with a broker that has every fault that a broker may have.
 
-Hypothesis chooses what happens and in which order; whatever breaks, it shrinks to the few steps that break it.
+Each member of a room sees every position once and in order, with a `gap` only where the log no
+longer reaches, and a `reset` only into a new epoch. Hypothesis chooses the steps and their order,
+and shrinks a failure to a few steps.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ BUFFER = 600  # bytes, about five messages
 
 
 class Client:
-    """A session whose socket is a buffer with a limit, and a reader that checks all it is sent."""
+    """A session whose socket is a bounded buffer, and a reader that checks every event."""
 
     def __init__(self, hub: Hub, broker: UnreliableBroker, outbox: BatchWriter, codec: JsonCodec) -> None:
         self.broker = broker
@@ -131,7 +132,7 @@ class Client:
         elif since is not None and head is not None and (room, since) in self.broker.published:
             reachable = since.epoch == head.epoch and since < head and self.broker.reaches(room, since.next())
             assert not reachable, "not recovered, though the log reaches"
-            lost_after = self.broker.logs[room].sealed  # then what followed `since` is gone, and nobody knows yet
+            lost_after = self.broker.logs[room].sealed  # the messages after `since` are lost, which no worker knows yet
             assert since != head or lost_after, "not recovered at the head"
         self.at[room] = self.last[room] = start
 
@@ -170,14 +171,14 @@ class HubMachine(RuleBasedStateMachine):
         self.loop.run_until_complete(pass_time())
 
     def now(self, act: Any) -> None:
-        """Call `act` inside the loop, where sessions and hub live."""
+        """Call `act` inside the event loop, where sessions and hub run."""
 
         async def inside() -> None:
             act()
 
         self.loop.run_until_complete(inside())
 
-    # The world.
+    # Broker and time.
 
     @initialize()
     def everybody_joins(self) -> None:
@@ -272,7 +273,7 @@ class HubMachine(RuleBasedStateMachine):
 
     @rule(client=clients)
     def reconnect(self, client: int) -> None:
-        """The client goes, and comes again with what it remembers."""
+        """Disconnect, and reconnect with the last known position."""
         old = self.clients[client]
         self.now(old.session.close)
         new = self.clients[client] = self.new_client(client)
@@ -280,7 +281,7 @@ class HubMachine(RuleBasedStateMachine):
         for room, position in new.last.items():
             self.now(partial(new.join, room, position))
 
-    # Judgement.
+    # Checks.
 
     @invariant()
     def nothing_fails_in_secret(self) -> None:
@@ -323,7 +324,7 @@ TestHub = HubMachine.TestCase
 
 
 class Scene:
-    """A hub with clients, and the steps that the tests below take one by one."""
+    """A hub with clients, and single steps for the tests below."""
 
     def __init__(self) -> None:
         self.broker = UnreliableBroker()
@@ -394,7 +395,7 @@ async def test_a_lost_last_message_is_found_by_the_check(scene: Scene) -> None:
 
 
 @scene_test
-async def test_what_was_missed_while_the_feed_was_away_comes_when_it_is_back(scene: Scene) -> None:
+async def test_messages_missed_by_the_feed_are_delivered_when_it_is_back(scene: Scene) -> None:
     client = await scene.joined()
     scene.broker.disconnect(reads_too=False)
     scene.traffic("deliver", "deliver")
@@ -482,7 +483,7 @@ async def test_a_client_whose_buffer_fills_while_the_log_is_read_for_it_gets_no_
     client = scene.client()
     client.reading = False
     client.join("r1", start)
-    await asyncio.sleep(0.75)  # the first three are there, the next are being read
+    await asyncio.sleep(0.75)  # the first three have arrived, the next are being read
     client.session.pause()
     await asyncio.sleep(5)
     client.set_reading(True)
@@ -491,7 +492,7 @@ async def test_a_client_whose_buffer_fills_while_the_log_is_read_for_it_gets_no_
 
 
 @scene_test
-async def test_a_refill_that_failed_is_taken_up_by_the_check(scene: Scene) -> None:
+async def test_a_failed_refill_is_continued_by_the_check(scene: Scene) -> None:
     start = (await scene.joined()).at["r1"]
     scene.traffic(*["deliver"] * 9)
     await asyncio.sleep(0.1)
@@ -523,7 +524,7 @@ async def test_a_join_that_cannot_be_decided_fails_rather_than_giving_up_the_pos
 
 
 @scene_test
-async def test_a_tail_that_was_heard_of_and_lost_is_not_waited_for(scene: Scene) -> None:
+async def test_a_lost_tail_is_not_waited_for(scene: Scene) -> None:
     client = await scene.joined()
     scene.traffic("deliver", "drop", "delay")
     scene.broker.lose_tail("r1", 1, noticed=False)
@@ -547,7 +548,7 @@ async def test_a_new_epoch_comes_after_the_tail_of_the_old_one(scene: Scene) -> 
 
 
 @scene_test
-async def test_a_room_that_nobody_uses_is_given_up_and_can_be_joined_again(scene: Scene) -> None:
+async def test_an_unused_room_is_dropped_and_can_be_joined_again(scene: Scene) -> None:
     client = await scene.joined()
     client.send(type="leave", room="r1")
     with pytest.MonkeyPatch.context() as patch:
@@ -596,7 +597,7 @@ async def test_a_room_that_could_not_be_opened_can_be_joined_later(scene: Scene)
 
 
 @scene_test
-async def test_a_publish_that_fails_in_a_way_that_no_broker_may_is_answered(scene: Scene) -> None:
+async def test_a_publish_with_an_unexpected_error_is_answered(scene: Scene) -> None:
     client, events = scene.client(), []
     client.on_event = events.append  # type: ignore[method-assign]
     futures = [asyncio.get_running_loop().create_future() for _ in range(256)]
@@ -614,7 +615,7 @@ async def test_a_publish_that_fails_in_a_way_that_no_broker_may_is_answered(scen
 
 
 @scene_test
-async def test_a_client_that_goes_during_its_join_leaves_nothing(scene: Scene) -> None:
+async def test_a_client_that_disconnects_during_its_join_leaves_nothing(scene: Scene) -> None:
     scene.broker.read_delay_s = 1.0
     client = scene.client()
     presence = asyncio.create_task(client.presence.run())
@@ -626,7 +627,7 @@ async def test_a_client_that_goes_during_its_join_leaves_nothing(scene: Scene) -
     await asyncio.sleep(1)
     assert client.buffer == b""
     assert client.at == {}
-    # Whom presence never heard of, it does not count out either.
+    # Presence does not subtract a member that it never counted.
     client.presence.entered("r1", "c")
     await asyncio.sleep(1)
     assert (await client.presence.page("r1", "", 10)).members == [PresenceMember("c", 1)]

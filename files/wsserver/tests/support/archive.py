@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A worker's publishing and archiving, without the worker."""
+"""The publisher and the archiver of a worker, without the worker."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ async def publishing(redis: RedisServer, log_length: int = 1000) -> AsyncIterato
 
 
 class Archiving:
-    """One worker's archive at work."""
+    """Runs one worker's archiver."""
 
     def __init__(
         self, redis: RedisServer, dsn: str, broker: RedisBroker, log_length: int = 1000, days: int = 0
@@ -79,7 +79,7 @@ async def archiving(
 
 
 async def rows(dsn: str, room: str) -> list[Message]:
-    """What Postgres has of a room, in order."""
+    """The messages of a room in Postgres, in order."""
     connection = await asyncpg.connect(dsn)
     found = await connection.fetch(
         "SELECT epoch, seq, sender, extract(epoch FROM ts)::float8, data FROM messages WHERE room = $1"

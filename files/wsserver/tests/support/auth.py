@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Requests, tokens and settings for tests of who may do what."""
+"""Requests, tokens and settings for tests of authentication and permissions."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def good_claims(**claims: Any) -> dict[str, Any]:
 
 
 def token(claims: dict[str, Any], secret: str = SECRET, **header: Any) -> str:
-    """By hand: PyJWT does not sign all that somebody may send."""
+    """A token made by hand: PyJWT refuses to sign some of these."""
     return signed({"alg": "HS256", "typ": "JWT", **header}, claims, secret.encode())
 
 
@@ -49,13 +49,13 @@ def request(*headers: tuple[str, str], path: str = "/ws") -> Request:
 
 
 def authenticator(tickets: TicketStore | None = None, **settings: Any) -> Authenticator:
-    """With the secret and the origin of these tests, unless `settings` say otherwise."""
+    """An authenticator with the secret and the origin of these tests, and with `settings`."""
     chosen = {"jwt_secret": SecretStr(SECRET), "allowed_origins": frozenset([ORIGIN]), **settings}
     return Authenticator(Settings(**chosen), tickets or MemoryTickets())
 
 
 def at_once(work: Any) -> Any:
-    """What a coroutine returns that waits for nothing."""
+    """The result of a coroutine that must not wait."""
     try:
         work.send(None)
     except StopIteration as done:

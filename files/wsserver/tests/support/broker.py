@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """A broker that misbehaves on command, within what `wsserver.rooms.broker` allows.
 
-Its live feed drops, delays and repeats messages but never reorders them; its log trims, expires, loses its tail
-and begins new epochs; its reads take their time and fail.
+Its live feed drops, delays and repeats messages but never reorders them; its log trims, expires,
+loses its tail and begins new epochs; its reads take their time and fail.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class RoomLog:
         self.entries: dict[Position, Message] = {}
         # The next use begins a new epoch, as after a restart that may have cost the tail.
         self.new_life = False
-        # The tail is lost and nobody has noticed: a publish now would use a seq twice.
+        # The tail is lost, and no worker has noticed: a publish now would use a seq twice.
         self.sealed = False
 
 
@@ -41,7 +41,7 @@ class UnreliableBroker:
         self.subscribed: set[str] = set()
         self._listener: Listener | None = None
 
-    # What happens to it.
+    # Faults.
 
     def publish_now(self, room: str) -> Position | None:
         log = self._log(room)

@@ -11,12 +11,12 @@ from typing import Any
 from playwright.async_api import Browser, Page, Route, async_playwright
 
 MODULE = Path(__file__).parents[2] / "src/wsserver/web/wsclient.js"
-# Where the tabs' pages come from, which is nowhere: what a tab asks for is answered here.
+# The address of the tabs' pages. It does not exist: this module answers the requests of a tab.
 ORIGIN = "http://localhost:8000"
-# What a tab that failed to get ready says so after; and what a test waits for anything at most.
+# How long a tab may take to be ready, and how long a test waits for anything.
 PATIENCE_MS = 30_000
 
-# What happens to a client, for tests to look at.
+# Records the events of a client, for tests.
 _PAGE = """<!doctype html><meta charset="utf-8"><script type="module">
 import { Client } from "./wsclient.js";
 Object.assign(window, {
@@ -47,10 +47,11 @@ async def chromium(*arguments: str) -> AsyncIterator[Browser]:
 
 
 class Tab:
-    """A page with the module loaded. Call it with JavaScript for what that evaluates to; promises are waited for.
+    """A page with the module loaded. A call evaluates JavaScript, and awaits a promise.
 
-    In it: `client`, once it was made; `heard` and `seqs` of the messages that `onMessage` took; `events`, as the client
-    dispatched them, with their `type`; `outcome(promise)` says {value} or {name, code, message}.
+    The page has `client`, once it was made; `heard` and `seqs` of the messages that `onMessage`
+    got; `events`, as the client dispatched them, with their `type`; `outcome(promise)`, which is
+    {value} or {name, code, message}.
     """
 
     def __init__(self, page: Page) -> None:
@@ -63,11 +64,11 @@ class Tab:
         return await self.page.evaluate(javascript)
 
     async def run(self, statements: str) -> None:
-        """Begin something, and wait for nothing."""
+        """Start JavaScript, without waiting for its result."""
         await self.page.evaluate(f"() => {{ {statements} }}")
 
     async def make(self, url: str, options: str = "{ token: 'T' }") -> None:
-        """`options`: in JavaScript."""
+        """`options`: JavaScript."""
         await self.run(f"make({url!r}, {options})")
 
     async def until(self, condition: str) -> None:
@@ -84,8 +85,8 @@ class Tab:
 
 @asynccontextmanager
 async def tab(browser: Browser, origin: str = ORIGIN, **functions: Callable[[], Awaitable[str]]) -> AsyncIterator[Tab]:
-    """`functions`: of the test, for the page to call by these names."""
-    # A page from nowhere may not talk to this machine unasked.
+    """`functions`: functions of the test that the page may call by these names."""
+    # A page of such an address needs permission to connect to this machine.
     context = await browser.new_context(permissions=["local-network-access"])
     tab = Tab(await context.new_page())
     for name, function in functions.items():

@@ -9,7 +9,7 @@ from typing import Any
 
 
 class _NoWaiting(selectors.DefaultSelector):  # type: ignore[misc, valid-type]
-    """Passes the time that select() would have waited to the clock."""
+    """Advances the clock by the time that select() would have waited."""
 
     passed = 0.0
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""An OTLP/HTTP collector: it decodes what it is sent, and fails or hangs on command."""
+"""An OTLP/HTTP collector: it decodes spans, and fails or hangs on command."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from wsserver.transport.drain import WorkerDrain
 
 
 class Worker:
-    """A worker whose clients leave when the test says so."""
+    """A worker whose clients leave when the test lets them."""
 
     def __init__(self, instance: str = "80") -> None:
         self.instance = instance
@@ -28,7 +28,7 @@ class Worker:
         self.state: State = "ready"
         self.started_at = 1.7e9
         self.broker = BrokerStatus(True)
-        # What it has counted by each look; the real counters without any.
+        # The counters at each poll; the real counters by default.
         self.counted: list[Counters] = []
         self.archive: ArchiveStatus | None = ArchiveStatus(True, 12, 0.25)
         self.leave = asyncio.Event()
@@ -81,7 +81,7 @@ def socket_of(run_directory: Path, instance: str) -> Path:
 
 
 class Typed:
-    """What somebody typed, and what they got."""
+    """A command that an operator typed, and its output."""
 
     def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
         self._capsys = capsys
@@ -94,6 +94,6 @@ class Typed:
         return status, *self.shown()
 
     def shown(self) -> tuple[str, str]:
-        """Output and errors since the last look."""
+        """Output and errors since the last call."""
         said = self._capsys.readouterr()
         return "".join(line for line in said.out.splitlines(True) if "[info" not in line), said.err

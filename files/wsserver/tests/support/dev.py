@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""`ws-server dev`, as a developer types it."""
+"""`ws-server dev`, as a developer runs it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ from support.worker import environment
 
 @asynccontextmanager
 async def ws_server_dev(output: Path, **settings: str) -> AsyncIterator[tuple[int, dict[str, str]]]:
-    """Its port, and the token of each user whose link it printed; `output` is the file for what it prints."""
+    """The port, and the token of each user whose link was printed.
+
+    `output`: the file for the output.
+    """
     port = free_port()
     settings = {"WS_API_PORT": str(free_port()), **settings}
     command = [sys.executable, "-m", "wsserver", "dev", "--port", str(port)]

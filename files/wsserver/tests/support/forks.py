@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""Processes that begin as forks of one that has imported the service: an import takes a CPU second.
+"""Processes that are forks of a process that has imported the service: an import takes a CPU
+second.
 
 A process has its own arguments, environment and output, as if `python -m MODULE ARGUMENTS` had
 started it. No process outlives the tests that started it.
@@ -92,13 +93,16 @@ class ForkServer:
 
 
 def _serve(control: socket.socket) -> list[str]:
-    """Fork until the tests have ended, and then end all children. In a child: return its command."""
+    """Fork until the tests have ended, and then end all children.
+
+    In a child: return its command.
+    """
     ended, written = socket.socketpair()
     ended.setblocking(False)
     written.setblocking(False)
     signal.set_wakeup_fd(written.fileno())
     signal.signal(signal.SIGCHLD, lambda *_: None)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for pytest to answer
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # pytest handles Ctrl-C
     children: dict[int, socket.socket] = {}
     while True:
         ready, _, _ = select.select([control, ended], [], [])
@@ -128,7 +132,7 @@ def _report_ends(children: dict[int, socket.socket]) -> None:
         pid, status = os.waitpid(-1, os.WNOHANG)
         if not pid:
             return
-        with children.pop(pid) as reports, contextlib.suppress(OSError):  # a test need not wait for the end
+        with children.pop(pid) as reports, contextlib.suppress(OSError):  # the test may not wait for the end
             reports.sendall(b"%d\n" % os.waitstatus_to_exitcode(status))
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A server with rooms that keeps the promise, but for one lie."""
+"""A server with rooms that keeps the promise, except for one fault."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from websockets.exceptions import ConnectionClosed
 
 from support.scripted import WELCOME
 
-# The message of a room that it lies about.
+# The message of each room that has the fault.
 _NTH = 5
 
 
 class Liar:
-    """What happens to one message of each room, according to `lie`:
+    """`lie`: the fault of one message of each room.
 
-    "forget": it is acknowledged, and that is all. "skip": it has a seq, but nobody gets it. "double": it is published
-    twice. "repeat": it is sent twice. "late": it is sent after the next one. "": nothing is wrong with it.
+    "forget": it is acknowledged and dropped. "skip": it has a seq, but no client gets it. "double":
+    it is published twice. "repeat": it is sent twice. "late": it is sent after the next message.
+    "": no fault.
     """
 
     def __init__(self, lie: str) -> None:

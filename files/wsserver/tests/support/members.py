@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Several workers' presence on one Redis, and what the rooms are told of it."""
+"""The presence of several workers on one Redis, and the member events of their rooms."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ class Worker(Pausable, Presence):
         await self.stop()
 
     async def told(self) -> None:
-        """Until Redis knows of everything that was counted."""
+        """Wait until Redis has all counts."""
         shares = self._counts._shares
         await until(lambda: not self.store.busy and all(share.known and not share.unsent for share in shares))
 
     async def members(self, room: str) -> dict[str, int]:
-        """All of them, page by page."""
+        """All members, page by page."""
         found: dict[str, int] = {}
         after = ""
         while True:
@@ -93,7 +93,7 @@ class Told:
         return self.events
 
     def present(self) -> set[tuple[str, str]]:
-        """Who is there by these events, which must alternate for each user."""
+        """The users present by these events, which must alternate for each user."""
         there: set[tuple[str, str]] = set()
         for room, user, joined in self.read():
             assert ((room, user) in there) != joined, f"told twice: {(room, user, joined)}"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What runs in the background of a worker, under a test's control."""
+"""The background tasks of a worker, under a test's control."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 
 class Pausable:
-    """For a class whose `run` goes on until cancelled."""
+    """For a class whose `run` lasts until it is cancelled."""
 
     run: Callable[[], Coroutine[Any, Any, None]]
     _running: asyncio.Task[None] | None = None
@@ -19,7 +19,7 @@ class Pausable:
         self._running = asyncio.create_task(self.run())
 
     async def pause(self) -> None:
-        """What a SIGSTOP does, and with nothing after it a SIGKILL."""
+        """Stop the tasks, as a SIGSTOP does; without a later resume, as a SIGKILL does."""
         if self._running is not None:
             assert not self._running.done(), self._running
             self._running.cancel()

@@ -6,7 +6,7 @@ from __future__ import annotations
 import socket
 from random import SystemRandom
 
-# Below the ports that Linux gives to clients: those change hands at any time.
+# Below the ports that Linux gives to clients, which may be taken at any time.
 _PORTS = range(10_000, 32_000)
 _chance = SystemRandom()
 _claims: list[socket.socket] = []

@@ -38,11 +38,11 @@ class Cluster:
         self._run("pg_ctl", "start", "--wait", "--pgdata", self._data, "--options", options, "--log", log)
 
     def stop(self) -> None:
-        """As a crash would."""
+        """Stop the server, as a crash would."""
         self._run("pg_ctl", "stop", "--pgdata", self._data, "--mode", "immediate")
 
     async def fresh_database(self) -> str:
-        """The DSN of an empty one."""
+        """The DSN of an empty database."""
         connection = await asyncpg.connect(self.dsn)
         await connection.execute("DROP DATABASE IF EXISTS ws WITH (FORCE)")
         await connection.execute("CREATE DATABASE ws")
@@ -50,7 +50,7 @@ class Cluster:
         return self.dsn.replace("/postgres?", "/ws?")
 
     def signal(self, number: signal.Signals) -> None:
-        """To the server and all that it runs."""
+        """Send a signal to the server and all its processes."""
         server = (self._data / "postmaster.pid").read_text().split()[0]
         for process in (server, *Path(f"/proc/{server}/task/{server}/children").read_text().split()):
             os.kill(int(process), number)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the commands of `ws-server` import when they run: the fork server imports this once."""
+"""The imports of the commands of `ws-server`: the fork server imports this module once."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A TCP balancer between clients and workers, which can also be the network that fails them."""
+"""A TCP balancer between clients and workers, which can also simulate a failing network."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ _CHUNK = 65536
 
 
 class Proxy:
-    """`frozen`: nothing passes until it thaws, not even an end. `mute`: what workers answer is lost."""
+    """`frozen`: nothing passes until the thaw, not even a FIN.
+
+    `mute`: the answers of workers are lost.
+    """
 
     def __init__(self, ports: list[int]) -> None:
         self.ports = ports
@@ -26,7 +29,7 @@ class Proxy:
         return f"ws://127.0.0.1:{self.port}/ws"
 
     def cut(self) -> None:
-        """Break every connection, in the middle of whatever it carries."""
+        """Break every connection, also in the middle of a message."""
         for writer in self._writers:
             writer.transport.abort()
 
@@ -42,7 +45,7 @@ class Proxy:
         self._writers -= {writer, up_writer}
 
     async def _worker(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """In turns, and the next one if one refuses, as the edge does."""
+        """The workers in turn. If a worker refuses, the next one, as the edge does."""
         first = self.accepted
         for n in range(len(self.ports) - 1):
             try:
@@ -65,7 +68,7 @@ class Proxy:
         writer.transport.abort() if self.mute else writer.close()
 
     async def _thaw(self) -> None:
-        """TCP sends again what a network swallowed, so it comes late; an end, too."""
+        """Deliver what the frozen network held, since TCP repeats it. This includes a FIN."""
         while self.frozen:  # noqa: ASYNC110 - a test sets it
             await asyncio.sleep(0.02)
 

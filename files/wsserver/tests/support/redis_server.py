@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A real Redis of a test's own, on a Unix socket."""
+"""A real Redis for one test, on a Unix socket."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A server that says what a test tells it to say, to see what a client makes of it."""
+"""A server that sends what a test scripts, to test clients."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WELCOME = {"type": "welcome", "user": "alice", "heartbeat_s": 25, "max_message_b
 
 
 class Peer:
-    """One accepted connection. `path` and `token` are what it was opened with."""
+    """One accepted connection. `path` and `token` are from its handshake."""
 
     def __init__(self, connection: ServerConnection) -> None:
         assert connection.request is not None
@@ -35,7 +35,7 @@ class Peer:
         await self.connection.send(json.dumps(WELCOME | changes))
 
     async def receive(self, type: str) -> dict[str, Any]:
-        """The next command, which must be of this type; a client's own pings are passed over."""
+        """The next command, which must be of this type; ignores the client's own pings."""
         while True:
             command: dict[str, Any] = json.loads(await asyncio.wait_for(self.connection.recv(), 20))
             if command["type"] != "ping" or type == "ping":

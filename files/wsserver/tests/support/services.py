@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a session needs, around a hub and a broker of a test's own."""
+"""The context of a session, with a hub and a broker of the test."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SECRET = "a secret of at least 32 characters"
 
 
 def make_services(hub: Hub, broker: Broker, outbox: BatchWriter, **changes: Any) -> SessionContext:
-    """`changes`: settings; the limits are far away unless they say otherwise."""
+    """`changes`: settings. The limits are high by default."""
     far: dict[str, Any] = {"messages_per_s": 1e5, "bytes_per_s": 2**30, "user_messages_per_s": 1e6}
     settings = Settings(jwt_secret=SecretStr(SECRET), **{**far, **changes})
     return SessionContext(

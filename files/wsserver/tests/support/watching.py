@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A small witness in a test's own process."""
+"""A small witness in the process of the test."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from wsserver.witness.report import Verdict
 
 
 def witness(url: str, **plan: Any) -> Witness:
-    """Two publishers and three subscribers in one room, unless `plan` says otherwise."""
+    """A witness, with two publishers and three subscribers in one room by default."""
     return Witness(
         Plan(url, from_secret(SECRET), **{"connections": 3, "rooms": 1, "publishers": 2, "rate": 200, **plan})
     )
@@ -28,7 +28,7 @@ async def progress(witness: Witness, count: int = 100) -> None:
 
 @asynccontextmanager
 async def watching(url: str) -> AsyncIterator[Witness]:
-    """What happens in this context must not break the promise."""
+    """Check that the context does not break the promise."""
     async with witness(url) as one:
         await progress(one)
         yield one

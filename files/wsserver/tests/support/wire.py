@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""WebSocket bytes by hand: what a client sends, masked as it must be, and what it is sent."""
+"""WebSocket frames as bytes: those of a client, which are masked, and those of a server."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ SRC = Path(__file__).parents[2] / "src"
 
 
 def environment(**settings: str) -> dict[str, str]:
-    """This process's, without settings of its own, and with `settings`."""
+    """The environment of this process, with `settings` in place of its own."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("WS_") and name != "NOTIFY_SOCKET"}
     return {**kept, "PYTHONPATH": str(SRC), "PYTHONUNBUFFERED": "1", **settings}
 
@@ -65,7 +65,7 @@ class Worker:
             "WS_JWT_SECRET": SECRET,
             "WS_ALLOWED_ORIGINS": ORIGIN,
             "WS_DRAIN_WINDOW_S": "0",
-            # Limits have tests of their own; those of everything else may hurry.
+            # High limits: the tests of limits set their own.
             "WS_MESSAGES_PER_S": "100000",
             "WS_BYTES_PER_S": str(2**30),
             "WS_USER_MESSAGES_PER_S": "1000000",
@@ -111,7 +111,9 @@ class Worker:
         return await self.raw("\r\n".join(lines).encode())
 
     async def raw(self, request: bytes) -> tuple[int, str]:
-        """Status and the whole answer; status 0 if nothing listens or the connection is cut without an answer."""
+        """Status and the whole answer; status 0 if nothing listens or the connection is cut without
+        an answer.
+        """
         try:
             reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         except ConnectionRefusedError:
@@ -147,7 +149,7 @@ class Worker:
 
 
 class ColdWorker(Worker):
-    """A worker in an interpreter of its own, as systemd starts one."""
+    """A worker in a new interpreter, as systemd starts it."""
 
     def _spawn(self) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", *self._command]
@@ -185,7 +187,7 @@ class Client:
         await self.send(type="publish", room=room, data=data, id=id)
 
     async def messages(self, count: int) -> list[Any]:
-        """The data of the next `count` messages, whose seqs must be the next ones; acks are passed over."""
+        """The data of the next `count` messages, whose seqs must follow each other; ignores acks."""
         data = []
         while len(data) < count:
             event = await self.next()

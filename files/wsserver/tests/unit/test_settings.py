@@ -106,7 +106,7 @@ def test_secrets_are_hidden(environment: pytest.MonkeyPatch, name: str, value: s
     assert SECRET not in f"{chosen!r} {chosen}"
 
 
-def test_every_problem_is_told_at_once(environment: pytest.MonkeyPatch) -> None:
+def test_all_problems_are_reported_at_once(environment: pytest.MonkeyPatch) -> None:
     environment.setenv("PORT", "x")
     environment.setenv("WS_LOG_LEVEL", "x")
     environment.setenv("WS_ALLOWED_ORIGINS", "x,y,z")
@@ -115,7 +115,7 @@ def test_every_problem_is_told_at_once(environment: pytest.MonkeyPatch) -> None:
     assert sorted(named) == ["PORT", "WS_ALLOWED_ORIGINS", "WS_HEARTBAET_S", "WS_LOG_LEVEL"]
 
 
-def test_an_unknown_variable_suggests_the_one_that_was_meant(environment: pytest.MonkeyPatch) -> None:
+def test_an_unknown_variable_suggests_a_known_one(environment: pytest.MonkeyPatch) -> None:
     environment.setenv("WS_HEARTBEATS", "10")
     assert problems() == ["WS_HEARTBEATS is not a setting; did you mean WS_HEARTBEAT_S?"]
     environment.delenv("WS_HEARTBEATS")

@@ -55,7 +55,7 @@ def test_every_setting_has_one_row() -> None:
     assert sorted(name for name, *_ in ROWS) == sorted(f"`{variable(field)}`" for field in Settings.model_fields)
 
 
-def test_what_hides_its_value_is_called_a_secret() -> None:
+def test_hidden_settings_are_called_secrets() -> None:
     values = Settings(
         jwt_secret="x" * 32, api_key="x" * 32, redis_password="x", postgres_dsn="postgresql://x"
     ).model_dump()
@@ -64,7 +64,7 @@ def test_what_hides_its_value_is_called_a_secret() -> None:
 
 
 @pytest.mark.parametrize("field", Settings.model_fields)
-def test_the_bounds_that_are_told_are_those_that_are_checked(field: str) -> None:
+def test_the_documented_bounds_are_checked(field: str) -> None:
     metadata = Settings.model_fields[field].metadata
     lower = [bound.ge for bound in metadata if isinstance(bound, Ge)]
     upper = [bound.le for bound in metadata if isinstance(bound, Le)]

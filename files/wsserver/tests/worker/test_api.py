@@ -42,7 +42,7 @@ STATUS = Status("1.2.3", 1, "80", 1.7e9, 60.5, "ready", [], 3, 1, 0, 2, BrokerSt
 
 
 class Backend:
-    """What the API asks of a worker: a real broker, and of the rest just enough to see what arrives."""
+    """The port of the API: a real broker, and stubs that record calls."""
 
     def __init__(self) -> None:
         self.room_log = 5000
@@ -110,7 +110,7 @@ class Caller:
         self.session = ClientSession(headers={"Authorization": f"Bearer {KEY}"})
 
     async def ask(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
-        """`body`: bytes as they are, anything else as JSON; `headers` in Python spelling."""
+        """`body`: bytes, or a value for JSON. `headers`: names with underscores."""
         status, answer, _headers = await self.ask_for_all(method, path, body, **headers)
         return status, answer
 
@@ -179,7 +179,7 @@ async def api(backend: Backend, make_api: Callable[..., Api]) -> AsyncIterator[C
 # Publish.
 
 
-async def test_a_publish_lands_in_its_room_and_says_where(api: Caller, backend: Backend) -> None:
+async def test_a_publish_returns_its_position(api: Caller, backend: Backend) -> None:
     status, first = await api.publish({"room": "r", "data": {"text": "hello"}})
     assert status == 200
     epoch = str((await backend.broker.head("r")).epoch)
@@ -209,7 +209,7 @@ async def test_data_passes_byte_for_byte(api: Caller, backend: Backend, data: by
         assert (await response.read()).count(b'"data":' + data + b"}") == 2
 
 
-async def test_a_publish_with_the_same_key_is_the_first_one(api: Caller, backend: Backend) -> None:
+async def test_a_repeated_key_returns_the_first_publish(api: Caller, backend: Backend) -> None:
     _, first = await api.publish({"room": "r", "data": 1}, Idempotency_Key="k")
     _, again = await api.publish({"room": "r", "data": 2}, Idempotency_Key="k")
     assert again == {**first, "repeat": True}
@@ -224,13 +224,13 @@ async def test_a_publish_with_the_same_key_is_the_first_one(api: Caller, backend
 
 
 @pytest.mark.parametrize(("key", "status"), [("", 400), ("k", 200), ("k" * 128, 200), ("k" * 129, 400), ("é", 400)])
-async def test_what_a_key_may_be(api: Caller, key: str, status: int) -> None:
+async def test_valid_idempotency_keys(api: Caller, key: str, status: int) -> None:
     got, answer = await api.publish({"room": "r", "data": 1}, Idempotency_Key=key)
     assert got == status
     assert status == 200 or "Idempotency-Key" in answer["error"]["message"]
 
 
-async def test_two_keys_are_none(api: Caller) -> None:
+async def test_two_idempotency_keys_are_refused(api: Caller) -> None:
     body = b'{"room":"r","data":1}'
     lines = (f"Content-Length: {len(body)}", "Idempotency-Key: a", "Idempotency-Key: b")
     assert (await api.raw(head("POST", "/v1/publish", *lines) + body))[0] == 400
@@ -306,7 +306,7 @@ async def test_a_batch_with_a_fault_publishes_nothing(api: Caller, backend: Back
     assert await backend.published() == []
 
 
-async def test_how_large_a_batch_may_be(api: Caller, backend: Backend) -> None:
+async def test_the_limits_of_a_batch(api: Caller, backend: Backend) -> None:
     one = {"rooms": ["r"], "data": 1}
     for too_many in ([one] * 1001, [{"rooms": ["r"] * 1001, "data": 1}], [one, {"rooms": ["r"] * 1000, "data": 1}]):
         status, answer = await api.batch({"messages": too_many})
@@ -323,7 +323,7 @@ async def test_how_large_a_batch_may_be(api: Caller, backend: Backend) -> None:
     assert (await api.batch(body.ljust(limit + 1)))[0] == 413
 
 
-async def test_how_large_a_message_may_be(api: Caller, backend: Backend) -> None:
+async def test_the_limit_of_a_message(api: Caller, backend: Backend) -> None:
     for publish in (
         lambda data: api.publish({"room": "r" * 128, "data": data, "from": "u" * 128}, Idempotency_Key="k" * 128),
         lambda data: api.batch({"messages": [{"rooms": ["r"], "data": data}]}),
@@ -332,7 +332,7 @@ async def test_how_large_a_message_may_be(api: Caller, backend: Backend) -> None
         status, answer = await publish("x" * 1023)
         assert (status, answer["error"]["code"]) == (413, "too_large")
         assert "data: at most 1024 bytes" in answer["error"]["message"]
-    # The rest of a body has room of its own, however it is escaped.
+    # The rest of a body has its own limit, however it is escaped.
     escaped = b'{"room":"' + b"\\ud83d\\ude00" * 128 + b'","from":"' + b"\\u0061" * 128
     escaped += b'","data":"' + b"x" * 1022 + b'"}'
     assert (await api.publish(escaped))[0] == 200
@@ -342,7 +342,7 @@ async def test_how_large_a_message_may_be(api: Caller, backend: Backend) -> None
     assert await backend.published("s") == [("server", b"1")]
 
 
-# What goes wrong.
+# Errors.
 
 
 @pytest.mark.parametrize(
@@ -407,7 +407,7 @@ REQUESTS: list[tuple[str, str, Any]] = [
 ]
 
 
-async def test_without_the_key_nothing_is_told(api: Caller, backend: Backend) -> None:
+async def test_without_the_key_every_request_is_refused(api: Caller, backend: Backend) -> None:
     bearers = ["", KEY, f"Bearer {KEY[:-1]}", f"Bearer {KEY}x", f"Bearer  {KEY}", f"Basic {KEY}", f"Bearer {KEY}é"]
     for method, path, body in [*REQUESTS, ("GET", "/v1/nothing", None), ("DELETE", "/v1/publish", None)]:
         for bearer in bearers:
@@ -421,7 +421,7 @@ async def test_without_the_key_nothing_is_told(api: Caller, backend: Backend) ->
 
 
 def own_address() -> str:
-    """The address that others know this machine by; asks the kernel and sends nothing."""
+    """The address of this machine's network. Asks the kernel, and sends nothing."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.connect(("192.0.2.1", 9))
         return str(sock.getsockname()[0])
@@ -431,7 +431,7 @@ def own_address() -> str:
     ("clients", "status"),
     [("", 403), ("192.0.2.7,198.51.100.0/24", 403), ("192.0.2.7,{own}", 200), ("0.0.0.0/1,128.0.0.0/1", 200)],
 )
-async def test_only_clients_that_are_listed_get_in_from_elsewhere(
+async def test_only_listed_addresses_may_use_the_api(
     backend: Backend, make_api: Callable[..., Api], clients: str, status: int
 ) -> None:
     own = own_address()
@@ -450,7 +450,7 @@ async def test_only_clients_that_are_listed_get_in_from_elsewhere(
         await api.stop()
 
 
-async def test_paths_and_methods_that_are_not_there(api: Caller) -> None:
+async def test_unknown_paths_and_methods(api: Caller) -> None:
     for path in ("/", "/v1", "/v1/publish/", "/v1/rooms//presence", "/v1/rooms/a/b/presence", "/v2/publish", "/v1/%ff"):
         status, answer = await api.ask("GET", path)
         assert (status, answer["error"]["code"]) == (404, "not_found")
@@ -511,7 +511,7 @@ BAD_BODIES: list[tuple[str, bytes, str]] = [
 ]
 
 
-async def test_a_bad_body_is_told_what_is_wrong_with_it(api: Caller, backend: Backend) -> None:
+async def test_the_error_for_a_bad_body_names_the_field(api: Caller, backend: Backend) -> None:
     for path, body, why in BAD_BODIES:
         status, answer = await api.ask("POST", path, body)
         assert (status, answer["error"]["code"], why in answer["error"]["message"]) == (400, "bad_request", True), (
@@ -521,7 +521,7 @@ async def test_a_bad_body_is_told_what_is_wrong_with_it(api: Caller, backend: Ba
     assert (backend.tickets, backend.orders) == ([], [])
 
 
-async def test_what_a_hostile_caller_sends(api: Caller, backend: Backend) -> None:
+async def test_hostile_requests_are_refused(api: Caller, backend: Backend) -> None:
     keys = b"".join(b'"k%d":%d,' % (n, n) for n in range(10_000))
     body = b'{"messages":[{' + keys + b'"rooms":["r"],"data":1}]}'
     assert (await api.batch(body))[0] == 400
@@ -563,14 +563,14 @@ async def test_an_endless_body_is_cut_off(api: Caller) -> None:
     assert (await api.ask("GET", "/v1/stats"))[0] == 200
 
 
-async def test_a_slow_body_is_given_up(api: Caller) -> None:
+async def test_a_slow_body_times_out(api: Caller) -> None:
     request = head("POST", "/v1/publish", "Content-Length: 100") + b'{"room":'
     status, answer = await api.raw(request)
     assert status == 408
     assert b"longer than 1 seconds" in answer
 
 
-async def test_a_body_that_ends_early_is_no_request(api: Caller, backend: Backend) -> None:
+async def test_a_truncated_body_is_ignored(api: Caller, backend: Backend) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", api.port)
     writer.write(head("POST", "/v1/publish", "Content-Length: 22") + b'{"room":"r","data":1}')
     writer.write_eof()
@@ -602,7 +602,7 @@ NAMES = [
 
 
 @pytest.mark.parametrize("name", NAMES)
-async def test_names_in_a_path_are_what_was_escaped(api: Caller, backend: Backend, name: str) -> None:
+async def test_names_in_a_path_are_unescaped_once(api: Caller, backend: Backend, name: str) -> None:
     await api.publish({"room": name, "data": "x"})
     escaped = quote(name, safe="").replace(".", "%2E")
     for path in (escaped, escaped.replace("%2F", "%2f")):
@@ -616,7 +616,7 @@ async def test_names_in_a_path_are_what_was_escaped(api: Caller, backend: Backen
 
 
 @pytest.mark.parametrize("escaped", ["%FF", "%ED%A0%80", "a%20b", "a%0Ab", "%00", "r" * 129, "%C3%A9" * 129])
-async def test_names_in_a_path_that_are_none(api: Caller, escaped: str) -> None:
+async def test_bad_names_in_a_path_are_refused(api: Caller, escaped: str) -> None:
     for kind in ("presence", "history"):
         status, answer = await api.ask("GET", f"/v1/rooms/{escaped}/{kind}")
         assert (status, "in the path" in answer["error"]["message"]) == (400, True)
@@ -666,12 +666,12 @@ async def test_history_in_pages(api: Caller) -> None:
         ("history", "since=", "since: a position is EPOCH-SEQ"),
     ],
 )
-async def test_questions_that_are_none(api: Caller, kind: str, query: str, why: str) -> None:
+async def test_bad_queries_are_refused(api: Caller, kind: str, query: str, why: str) -> None:
     status, answer = await api.ask("GET", f"/v1/rooms/r/{kind}?{query}")
     assert (status, why in answer["error"]["message"]) == (400, True), answer
 
 
-async def test_questions_at_their_limits(api: Caller) -> None:
+async def test_queries_at_their_limits(api: Caller) -> None:
     for query in ("limit=1", "limit=100", "since=0-0", "before=999999999999999-9007199254740991"):
         assert (await api.ask("GET", f"/v1/rooms/r/history?{query}"))[0] == 200
 
@@ -686,7 +686,7 @@ async def test_a_user_is_disconnected_by_all_workers(api: Caller, backend: Backe
     assert (await api.ask("POST", "/v1/users/a%20b/disconnect", {}))[0] == 202
 
 
-def test_an_order_of_another_release_is_passed_over() -> None:
+def test_a_control_message_of_another_release_is_ignored() -> None:
     for payload in (b'{"order":"dance"}', b'{"order":"disconnect"}', b"{", b"7"):
         assert control_messages.decode(payload) is None
     order = b'{"order":"disconnect","user":"a","reason":"b","code":1008,"new":1}'
@@ -712,10 +712,10 @@ async def test_stats(api: Caller) -> None:
     assert (answer["state"], answer["connections"], answer["archive"]["lag_s"]) == ("ready", 3, 0.2)
 
 
-# What the operator sees.
+# Logs and metrics.
 
 
-async def test_each_request_is_a_line_in_the_log_without_its_secrets(api: Caller, caplog: Any) -> None:
+async def test_each_request_is_logged_without_its_secrets(api: Caller, caplog: Any) -> None:
     def samples() -> dict[tuple[str, str], float]:
         [family] = metrics.API_REQUESTS.collect()
         return {(s.labels["route"], s.labels["status"]): s.value for s in family.samples if s.name.endswith("_total")}
@@ -766,7 +766,7 @@ async def test_the_line_of_a_traced_request_names_its_trace(api: Caller) -> None
     assert [line.get("trace_id") for line in lines] == [trace, None, None, None]
 
 
-# Life.
+# Life cycle.
 
 
 async def test_an_address_in_use_is_named(backend: Backend, make_api: Callable[..., Api]) -> None:
@@ -776,14 +776,14 @@ async def test_an_address_in_use_is_named(backend: Backend, make_api: Callable[.
     with pytest.raises(OSError, match=rf"cannot listen: Address already in use: '127\.0\.0\.1 port {port}'"):
         await second.start()
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    await first.stop()  # closes first, so that the connection lingers on the server's side
+    await first.stop()  # the server closes first, so that the connection lingers on its side
     assert await asyncio.wait_for(reader.read(), 20) == b""
     writer.close()
     await second.start()
     await second.stop()
 
 
-async def test_a_stop_finishes_what_is_under_way(backend: Backend, make_api: Callable[..., Api]) -> None:
+async def test_a_stop_finishes_running_requests(backend: Backend, make_api: Callable[..., Api]) -> None:
     port = free_port()
     api = make_api(backend, api_port=port)
     await api.start()
@@ -827,7 +827,7 @@ async def test_a_stop_does_not_wait_for_ever_and_cancels_no_publish(
     await caller.session.close()
 
 
-# The file that describes it.
+# The OpenAPI file.
 
 
 def operation(method: str, path: str) -> dict[str, Any] | None:
@@ -853,7 +853,7 @@ def validate(value: Any, schema: Any) -> None:
 
 
 def check_documented(method: str, path: str, status: int, answer: Any) -> None:
-    """Every answer that any test sees is described."""
+    """Check that the OpenAPI file describes every answer that a test gets."""
     found = operation(method, path)
     if found is None:
         assert status in (401, 404, 405)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The recipes of docs/auth.md, as they stand there, against a real worker."""
+"""The recipes of docs/auth.md, unchanged, against a real worker."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def recipe(language: str) -> str:
 
 
 async def run(language: str, directory: Path, worker: Worker, api_port: int) -> list[str]:
-    """What the recipe prints, line by line."""
+    """The lines that the recipe prints."""
     interpreter = _INTERPRETERS[language]
     if interpreter is None:
         pytest.skip(f"no interpreter for {language} is installed")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The command `ws-server`, as an operator or a developer types it."""
+"""The command `ws-server`, as operators and developers run it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_version() -> None:
     assert subprocess.check_output(command, env=environment(), text=True, timeout=60) == f"{__version__}\n"
 
 
-def test_ctl_does_without_the_imports_of_a_worker() -> None:
+def test_ctl_does_not_import_a_worker() -> None:
     heavy = {"aiohttp", "asyncpg", "opentelemetry", "pydantic", "redis", "uvloop"}
     program = f"import sys, wsserver.cli; sys.exit(sorted({heavy} & sys.modules.keys()) or 0)"
     done = subprocess.run(
@@ -42,14 +42,14 @@ def test_ctl_does_without_the_imports_of_a_worker() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_bad_arguments_are_told_with_the_usage() -> None:
+def test_bad_arguments_print_the_usage() -> None:
     for arguments in ([], ["nonsense"], ["token"], ["dev", "--port", "x"]):
         done = ws_server(*arguments)
         assert done.returncode == 2
         assert "usage: ws-server" in done.stderr
 
 
-def test_serve_with_a_bad_setting_says_which() -> None:
+def test_serve_names_a_bad_setting() -> None:
     done = ws_server("serve", WS_JWT_SECRET=SECRET, PORT="80x")
     assert done.returncode == 2
     assert done.stdout == ""
@@ -76,14 +76,14 @@ def test_token(env_file: Path) -> None:
     assert done.stderr == ""
 
 
-def test_a_token_has_what_the_settings_ask_of_every_token(env_file: Path) -> None:
+def test_a_token_has_the_claims_that_the_settings_require(env_file: Path) -> None:
     env_file.write_text(f"{env_file.read_text()}WS_JWT_ISSUER=https://id.example.org\nWS_JWT_AUDIENCE=chat\n")
     token = ws_server("token", "alice", "--env-file", str(env_file)).stdout.strip()
     claims = jwt.decode(token, SECRET, ["HS256"], issuer="https://id.example.org", audience="chat")
     assert claims["sub"] == "alice"
 
 
-def test_the_environment_holds_settings_where_no_file_is_named() -> None:
+def test_the_environment_has_the_settings_without_a_file() -> None:
     assert ws_server("check-settings", WS_JWT_SECRET=SECRET).returncode == 0
     bad = ws_server("check-settings", WS_JWT_SECRET=SECRET, WS_HEARTBEAT_S="0")
     assert bad.returncode == 2
@@ -99,7 +99,7 @@ def test_the_environment_wins_over_the_file_of_a_worker_host(env_file: Path, mon
         settings.use_file_below(env_file.with_name("none"))
     env_file.write_text(f"WS_JWT_SECRET='{SECRET}'\nWS_HEARTBEAT_S=7\n")
     monkeypatch.setenv("WS_JWT_SECRET", SECRET[::-1])
-    monkeypatch.setenv("WS_HEARTBEAT_S", "")  # for monkeypatch to take back what the file sets
+    monkeypatch.setenv("WS_HEARTBEAT_S", "")  # so that monkeypatch restores the variable that the file sets
     monkeypatch.delenv("WS_HEARTBEAT_S")
     settings.use_file_below(env_file)
     chosen = settings.load()
@@ -114,7 +114,7 @@ def test_migrate_without_a_database(env_file: Path) -> None:
     assert done.stderr == "ws-server: WS_POSTGRES_DSN is missing; it must be a postgresql:// URL\n"
 
 
-def test_dev_with_a_port_that_is_none() -> None:
+def test_dev_refuses_a_bad_port() -> None:
     done = ws_server("dev", "--port", "99999")
     assert done.returncode == 2
     assert done.stderr == "ws-server: PORT is 99999; it must be the TCP port, 1 to 65535\n"
@@ -189,7 +189,7 @@ async def test_dev_honours_the_settings_of_the_environment(tmp_path: Path) -> No
         assert await client.messages(1) == ["hello"]
 
 
-def test_dev_with_a_setting_that_is_none() -> None:
+def test_dev_refuses_an_unknown_setting() -> None:
     done = ws_server("dev", WS_JWT_SECRET="short", WS_HEARTBEATS="7")
     assert done.returncode == 2
     assert sorted(line.split(" ")[1] for line in done.stderr.splitlines()) == ["WS_HEARTBEATS", "WS_JWT_SECRET"]

@@ -98,7 +98,7 @@ async def test_a_stream_resumes_on_another_worker(start: Start) -> None:
         assert resumed == list(range(1, 50))
 
 
-async def test_streams_that_are_refused(start: Start) -> None:
+async def test_refused_streams(start: Start) -> None:
     worker = await start(WS_DEFAULT_JOIN="r").ready()
     good = f"Authorization: Bearer {mint(SECRET, 'alice', 60)}"
     for path, headers, status, text in (
@@ -135,7 +135,7 @@ async def test_streams_count_as_connections(start: Start) -> None:
         assert (await worker.metrics())["ws_event_streams"] == 2
 
 
-async def test_a_drain_tells_streams_to_reconnect(start: Start) -> None:
+async def test_a_drain_asks_streams_to_reconnect(start: Start) -> None:
     worker = await start().ready()
     async with events(worker) as stream:
         await stream.next()
@@ -149,7 +149,7 @@ async def test_a_drain_tells_streams_to_reconnect(start: Start) -> None:
     assert [line["code"] for line in worker.log("disconnect")] == [1001]
 
 
-async def test_a_stream_that_nobody_reads_is_ended_and_the_others_are_not_hurt(start: Start) -> None:
+async def test_an_unread_stream_is_closed_and_others_continue(start: Start) -> None:
     worker = await start(WS_SEND_BUFFER_BYTES="16384", WS_SLOW_CLIENT_S="1", WS_HEARTBEAT_S="1").ready()
     publisher = await worker.client("bob")
     async with events(worker) as slow:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Every limit of a real worker: reached, and just not reached."""
+"""Every limit of a real worker: at the limit, and just below."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ async def test_frames_of_a_connection_are_slowed_down_and_none_is_lost(start: St
             assert event["code"] == "rate_limited"
             assert event["retry_after_ms"] > 0
     assert pongs == list(range(40))
-    await send_pings(client, 1)  # what was too much is paid for first
+    await send_pings(client, 1)  # the excess is paid for first
     while (await client.next())["type"] != "pong":
         pass
     assert time.monotonic() - begin > 1.5
@@ -188,7 +188,7 @@ async def client_with(worker: Worker, some_token: str) -> Client:
     return client
 
 
-async def test_rooms_that_a_token_opens(start: Start) -> None:
+async def test_rooms_that_a_token_permits(start: Start) -> None:
     worker = await start(WS_DEFAULT_JOIN="lobby,user:{sub}:*", WS_DEFAULT_PUBLISH="").ready()
     claimed = await client_with(worker, token("alice", join=["team:*"], publish=["team:a"]))
     await claimed.join("team:a")
@@ -214,7 +214,7 @@ async def test_rooms_that_a_token_opens(start: Start) -> None:
     assert (await default.event("error"))["code"] == "forbidden"
 
 
-async def test_a_token_that_ends_during_the_connection(start: Start) -> None:
+async def test_a_token_that_expires_during_the_connection(start: Start) -> None:
     worker = await start(WS_HEARTBEAT_S="1").ready()
     client = await client_with(worker, token("alice", 4))
     expiring = await client.event("expiring")
@@ -232,7 +232,7 @@ async def test_a_fresh_token_keeps_the_connection(start: Start) -> None:
     assert (await client.event("error"))["code"] == "not_authenticated"
     await client.send(type="auth", token=token("alice", 600, join=["a"]))
     assert (await client.event("auth"))["expires"] > time.time() + 500
-    # What the new token does not open is left.
+    # The client leaves the rooms that the new token does not permit.
     left = await client.event("error")
     assert (left["code"], left["room"]) == ("forbidden", "b")
     await asyncio.sleep(8)

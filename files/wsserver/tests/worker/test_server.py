@@ -93,7 +93,7 @@ async def refusal(worker: Worker, user: str = "alice", **options: Any) -> tuple[
     return refused.value.response.status_code, refused.value.response.body or b""
 
 
-async def test_handshakes_that_are_refused(start: Start) -> None:
+async def test_refused_handshakes(start: Start) -> None:
     worker = await start().ready()
     good, expired, forged = mint(SECRET, "alice", 60), mint(SECRET, "alice", -60), mint("x" * 32, "alice", 60)
     for token in (expired, forged, "nonsense", jwt.encode({"sub": "a", "exp": 2e9}, None, "none")):
@@ -120,7 +120,7 @@ async def test_handshakes_that_are_refused(start: Start) -> None:
 
 
 async def test_a_page_learns_from_a_close_why_it_is_refused(start: Start) -> None:
-    """Browsers keep the status of a handshake to themselves."""
+    """Browsers do not show a page the status of a handshake."""
     worker = await start().ready()
     good, expired, wordy = (mint(SECRET, "alice", 60), mint(SECRET, "alice", -60), "." * 3000)
     for token, path, origin, why in (
@@ -156,7 +156,9 @@ async def test_odd_headers_are_answered(start: Start) -> None:
     assert [line for line in worker.log() if line["level"] == "error"] == []
 
 
-async def test_not_ready_while_redis_is_away_and_clients_stay(start: Start, redis: RedisServer) -> None:
+async def test_while_redis_is_unavailable_the_worker_is_not_ready_and_clients_stay(
+    start: Start, redis: RedisServer
+) -> None:
     worker = await start().ready()
     client = await worker.client()
     await client.join()
@@ -176,7 +178,7 @@ async def test_not_ready_while_redis_is_away_and_clients_stay(start: Start, redi
     assert await client.messages(1) == ["kept"]
 
 
-async def test_a_worker_without_redis_answers_503_until_there_is_one(start: Start, redis: RedisServer) -> None:
+async def test_a_worker_answers_503_until_redis_is_available(start: Start, redis: RedisServer) -> None:
     redis.kill()
     worker = start()
     await until_status(worker, "/healthz", 200)
@@ -186,7 +188,7 @@ async def test_a_worker_without_redis_answers_503_until_there_is_one(start: Star
     await worker.client()
 
 
-async def test_sigterm_sends_clients_elsewhere_and_loses_nothing(start_cold: Start) -> None:
+async def test_sigterm_sends_clients_to_other_workers_and_loses_nothing(start_cold: Start) -> None:
     going, staying = await start_cold().ready(), await start_cold().ready()
     clients = [await going.client(f"user{n}") for n in range(5)]
     publisher = await staying.client("publisher")
@@ -258,14 +260,14 @@ async def test_kill_9_loses_nothing_that_was_acknowledged(start: Start) -> None:
         assert acknowledged
     again = await staying.client("publisher")
     for n in range(sent):
-        await again.publish(n, str(n))  # whatever had landed is not published twice
+        await again.publish(n, str(n))  # no message is published twice
     assert await again.acks(sent) == [str(n) for n in range(sent)]
     assert sorted(await reader.messages(sent)) == list(range(sent))
     await again.send(type="ping")
     assert (await again.event("pong"))["t"] is None
 
 
-async def test_systemd_is_told(start_cold: Start, tmp_path: Path) -> None:
+async def test_systemd_is_notified(start_cold: Start, tmp_path: Path) -> None:
     path = tmp_path / "notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(path))
@@ -287,7 +289,7 @@ async def test_systemd_is_told(start_cold: Start, tmp_path: Path) -> None:
         assert await asyncio.to_thread(worker.wait) == 0
 
 
-async def test_systemd_is_not_told_ready_before_redis_answers(start: Start, redis: RedisServer, tmp_path: Path) -> None:
+async def test_systemd_is_not_notified_before_redis_answers(start: Start, redis: RedisServer, tmp_path: Path) -> None:
     redis.kill()
     path = tmp_path / "notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
@@ -324,7 +326,7 @@ async def test_metrics(start: Start) -> None:
     assert (await worker.metrics())["ws_active_connections"] == 2
 
 
-async def test_a_worker_listens_at_all_addresses_that_it_is_given(start: Start) -> None:
+async def test_a_worker_listens_on_all_its_addresses(start: Start) -> None:
     worker = await start(WS_LISTEN_ADDRESS="127.0.0.1,127.0.0.2").ready()
     for address in ("127.0.0.1", "127.0.0.2"):
         async with connect(f"ws://{address}:{worker.port}/ws", additional_headers=bearer("alice"), proxy=None):
@@ -341,7 +343,8 @@ async def test_logs_are_json_one_line_for_each_event(start: Start) -> None:
     client = await worker.client("alice", additional_headers={**bearer("alice"), "X-Real-IP": "203.0.113.9"})
     await client.connection.close(1000, "bye")
     await refusal(worker, additional_headers={})
-    # In no fixed order: readiness is looked at every 20 ms, and a client may have come and gone by then.
+    # In no fixed order: readiness is polled every 20 ms, and a client may have come and gone by
+    # then.
     expected = ("listening", "ready", "connect", "disconnect", "refused")
     await until(lambda: all(worker.log(event) for event in expected))
     events = [line["event"] for line in worker.log()]
@@ -370,7 +373,7 @@ def narrow_socket(worker: Worker) -> socket.socket:
     return narrow
 
 
-async def test_a_slow_reader_delays_nobody_and_is_refilled_in_order(start: Start) -> None:
+async def test_a_slow_reader_delays_no_other_client_and_is_refilled_in_order(start: Start) -> None:
     worker = await start(WS_SEND_BUFFER_BYTES="16384", WS_SLOW_CLIENT_S="60").ready()
     slow = await worker.client("slow", sock=narrow_socket(worker), max_queue=1)
     quick, publisher = await worker.client("quick"), await worker.client("publisher")
@@ -417,7 +420,7 @@ async def test_a_half_open_connection_is_found_by_the_heartbeat(start: Start) ->
     assert (await healthy.next())["type"] == "pong"
 
 
-async def test_a_connection_that_asks_nothing_is_cut(start: Start) -> None:
+async def test_a_connection_without_a_request_is_cut(start: Start) -> None:
     worker = await start().ready()
     reader, writer = await asyncio.open_connection("127.0.0.1", worker.port)
     writer.write(b"GET /ws HTTP/1.1\r\n")
@@ -426,7 +429,7 @@ async def test_a_connection_that_asks_nothing_is_cut(start: Start) -> None:
     writer.close()
 
 
-async def test_a_client_that_hangs_up_without_reading_is_forgotten(start: Start) -> None:
+async def test_a_client_that_hangs_up_without_reading_is_removed(start: Start) -> None:
     worker = await start(WS_SEND_BUFFER_BYTES="67108864").ready()
     narrow = narrow_socket(worker)
     slow = await worker.client("slow", sock=narrow, max_queue=1)
@@ -450,7 +453,7 @@ async def test_frames_that_break_the_protocol(start: Start) -> None:
     ]
     for data, code in cases:
         reader, writer = await asyncio.open_connection("127.0.0.1", worker.port)
-        # With the request: that is answered first, the welcome is whole, then comes the close.
+        # The frame comes with the request: first the answer, then a whole welcome, then the close.
         writer.write(upgrade_request(**bearer("alice")) + client_frame(Opcode.PING, b"hey") + data)
         answer = await asyncio.wait_for(reader.read(), 20)
         assert answer.startswith(b"HTTP/1.1 101 ")

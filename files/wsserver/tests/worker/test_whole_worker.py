@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Workers with everything: Redis, Postgres, the server API and the control socket, as a fleet has them."""
+"""Complete workers: with Redis, Postgres, the server API and the control socket, as in a fleet."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ async def test_the_server_api_reaches_clients_of_every_worker(two: tuple[WholeWo
     message = await alice.event("message")
     assert (message["data"], message["from"], message["seq"]) == ({"n": 1}, "editor", joined["seq"] + 1)
     status, presence = await first.call("GET", "/v1/rooms/news/presence")
-    while not presence["members"]:  # it is told within a tenth of a second
+    while not presence["members"]:  # Redis has the change within a tenth of a second
         status, presence = await first.call("GET", "/v1/rooms/news/presence")
     assert presence == {"members": [{"user": "alice", "connections": 1}], "count": 1, "more": False}
     status, history = await first.call("GET", "/v1/rooms/news/history")
@@ -79,7 +79,7 @@ async def test_the_server_api_reaches_clients_of_every_worker(two: tuple[WholeWo
     assert KEY not in first.worker.output() + second.worker.output()
 
 
-async def test_a_ticket_lets_in_once(two: tuple[WholeWorker, WholeWorker]) -> None:
+async def test_a_ticket_admits_once(two: tuple[WholeWorker, WholeWorker]) -> None:
     first, second = two
     status, answer = await first.call("POST", "/v1/tickets", {"user": "carol", "join": ["lobby"]})
     assert status == 200
@@ -115,7 +115,7 @@ async def test_presence_and_members_over_two_workers(two: tuple[WholeWorker, Who
     await bobs[1].send(type="leave", room="r")
     await bobs[1].event("left")
     assert (await watcher.event("member")) == {"type": "member", "room": "r", "user": "bob", "event": "leave"}
-    # A connection that is cut and comes back on the other worker was never away.
+    # A connection that is cut and comes back on the other worker causes no event.
     await bobs[1].join("r")
     assert (await watcher.event("member"))["event"] == "join"
     bobs[1].connection.transport.abort()
@@ -162,7 +162,7 @@ async def test_durable_rooms_and_history(two: tuple[WholeWorker, WholeWorker], c
     assert [message["data"] for message in page["messages"]] == [26, 27, 28, 29, "late"]
 
 
-async def test_the_operator_drains_a_worker_that_goes_on_and_takes_it_back(
+async def test_the_operator_drains_and_undrains_a_running_worker(
     two: tuple[WholeWorker, WholeWorker],
 ) -> None:
     first, _ = two
@@ -176,7 +176,7 @@ async def test_the_operator_drains_a_worker_that_goes_on_and_takes_it_back(
     assert (await client.closed())[0] == 1001
     assert (await first.worker.http("/readyz"))[0] == 503
     assert (await first.worker.metrics())["ws_draining"] == 1
-    # What a backend publishes through a drained worker is published.
+    # A backend can publish through a drained worker.
     assert (await first.call("POST", "/v1/publish", {"room": "r", "data": 1}))[0] == 200
     code, _ = await first.ctl("undrain", "--by", "another")
     assert code != 0
@@ -189,7 +189,7 @@ async def test_the_operator_drains_a_worker_that_goes_on_and_takes_it_back(
     assert await again.closed() == (1008, "enough")
 
 
-async def test_the_operator_sees_what_a_worker_does(two: tuple[WholeWorker, WholeWorker]) -> None:
+async def test_ctl_top_shows_the_rates_of_a_worker(two: tuple[WholeWorker, WholeWorker]) -> None:
     first, _ = two
     client = await first.worker.client("alice")
     await client.join("r")

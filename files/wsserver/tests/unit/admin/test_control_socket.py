@@ -103,7 +103,7 @@ async def test_status(worker: Worker, dial: Dial) -> None:
         assert status["drained_by"] == []
 
 
-async def test_a_drain_tells_how_it_gets_on_and_leaves_the_process_running(worker: Worker, dial: Dial) -> None:
+async def test_a_drain_reports_progress_and_leaves_the_process_running(worker: Worker, dial: Dial) -> None:
     operator = await dial()
     operator.send({"cmd": "drain", "by": "ops", "window_s": 7})
     for _ in range(3):
@@ -124,7 +124,7 @@ async def test_a_drain_tells_how_it_gets_on_and_leaves_the_process_running(worke
     assert worker.windows == [7.0, None]
 
 
-async def test_a_drain_goes_on_when_nobody_waits_for_it(worker: Worker, dial: Dial) -> None:
+async def test_a_drain_continues_when_the_caller_hangs_up(worker: Worker, dial: Dial) -> None:
     operator = await dial()
     operator.send({"cmd": "drain", "by": "ops"})
     await operator.line()
@@ -136,7 +136,7 @@ async def test_a_drain_goes_on_when_nobody_waits_for_it(worker: Worker, dial: Di
     await until(lambda: worker.drainage.state == "drained")
 
 
-async def test_those_who_drain_share_one_drain_and_each_ends_only_their_own(worker: Worker, dial: Dial) -> None:
+async def test_holders_share_one_drain_and_each_ends_only_their_own(worker: Worker, dial: Dial) -> None:
     operator, update = await dial(), await dial()
     operator.send({"cmd": "drain", "by": "ops"})
     await operator.line()
@@ -158,7 +158,7 @@ async def test_those_who_drain_share_one_drain_and_each_ends_only_their_own(work
     assert (await update.ask({"cmd": "undrain", "by": "update"}))["result"]["state"] == "ready", "nothing to undo"
 
 
-async def test_a_drain_can_be_called_off(worker: Worker, dial: Dial) -> None:
+async def test_a_drain_can_be_ended(worker: Worker, dial: Dial) -> None:
     operator, other = await dial(), await dial()
     operator.send({"cmd": "drain", "by": "ops"})
     await operator.line()
@@ -170,7 +170,7 @@ async def test_a_drain_can_be_called_off(worker: Worker, dial: Dial) -> None:
     assert len(worker.users) == 5
 
 
-async def test_a_stop_is_not_called_off(worker: Worker, dial: Dial) -> None:
+async def test_a_stop_cannot_be_undrained(worker: Worker, dial: Dial) -> None:
     stopping = asyncio.create_task(worker.drainage.stop())
     operator = await dial()
     status = (await operator.ask({"cmd": "status"}))["result"]
@@ -182,7 +182,7 @@ async def test_a_stop_is_not_called_off(worker: Worker, dial: Dial) -> None:
     await asyncio.wait_for(stopping, 20)
 
 
-async def test_a_drain_that_fails_is_told_and_ends() -> None:
+async def test_a_failed_drain_is_reported() -> None:
     async def send_away(window_s: float | None) -> None:
         raise ZeroDivisionError
 
@@ -258,7 +258,7 @@ async def test_a_line_has_an_end(worker: Worker, dial: Dial) -> None:
     assert "result" in await (await dial()).ask(keys.encode())
 
 
-async def test_a_fault_of_the_worker_is_told(worker: Worker, dial: Dial) -> None:
+async def test_an_internal_error_is_reported(worker: Worker, dial: Dial) -> None:
     worker.broken = True
     operator = await dial()
     with capture_logs() as lines:
@@ -268,7 +268,7 @@ async def test_a_fault_of_the_worker_is_told(worker: Worker, dial: Dial) -> None
     assert "result" in await operator.ask({"cmd": "status"})
 
 
-async def test_who_does_not_read_or_write_is_let_go(
+async def test_a_caller_that_does_not_read_or_write_is_disconnected(
     worker: Worker, dial: Dial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(control, "_WRITE_S", 0.2)
@@ -278,12 +278,12 @@ async def test_who_does_not_read_or_write_is_let_go(
         for _ in range(300):
             deaf.writer.write(b'{"cmd":"status"}\n' * 100)
             await asyncio.wait_for(deaf.writer.drain(), 20)
-        pytest.fail("9 MB of answers that nobody reads were kept")
+        pytest.fail("9 MB of answers were kept unread")
     monkeypatch.setattr(control, "_IDLE_S", 0.2)
     assert await (await dial()).closed()
 
 
-async def test_many_ask_at_once(worker: Worker, dial: Dial) -> None:
+async def test_many_callers_at_once(worker: Worker, dial: Dial) -> None:
     operators = [await dial() for _ in range(100)]
     assert all("result" in answer for answer in await asyncio.gather(*(o.ask({"cmd": "status"}) for o in operators)))
 
@@ -292,7 +292,7 @@ async def test_many_ask_at_once(worker: Worker, dial: Dial) -> None:
 
 
 def mode(path: Path) -> int | None:
-    """None if it is not there."""
+    """The mode of the socket; None if it does not exist."""
     return stat.S_IMODE(path.lstat().st_mode) if path.exists() else None
 
 
@@ -342,7 +342,7 @@ async def test_the_socket_of_a_live_worker_is_not(worker: Worker, path: Path, di
     assert "result" in await (await dial()).ask({"cmd": "status"})
 
 
-async def test_a_worker_that_accepts_nobody_is_alive(path: Path) -> None:
+async def test_a_worker_that_accepts_no_connection_is_alive(path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as wedged, contextlib.ExitStack() as stack:
         wedged.bind(str(path))
         wedged.listen(1)
@@ -356,7 +356,7 @@ async def test_a_worker_that_accepts_nobody_is_alive(path: Path) -> None:
         assert mode(path) is not None
 
 
-def test_what_is_no_socket_is_left_alone(path: Path, run_directory: Path) -> None:
+def test_a_file_that_is_no_socket_is_kept(path: Path, run_directory: Path) -> None:
     path.write_text("precious")
     with pytest.raises(OSError, match="no socket"):
         control._listen(path)
@@ -366,7 +366,7 @@ def test_what_is_no_socket_is_left_alone(path: Path, run_directory: Path) -> Non
             control._listen(wrong)
 
 
-def test_of_many_who_start_at_once_one_has_the_socket(path: Path) -> None:
+def test_of_many_workers_that_start_at_once_one_gets_the_socket(path: Path) -> None:
     for _ in range(50):
         with socket.socket(socket.AF_UNIX) as dead:
             dead.bind(str(path))
@@ -388,7 +388,7 @@ def test_of_many_who_start_at_once_one_has_the_socket(path: Path) -> None:
         path.unlink()
 
 
-async def test_a_stop_answers_who_waits_and_cuts_who_does_not(
+async def test_a_stop_answers_running_commands_and_cuts_idle_callers(
     path: Path, dial: Dial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(control, "_FINISH_S", 20)
@@ -410,7 +410,7 @@ async def test_a_stop_answers_who_waits_and_cuts_who_does_not(
     assert mode(path) is None
 
 
-async def test_a_stop_does_not_wait_for_a_drain_that_goes_on(
+async def test_a_stop_does_not_wait_for_a_running_drain(
     path: Path, dial: Dial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(control, "_FINISH_S", 0.2)
@@ -480,7 +480,7 @@ async def test_ctl_status_as_json(fleet: dict[str, Worker], typed: Typed) -> Non
     assert [worker["worker"] for worker in json.loads(output)] == ["100"]
 
 
-async def test_ctl_says_which_worker_is_not_there(
+async def test_ctl_names_a_worker_that_does_not_run(
     fleet: dict[str, Worker], typed: Typed, run_directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     leave_dead(socket_of(run_directory, "81"))
@@ -511,10 +511,10 @@ async def test_ctl_on_a_host_without_workers(run_directory: Path, typed: Typed) 
         assert errors == f"ws-server: no worker runs on this host: there is no {run_directory}/*/control.sock\n"
 
 
-async def test_ctl_for_somebody_who_may_not(worker: Worker, path: Path, run_directory: Path) -> None:
+async def test_ctl_without_permission(worker: Worker, path: Path, run_directory: Path) -> None:
     os.chmod(run_directory, 0o755)
     os.chmod(path, 0o600 if os.getuid() == 0 else 0)
-    # Root may everything: it becomes nobody, once it has read the program.
+    # Root may open any socket, so the process becomes the user nobody once it has read the program.
     program = """if True:
         import argparse, os, sys
         from wsserver.admin import ctl
@@ -531,7 +531,7 @@ async def test_ctl_for_somebody_who_may_not(worker: Worker, path: Path, run_dire
     assert errors.decode() == f"ws-server: worker {path} obeys root and its own group, and you are neither ({path})\n"
 
 
-async def test_ctl_drain_shows_how_it_gets_on(fleet: dict[str, Worker], typed: Typed) -> None:
+async def test_ctl_drain_shows_progress(fleet: dict[str, Worker], typed: Typed) -> None:
     typing = asyncio.create_task(typed("drain", "--instance", "80", "--by", "ops", "--window", "3"))
     progress: list[str] = []
     async with asyncio.timeout(30):
@@ -555,7 +555,7 @@ async def test_ctl_drain_shows_how_it_gets_on(fleet: dict[str, Worker], typed: T
     assert (status, json.loads(output)["state"]) == (0, "drained")
 
 
-async def test_ctl_drain_that_takes_too_long_goes_on(
+async def test_ctl_drain_that_takes_too_long_continues(
     fleet: dict[str, Worker], typed: Typed, run_directory: Path
 ) -> None:
     status, output, errors = await typed("drain", "--instance", "80", "--timeout", "2")
@@ -593,7 +593,7 @@ async def test_ctl_undrain(fleet: dict[str, Worker], typed: Typed) -> None:
     assert (await typed("undrain", "--instance", "80", "--by", "ops"))[:2] == (0, "80: ready\n")
 
 
-async def test_ctl_acts_in_the_name_of_who_types(
+async def test_ctl_acts_in_the_name_of_the_operator(
     fleet: dict[str, Worker], typed: Typed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fleet["80"].leave.set()
@@ -610,7 +610,7 @@ async def test_ctl_kick_reaches_all_workers(fleet: dict[str, Worker], typed: Typ
     assert (await typed("kick", "--connection", "c3", "--instance", "80"))[0] == 1, "nobody"
 
 
-async def test_ctl_wants_to_know_what_and_whom(fleet: dict[str, Worker], typed: Typed) -> None:
+async def test_ctl_requires_a_worker_and_a_user_or_connection(fleet: dict[str, Worker], typed: Typed) -> None:
     for wrong in (["dance"], ["kick"], ["kick", "--user", "a", "--connection", "b"], ["drain", "--window", "x"]):
         with pytest.raises(SystemExit) as stopped:
             await typed(*wrong)

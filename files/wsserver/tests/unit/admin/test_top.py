@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""`ws-server ctl top`: its numbers, over real control sockets, and what it does to a terminal, on a real one."""
+"""`ws-server ctl top`: its numbers, over real control sockets, and its display, on a real terminal."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_the_counters_are_those_of_the_metrics() -> None:
     then, now = before.publish_to_deliver, after.publish_to_deliver
     assert (now.bounds[0], now.bounds[-1], len(now.counts)) == (0.001, 2.048, len(now.bounds) + 1)
     assert [b - a for a, b in zip(then.counts, now.counts, strict=True)] == [1, 1, *[2] * 10, 3]
-    # What other tests have observed may be so much that the sum is coarse.
+    # Other tests may have observed so much that the sum is coarse.
     assert now.sum - then.sum == pytest.approx(99.0035, abs=4 * math.ulp(now.sum))
     assert after.event_loop_lag.counts[-1] - before.event_loop_lag.counts[-1] == 1
     assert after.broker_publish.counts[-1] - before.broker_publish.counts[-1] == 1
@@ -156,7 +156,7 @@ class Shown:
         table, _, notes = text.partition("\n\n")[2].partition("\n\n")
         heads, *rows = table.splitlines()
         self.notes = notes.splitlines()
-        # Numbers end where their head does, and what else there is begins there.
+        # Numbers are right-aligned to their head; other cells are left-aligned.
         places = {match[0]: match.span() for match in re.finditer(r"\S+", heads)}
         assert list(places) == HEADS
         self.rows: dict[str, dict[str, str]] = {}
@@ -179,7 +179,7 @@ Serve = Callable[[Worker], Awaitable[ControlSocket]]
 Once = Callable[..., Awaitable[tuple[int, Shown]]]
 
 
-async def test_rates_are_what_came_between_two_looks(fleet: dict[str, Worker], once: Once) -> None:
+async def test_rates_are_the_changes_between_two_readings(fleet: dict[str, Worker], once: Once) -> None:
     fleet["9"].counted = [
         counted(1000, messages=500, publish_to_deliver=histogram(*[9.0] * 50), event_loop_lag=histogram(5.0)),
         counted(
@@ -220,7 +220,7 @@ async def test_rates_are_what_came_between_two_looks(fleet: dict[str, Worker], o
     assert all(re.fullmatch(r"\d+%", cell) for cell in shown.column("CPU"))
 
 
-async def test_a_worker_that_was_started_anew_has_no_rates_yet(serve: Serve, once: Once) -> None:
+async def test_a_restarted_worker_has_no_rates_yet(serve: Serve, once: Once) -> None:
     class Restarted(Worker):
         def counters(self) -> Counters:
             self.started_at += 60
@@ -236,7 +236,7 @@ async def test_a_worker_that_was_started_anew_has_no_rates_yet(serve: Serve, onc
     )
 
 
-async def test_states_and_who_drains(fleet: dict[str, Worker], once: Once) -> None:
+async def test_states_and_holders_of_drains(fleet: dict[str, Worker], once: Once) -> None:
     fleet["9"].state, fleet["9"].archive = "starting", ArchiveStatus(True, 0, 0)
     fleet["80"].archive = ArchiveStatus(False, 0, 0)
     fleet["80"].state, fleet["80"].broker = "broker_unavailable", BrokerStatus(False)
@@ -251,7 +251,7 @@ async def test_states_and_who_drains(fleet: dict[str, Worker], once: Once) -> No
     assert "\x1b" not in shown.text
 
 
-async def test_what_does_not_answer_is_shown_as_such_beside_the_others(
+async def test_workers_that_do_not_answer_are_shown_beside_the_others(
     fleet: dict[str, Worker], once: Once, run_directory: Path
 ) -> None:
     with socket.socket(socket.AF_UNIX) as dead:
@@ -281,7 +281,7 @@ def wedged(path: Path) -> Iterator[socket.socket]:
         yield listener
 
 
-async def test_a_wedged_worker_is_not_flooded_and_comes_back(
+async def test_a_hung_worker_is_not_flooded_and_comes_back(
     run_directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(watched, "ANSWER_S", 0.1)
@@ -293,7 +293,7 @@ async def test_a_wedged_worker_is_not_flooded_and_comes_back(
         for _ in range(50):
             await one.look(0.02)
         assert one.row.state == "no answer"
-        await asyncio.wait_for(one.look(60), 20)  # it is not waited for any more
+        await asyncio.wait_for(one.look(60), 20)  # this does not wait for the worker any longer
         listener.setblocking(False)
         connection, _ = listener.accept()
         with pytest.raises(BlockingIOError):
@@ -307,7 +307,7 @@ async def test_a_wedged_worker_is_not_flooded_and_comes_back(
     await one.close()
 
 
-async def test_a_worker_whose_queue_is_full(run_directory: Path, once: Once) -> None:
+async def test_a_worker_whose_backlog_is_full(run_directory: Path, once: Once) -> None:
     path = socket_of(run_directory, "80")
     with wedged(path), contextlib.ExitStack() as others:
         with contextlib.suppress(BlockingIOError):
@@ -319,7 +319,7 @@ async def test_a_worker_whose_queue_is_full(run_directory: Path, once: Once) -> 
         assert (status, shown.column("STATE")) == (1, ["no answer"])
 
 
-async def test_a_worker_that_stopped_and_runs_again_is_asked_anew(serve: Serve, run_directory: Path) -> None:
+async def test_a_worker_that_restarted_is_asked_again(serve: Serve, run_directory: Path) -> None:
     first = await serve(Worker("80"))
     one = Watched("80", socket_of(run_directory, "80"))
     await one.look(10)
@@ -389,7 +389,7 @@ async def test_a_worker_of_another_release(serve: Serve, once: Once, run_directo
         (b"x" * 100_000 + b"\n", "fault", "answers with a line that has no end"),
     ],
 )
-async def test_no_answer_takes_it_down(
+async def test_no_answer_ends_top(
     serve: Serve, once: Once, run_directory: Path, answer: bytes, state: str, note: str
 ) -> None:
     await serve(Worker("80"))
@@ -418,12 +418,12 @@ async def test_the_interval_is_checked(typed: Typed, capsys: pytest.CaptureFixtu
     assert f"argument --interval: {interval!r} is no number of seconds from 0.5 to 60" in capsys.readouterr().err
 
 
-def test_a_worker_does_not_load_it() -> None:
+def test_a_worker_does_not_import_top() -> None:
     program = "import sys, wsserver.cli; sys.exit(any(name.startswith('wsserver.admin.top') for name in sys.modules))"
     subprocess.run([sys.executable, "-c", program], env=environment(), check=True, timeout=30)
 
 
-# Its shape.
+# Layout.
 
 
 def rows(count: int) -> list[Row]:
@@ -512,14 +512,14 @@ class Terminal:
         return self.shown.split("\x1b[H")[1:]
 
     async def until_shown(self, text: str) -> None:
-        """In a frame that begins after this."""
+        """Wait for a text in a frame that begins after the call."""
         seen = len(self.shown)
         await until(lambda: text in self.shown[seen:].partition("\x1b[H")[2] or self.process.poll() is not None)
         assert self.process.poll() is None, self.shown
 
     async def ended(self) -> int:
         await until(lambda: self.process.poll() is not None)
-        # On a busy machine the terminal hands over what the process said last after its end.
+        # On a busy machine the terminal delivers the last output after the end of the process.
         seen = -1
         while seen != len(self.shown):
             seen = len(self.shown)
@@ -616,7 +616,7 @@ async def test_it_leaves_the_terminal_as_it_was_when_no_worker_is_left(serve: Se
     assert termios.tcgetattr(one.inner) == one.modes
 
 
-async def test_it_is_suspended_and_goes_on(serve: Serve, terminal: Open) -> None:
+async def test_it_can_be_suspended_and_resumed(serve: Serve, terminal: Open) -> None:
     await serve(Worker("80"))
     one = terminal(*LIVE)
     await one.until_shown("ready")
@@ -632,7 +632,7 @@ async def test_it_is_suspended_and_goes_on(serve: Serve, terminal: Open) -> None
     assert termios.tcgetattr(one.inner) == one.modes
 
 
-async def test_a_wedged_worker_does_not_hold_up_the_others_nor_the_keys(
+async def test_a_hung_worker_delays_neither_the_others_nor_the_keys(
     serve: Serve, terminal: Open, run_directory: Path
 ) -> None:
     worker = Worker("80")

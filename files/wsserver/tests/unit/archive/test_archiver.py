@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The way of messages from Redis to Postgres, against real ones."""
+"""The archiver, with a real Redis and a real Postgres."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def archived(redis: RedisServer, room: str) -> Position | None:
     return None if found is None else Position(*map(int, found.split(b"-")))  # type: ignore[union-attr]
 
 
-async def test_everything_arrives_as_it_was_published(redis: RedisServer, dsn: str) -> None:
+async def test_all_messages_arrive_as_they_were_published(redis: RedisServer, dsn: str) -> None:
     values = [
         b'{"b": 1,  "a": [1.50, 1e400]}',
         '"żółć 🎈"'.encode(),
@@ -75,7 +75,7 @@ async def test_a_log_keeps_what_postgres_does_not_have(redis: RedisServer, dsn: 
         assert 10 <= len(await logged(broker, "r")) <= 200, "trimming did not resume"
         assert len(await logged(broker, "quiet")) == 5
 
-        # Nobody moves any more.
+        # No worker moves messages any more.
         await publish(broker, "r", 1000, first=3000)
         kept = [message.position for message in await logged(broker, "r")]
         assert {message.position for message in await rows(dsn, "r")}.isdisjoint(kept[-1000:])
@@ -100,7 +100,7 @@ async def test_nothing_is_trimmed_across_epochs(redis: RedisServer, dsn: str) ->
         assert 10 <= len(await logged(broker, "r")) <= 200
 
 
-async def test_postgres_goes_away_under_load_and_comes_back(redis: RedisServer, cluster: Cluster, dsn: str) -> None:
+async def test_an_outage_of_postgres_under_load(redis: RedisServer, cluster: Cluster, dsn: str) -> None:
     rooms = ["a", "b", "c", "d"]
     landed: dict[str, list[Position]] = {room: [] for room in rooms}
     stop = asyncio.Event()
@@ -165,7 +165,7 @@ async def test_a_postgres_that_hangs_is_noticed(
         assert len(await rows(dsn, "r")) == 2
 
 
-async def test_redis_goes_away_and_comes_back(redis: RedisServer, dsn: str) -> None:
+async def test_an_outage_of_redis(redis: RedisServer, dsn: str) -> None:
     async with publishing(redis) as broker, archiving(redis, dsn, broker) as worker:
         await publish(broker, "r", 100)
         redis.kill()
@@ -208,7 +208,7 @@ async def test_a_worker_dies_between_the_commit_and_the_trimming(
         assert [message.position.seq for message in await rows(dsn, "r")] == list(range(1, 501))
 
 
-async def test_two_workers_share_the_shards_and_one_inherits(
+async def test_two_workers_share_the_shards_and_one_takes_over(
     redis: RedisServer, dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(archive_stream, "_LEASE_MS", 2000)
@@ -271,7 +271,7 @@ async def test_a_full_redis_refuses_and_loses_nothing_and_is_emptied(
             assert len(acknowledged) > 100
         finally:
             cluster.start()
-        # Of a worker that comes only now: what frees memory must not need any.
+        # A worker that starts only now: scripts that free memory must not need memory.
         async with archiving(redis, dsn, broker, log_length=10):
             await until_moved(redis)
             acknowledged.append((await broker.publish("r", "u", "after", data)).position)
@@ -280,7 +280,7 @@ async def test_a_full_redis_refuses_and_loses_nothing_and_is_emptied(
         assert len(await logged(broker, "r")) <= 200
 
 
-async def test_what_postgres_refuses_for_good_is_put_aside(redis: RedisServer, dsn: str) -> None:
+async def test_messages_that_postgres_refuses_for_good_are_set_aside(redis: RedisServer, dsn: str) -> None:
     bad = [b"no json", b'"\xff"', b"[" * 50_000 + b"]" * 50_000, b'"\\ud800 \x01"']
     refused_before = metrics.ARCHIVE_REFUSED._value.get()
     stream = stream_of(shard_of("r"))
@@ -364,13 +364,13 @@ async def test_storing_waits_for_postgres(redis: RedisServer, dsn: str, monkeypa
         await connection.close()
 
 
-async def test_what_is_archived_already_is_stored(redis: RedisServer, dsn: str) -> None:
+async def test_an_archived_message_counts_as_stored(redis: RedisServer, dsn: str) -> None:
     async with publishing(redis, log_length=10) as broker, archiving(redis, dsn, broker, log_length=10) as worker:
         landed = await publish(broker, "r", 500)
         await until_moved(redis)
         assert (await logged(broker, "r"))[0].position > landed[0], "still in the log: this test tests nothing"
         await asyncio.wait_for(worker.archive.store("r", landed[0]), 20)
-        # In the log of neither: Redis lost its tail, or it was refused.
+        # In no log: Redis lost its tail, or Postgres refused the message.
         lost = Position(landed[-1].epoch, landed[-1].seq + 1)
         with pytest.raises(NotArchived):
             await asyncio.wait_for(worker.archive.store("r", lost), 20)
@@ -409,7 +409,7 @@ async def test_the_repeat_of_a_publish_is_acknowledged_when_postgres_is_back(
 # Retention.
 
 
-async def test_what_is_old_goes(redis: RedisServer, dsn: str) -> None:
+async def test_old_messages_are_deleted(redis: RedisServer, dsn: str) -> None:
     connection = await asyncpg.connect(dsn)
     await connection.execute(
         "INSERT INTO messages SELECT 'r', 1, n, 'u', now() - make_interval(days => n % 10, mins => 1), '1'"

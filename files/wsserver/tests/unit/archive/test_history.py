@@ -35,7 +35,7 @@ async def broker(redis: RedisServer) -> AsyncIterator[RedisBroker]:
 
 
 def message(room: str, position: Position) -> Message:
-    """Of different lengths."""
+    """A message; the lengths differ."""
     data = b'{"at": %s"%d-%d"}' % (b" " * (position.seq * 7 % 50), *position)
     return Message(room, position, "ünï", position.epoch + position.seq / 1000, data)
 
@@ -90,7 +90,7 @@ async def forwards(history: History, room: str, since: Position, limit: int) -> 
 
 
 def first(messages: list[Message], limit: int, most_bytes: int) -> tuple[list[Message], bool]:
-    """The page that these begin with, and whether others follow it."""
+    """The page at the start of the messages, and whether more follow."""
     page: list[Message] = []
     for each in messages:
         if len(page) == limit or sum(len(paged.data) for paged in page) >= most_bytes:
@@ -99,12 +99,12 @@ def first(messages: list[Message], limit: int, most_bytes: int) -> tuple[list[Me
     return page, False
 
 
-# Lives of a room: how many messages each had, and how many of its last ones Redis lost.
+# Epochs of a room: how many messages each had, and how many of the last ones Redis lost.
 _LIVES = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 2)), min_size=0, max_size=4)
 
 
 @settings(max_examples=120)
-# The last message is in the archive alone: Redis came back without it.
+# Only the archive has the last message: Redis lost it.
 @example(lives=[(3, 1), (0, 0)], cut=0, moved=0, limit=1, most_bytes=1, expired=False)
 @given(
     lives=_LIVES,
@@ -114,7 +114,7 @@ _LIVES = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 2)), min_size=0, m
     most_bytes=st.sampled_from([1, 60, 120, READ_BYTES]),
     expired=st.booleans(),
 )
-async def test_pages_show_all_of_it_in_both_directions(
+async def test_pages_have_all_messages_in_both_directions(
     redis: RedisServer,
     broker: RedisBroker,
     dsn: str,
@@ -127,7 +127,7 @@ async def test_pages_show_all_of_it_in_both_directions(
 ) -> None:
     room = uuid4().hex
     every = [message(room, Position(1000 + life, seq + 1)) for life, (n, _) in enumerate(lives) for seq in range(n)]
-    # Of an older life Redis may lack the end. Nothing leaves the log in any other way that is not archived.
+    # Redis may lack the end of an older epoch. Otherwise the log loses only archived messages.
     lost = {
         Position(1000 + life, n - gone) for life, (n, most) in enumerate(lives[:-1]) for gone in range(min(most, n))
     }
@@ -173,7 +173,7 @@ async def test_a_page_takes_little_memory_however_large_the_messages_are(broker:
 
 
 @pytest.mark.parametrize("length", [0, 1, 5, 6, 10, 11])
-async def test_without_postgres_the_log_is_all(length: int) -> None:
+async def test_without_postgres_pages_come_from_the_log(length: int) -> None:
     broker = MemoryBroker(log_length=10)
     async with running(broker):
         landed = [(await broker.publish("r", "u", str(n), b"1")).position for n in range(length)]
@@ -185,7 +185,7 @@ async def test_without_postgres_the_log_is_all(length: int) -> None:
             assert await history.page("r", None, landed[-1], 5) == ([], False)
 
 
-async def test_while_postgres_is_away_the_log_answers_what_it_can(
+async def test_while_postgres_is_unavailable_pages_come_from_the_log(
     redis: RedisServer, cluster: Cluster, dsn: str
 ) -> None:
     old = [message("r", Position(1000, seq)) for seq in range(1, 51)]
@@ -203,7 +203,7 @@ async def test_while_postgres_is_away_the_log_answers_what_it_can(
             assert await history.page("r", None, old[30].position, 10) == (old[31:41], True)
             assert await history.page("r", None, old[45].position, 10) == (old[46:], False)
             assert await history.page("r", None, old[-1].position, 10) == ([], False)
-            assert postgres.available, "nobody needed it"
+            assert postgres.available, "no call needed it"
             assert await history.page("r", old[25].position, None, 10) == (old[20:25], True)
             for before, since in ((old[20].position, None), (old[10].position, None), (None, old[10].position)):
                 with pytest.raises(BrokerUnavailable) as refusal:
@@ -211,13 +211,13 @@ async def test_while_postgres_is_away_the_log_answers_what_it_can(
                 assert refusal.value.code == "unavailable"
         finally:
             cluster.start()
-        postgres.available = True  # as who moves finds out
+        postgres.available = True  # as the archiver finds out
         assert await history.page("r", None, old[10].position, 10) == (old[11:21], True)
         await postgres.close()
 
 
 async def test_a_log_that_is_trimmed_meanwhile_leaves_no_hole(redis: RedisServer, dsn: str) -> None:
-    """Between the reading of the log and of Postgres."""
+    """The log is trimmed between reading it and reading Postgres."""
     every = [message("r", Position(1000, seq)) for seq in range(1, 41)]
     write_log(redis, "r", every[10:], every[-1].position)
     connection = await asyncpg.connect(dsn)
@@ -246,7 +246,7 @@ async def test_a_log_that_is_trimmed_meanwhile_leaves_no_hole(redis: RedisServer
     await connection.close()
 
 
-async def test_while_redis_is_away_there_is_no_page(redis: RedisServer, broker: RedisBroker) -> None:
+async def test_while_redis_is_unavailable_there_is_no_page(redis: RedisServer, broker: RedisBroker) -> None:
     redis.kill()
     await until(lambda: not broker.available)
     with pytest.raises(BrokerUnavailable):

@@ -18,7 +18,7 @@ from wsserver.archive.migrate import migrate
 
 @pytest.fixture
 async def dsn(cluster: Cluster) -> str:
-    """Of an empty database, in place of one with the schema."""
+    """The DSN of an empty database, without the schema."""
     return await cluster.fresh_database()
 
 

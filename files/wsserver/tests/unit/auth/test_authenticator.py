@@ -33,10 +33,10 @@ NOW = int(time.time())
 LATER = NOW + 86400
 GOOD = {"sub": "alice", "exp": LATER}
 
-# What a token says.
+# The claims of a token.
 
 
-def test_a_minted_token_is_good_and_waits_for_nothing() -> None:
+def test_a_minted_token_is_accepted_without_waiting() -> None:
     identity = authenticate(bearer(mint(SECRET, "alice", 60)))
     assert identity.user == "alice"
     assert abs(identity.expires - time.time() - 60) < 30
@@ -108,22 +108,22 @@ def test_bad_tokens_are_refused_and_not_repeated(bad: str) -> None:
         ({**GOOD, "sub": "\n"}, "sub must have 1 to 128 printable characters"),
     ],
 )
-def test_a_refusal_says_what_to_mend(claims: dict[str, Any], why: str) -> None:
+def test_a_refusal_names_the_fault(claims: dict[str, Any], why: str) -> None:
     assert why in str(refused(bearer(token(claims))))
 
 
-def test_an_expired_token_is_told_so() -> None:
+def test_an_expired_token_is_named_as_such() -> None:
     refusal = refused(bearer(token({"sub": "alice", "exp": NOW - 60})))
     assert (refusal.status, refusal.outcome, str(refusal)) == (401, "expired", "the token has expired")
 
 
-def test_a_clock_that_is_a_little_off_is_forgiven() -> None:
+def test_a_small_clock_difference_is_accepted() -> None:
     assert authenticate(bearer(token({"sub": "alice", "exp": int(time.time()) - 2}))).user == "alice"
 
 
 @given(st.text(st.characters(codec="latin-1", exclude_categories=["Cc"]), max_size=60))
-def test_no_header_is_a_fault_of_the_server(text: str) -> None:
-    """Whatever stands where a token, ticket or cookie should be."""
+def test_no_header_causes_an_internal_error(text: str) -> None:
+    """Arbitrary text in the place of a token, ticket or cookie."""
     everywhere = authenticator(auth_cookie="session")
     for headers, path in (
         ([bearer(text)], "/ws"),
@@ -138,7 +138,7 @@ def test_no_header_is_a_fault_of_the_server(text: str) -> None:
             at_once(everywhere.authenticate(Request(path, Headers(headers))))
 
 
-def test_issuer_and_audience_count_where_they_are_set() -> None:
+def test_issuer_and_audience_are_checked_if_they_are_set() -> None:
     both = {"jwt_issuer": "https://id.example.org", "jwt_audience": "chat"}
     good = good_claims(iss="https://id.example.org", aud="chat")
     assert authenticate(bearer(token(good)), **both).user == "alice"
@@ -183,7 +183,7 @@ def test_mint_refuses_what_no_server_accepts() -> None:
             mint(SECRET, user, 60, join)
 
 
-# Where a token may stand.
+# The places of a token.
 
 
 @pytest.mark.parametrize(
@@ -242,11 +242,11 @@ async def test_the_first_source_in_the_order_counts_and_no_other() -> None:
     assert await who("", "", "", cookie) == "cookie"
     assert await who("bad", protocol, "", cookie) == "bad_token"
     assert await who("", "bad", "", cookie) == "bad_token"
-    assert await who("", "", ticket, cookie) == "bad_ticket"  # it is used by now
+    assert await who("", "", ticket, cookie) == "bad_ticket"  # it has been used
     assert await who("", "", "", "bad") == "bad_token"
 
 
-def test_two_headers_where_one_belongs() -> None:
+def test_duplicate_headers_are_refused() -> None:
     good = bearer(mint(SECRET, "alice", 60))
     for headers, path in (
         ((good, good), "/ws"),
@@ -286,7 +286,7 @@ def test_origins(origin: str, allowed: set[str], fine: bool) -> None:
         assert (refusal.status, refusal.outcome) == (403, "bad_origin")
 
 
-def test_a_foreign_origin_is_told_before_anything_about_its_token() -> None:
+def test_a_foreign_origin_is_refused_before_its_token_is_checked() -> None:
     assert refused(("Origin", "https://evil.example")).status == 403
 
 
@@ -298,7 +298,7 @@ def test_a_foreign_origin_is_told_before_anything_about_its_token() -> None:
         (None, {ORIGIN}, "no_token"),
         (None, {"*"}, "no_token"),
         ("https://evil.example", {ORIGIN}, "bad_origin"),
-        # Any page may connect, but with a token of its own: it is not to ride on the user's cookie.
+        # Any page may connect with its own token, but must not use the user's cookie.
         ("https://evil.example", {"*"}, "no_token"),
         ("https://evil.example", {ORIGIN, "*"}, "no_token"),
         ("null", {"*"}, "no_token"),
@@ -330,7 +330,7 @@ def test_cookies_of_other_names_and_two_of_one_name() -> None:
 # While connected.
 
 
-def test_a_fresh_token_takes_the_old_ones_place() -> None:
+def test_a_fresh_token_replaces_the_old_one() -> None:
     guard = authenticator()
     old = authenticate(bearer(token(good_claims(join=["team:a"]))))
     fresh = at_once(guard.refresh(token(good_claims(exp=NOW + 5000, join=["team:b"], publish=[])), old))
@@ -352,7 +352,7 @@ def test_the_secret_verifies_one_algorithm() -> None:
         assert "algorithm" in str(refused(bearer(jwt.encode(good_claims(), SECRET, algorithm))))
 
 
-def test_nobody_signs_with_what_everybody_knows() -> None:
+def test_an_empty_or_short_secret_verifies_nothing() -> None:
     """An empty or short key is never the secret."""
     for secret in (b"", b"\0", SECRET[:-1].encode(), f"{SECRET} ".encode()):
         assert refused(bearer(signed({"alg": "HS256"}, good_claims(), secret))).outcome == "bad_token"

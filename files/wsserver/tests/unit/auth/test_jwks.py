@@ -64,7 +64,7 @@ def jwks_file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def check(jwks_file: Path) -> Callable[..., Any]:
-    """Who a token is of, by the file and nothing else: a user, or the outcome of the refusal."""
+    """The user of a token by the keys in the file, or the outcome of the refusal."""
 
     async def check(text: str, *keys: dict[str, Any], **settings: Any) -> str:
         put(jwks_file, document(*keys))
@@ -172,13 +172,13 @@ _values: st.SearchStrategy[Any] = st.recursive(
     st.sampled_from([RSA, P256, ED25519]),
     st.dictionaries(_members, _values, max_size=2),
 )
-def test_keys_that_make_no_sense_are_passed_over(others: list[Any], key: Any, changes: dict[str, Any]) -> None:
+def test_invalid_keys_are_ignored(others: list[Any], key: Any, changes: dict[str, Any]) -> None:
     good = jwk(P384, "good")
     assert any(key.kid == "good" for key in read_keys(document(*others, {**jwk(key), **changes}, good)))
 
 
 @given(st.binary(max_size=60) | _values.map(lambda value: json.dumps(value).encode()))
-def test_what_is_no_document(text: bytes) -> None:
+def test_invalid_documents(text: bytes) -> None:
     for nonsense in (text, b'{"keys":' + text + b"}", b"[" * 100_000, document()):
         with pytest.raises(ValueError, match=r"\S"):
             read_keys(nonsense)
@@ -190,7 +190,7 @@ def test_a_private_key_in_the_document_is_taken_for_its_public_part() -> None:
     assert key.public == RSA.public_key()
 
 
-def test_a_key_that_can_be_broken_is_none() -> None:
+def test_a_weak_key_is_ignored() -> None:
     weak = rsa.generate_private_key(65537, 1024)
     with pytest.raises(ValueError, match="no key that can verify"):
         read_keys(document(jwk(weak)))
@@ -206,7 +206,7 @@ async def test_a_file_is_read_again_when_it_changes(jwks_file: Path) -> None:
     put(jwks_file, document(jwk(RSA, "1")))
     assert await outcome(guard, first) == "alice"
     assert await outcome(guard, second) == "bad_token"
-    # As a careful operator does it: another file in its place.
+    # As a careful operator does it: replace the file.
     replacement = jwks_file.with_suffix(".new")
     put(replacement, document(jwk(RSA_NEXT, "2")))
     os.replace(replacement, jwks_file)
@@ -214,7 +214,7 @@ async def test_a_file_is_read_again_when_it_changes(jwks_file: Path) -> None:
     assert await outcome(guard, first) == "bad_token"
 
 
-async def test_a_broken_or_missing_file_leaves_the_keys_in_force(jwks_file: Path) -> None:
+async def test_a_broken_or_missing_file_leaves_the_keys_valid(jwks_file: Path) -> None:
     guard = authenticator(jwt_secret=None, jwt_jwks=str(jwks_file))
     put(jwks_file, document(jwk(RSA)))
     assert await outcome(guard, sign(RSA, "RS256")) == "alice"
@@ -229,7 +229,7 @@ async def test_a_broken_or_missing_file_leaves_the_keys_in_force(jwks_file: Path
     assert await outcome(guard, sign(RSA_NEXT, "RS256", "next")) == "alice"
 
 
-async def test_a_removed_key_is_out_of_force_without_anybody_asking(jwks_file: Path) -> None:
+async def test_a_removed_key_becomes_invalid_without_a_request(jwks_file: Path) -> None:
     keys = Keys(FileSource(jwks_file, interval_s=0.02))
     put(jwks_file, document(jwk(RSA, "1"), jwk(P256, "2")))
     running = asyncio.create_task(keys.run())
@@ -239,7 +239,7 @@ async def test_a_removed_key_is_out_of_force_without_anybody_asking(jwks_file: P
     running.cancel()
 
 
-async def test_a_broken_file_is_logged_once_and_its_mending_too(jwks_file: Path) -> None:
+async def test_a_broken_file_and_its_repair_are_logged_once(jwks_file: Path) -> None:
     keys = Keys(FileSource(jwks_file, interval_s=0.01))
     with structlog.testing.capture_logs() as lines:
         running = asyncio.create_task(keys.run())
@@ -254,7 +254,7 @@ async def test_a_broken_file_is_logged_once_and_its_mending_too(jwks_file: Path)
     assert lines[1]["kids"] == ["k"]
 
 
-async def test_a_file_that_was_away_and_is_as_before_is_logged_as_mended(jwks_file: Path) -> None:
+async def test_a_file_that_is_back_unchanged_is_logged_as_repaired(jwks_file: Path) -> None:
     keys, elsewhere = Keys(FileSource(jwks_file, interval_s=0.01)), jwks_file.with_suffix(".away")
     put(jwks_file, document(jwk(RSA)))
     with structlog.testing.capture_logs() as lines:
@@ -272,7 +272,7 @@ async def test_a_file_that_was_away_and_is_as_before_is_logged_as_mended(jwks_fi
 
 
 class KeyServer:
-    """An identity provider's JWKS, counting who asks."""
+    """The JWKS of an identity provider, with a count of requests."""
 
     def __init__(self) -> None:
         self.asked = 0
@@ -320,7 +320,7 @@ async def test_the_keys_of_a_url(server: KeyServer) -> None:
     guard = authenticator(jwt_secret=None, jwt_jwks=server.url)
     assert await outcome(guard, sign(RSA, "RS256")) == "alice"
     for _ in range(20):
-        # From now on a token of this key waits for nothing.
+        # From now on a token of this key needs no waiting.
         assert isinstance(at_once(guard.authenticate(request(bearer(sign(RSA, "RS256"))))), Identity)
     assert server.asked == 1
 
@@ -346,7 +346,7 @@ async def until_verified(subject: Tokens, text: str, outcome: str) -> None:
             await asyncio.sleep(0.02)
 
 
-async def test_an_unknown_key_is_asked_for_at_once_and_then_not_for_a_while(server: KeyServer) -> None:
+async def test_an_unknown_key_is_fetched_at_once_and_then_not_for_a_while(server: KeyServer) -> None:
     keys = Keys(UrlSource(server.url))
     subject = Tokens(None, keys, None, None, Defaults(("*",), ("*",)))
     assert await verify(subject, sign(RSA, "RS256")) == "alice"
@@ -360,7 +360,7 @@ async def test_an_unknown_key_is_asked_for_at_once_and_then_not_for_a_while(serv
     assert server.asked <= 3
 
 
-async def test_garbage_asks_for_no_key(server: KeyServer) -> None:
+async def test_garbage_causes_no_fetch(server: KeyServer) -> None:
     subject = tokens(server.url, pause_s=0)
     for text in ("a.b.c", token(good_claims(), kid="x"), token(good_claims(), kid="x", alg="none")):
         assert await verify(subject, text) == "bad_token"
@@ -379,14 +379,14 @@ async def test_a_stampede_makes_one_fetch(server: KeyServer) -> None:
     server.answer = slow
     asking = [asyncio.create_task(verify(subject, sign(RSA, "RS256"))) for _ in range(200)]
     await until(lambda: server.asked)
-    # The client that began it hangs up.
+    # The client that caused the fetch hangs up.
     asking.pop(0).cancel()
     release.set()
     assert set(await asyncio.gather(*asking)) == {"alice"}
     assert server.asked == 1
 
 
-async def test_what_a_url_may_answer_leaves_the_keys_in_force(server: KeyServer) -> None:
+async def test_bad_answers_of_a_url_leave_the_keys_valid(server: KeyServer) -> None:
     subject = tokens(server.url, pause_s=0)
     good, unknown = sign(RSA, "RS256"), sign(RSA_NEXT, "RS256", "next")
     assert await verify(subject, good) == "alice"
@@ -419,7 +419,7 @@ async def test_what_a_url_may_answer_leaves_the_keys_in_force(server: KeyServer)
     assert await verify(subject, unknown) == "alice"
 
 
-async def test_a_silent_url_is_given_up(server: KeyServer, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_silent_url_times_out(server: KeyServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jwks, "_FETCH_TIMEOUT", aiohttp.ClientTimeout(total=0.2))
 
     async def silent() -> web.StreamResponse:
@@ -431,7 +431,7 @@ async def test_a_silent_url_is_given_up(server: KeyServer, monkeypatch: pytest.M
         assert await verify(tokens(server.url), sign(RSA, "RS256")) == "no_keys"
 
 
-async def test_a_server_starts_without_its_keys_and_takes_them_when_they_come(server: KeyServer) -> None:
+async def test_a_server_starts_without_its_keys_and_loads_them_later(server: KeyServer) -> None:
     answer, server.answer = server.answer, server.body(b"", 503)
     subject = tokens(server.url, interval_s=0.02, pause_s=0)
     with structlog.testing.capture_logs() as lines:
@@ -448,6 +448,6 @@ async def test_a_server_starts_without_its_keys_and_takes_them_when_they_come(se
     ]
 
 
-async def test_there_is_nothing_to_run_for_a_secret() -> None:
+async def test_a_secret_needs_no_background_task() -> None:
     async with asyncio.timeout(30):
         await authenticator().run()

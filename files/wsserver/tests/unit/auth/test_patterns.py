@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from wsserver.auth import EVERYWHERE, Identity, any_of, matches
 from wsserver.auth.patterns import checked
 
-# Few characters, so that much matches; those with a meaning here, in fnmatch or in regular expressions among them.
+# Few characters, so that many names match. Some have a meaning here, in fnmatch or in regular
+# expressions.
 _ALPHABET = "ab:*{}.?[]\\"
 _text = st.text(st.sampled_from(_ALPHABET), max_size=12)
 _pattern = st.lists(_text | st.sampled_from(["*", "{sub}", "**", "user:{sub}:*"]), min_size=1, max_size=4).map("".join)
@@ -19,7 +20,7 @@ _user = st.text(st.sampled_from(_ALPHABET), min_size=1, max_size=4) | st.sampled
 
 
 def reference(pattern: str, room: str, user: str) -> bool:
-    """As a regular expression, which says the same in another way."""
+    """The same pattern as a regular expression."""
     meaning = {"*": ".*", "{sub}": re.escape(user)}
     pieces = re.split(r"(\*|\{sub\})", pattern)
     return re.fullmatch("".join(meaning.get(piece, re.escape(piece)) for piece in pieces), room, re.DOTALL) is not None
@@ -58,7 +59,7 @@ def test_a_user_is_no_pattern() -> None:
     assert not star.may_publish("user:*")
 
 
-def test_everywhere_is_everywhere_and_nowhere_is_nowhere() -> None:
+def test_a_star_matches_all_rooms_and_an_empty_list_none() -> None:
     assert matches(EVERYWHERE, "any room", "alice")
     assert not matches((), "any room", "alice")
 
@@ -68,8 +69,8 @@ def test_patterns_without_a_user() -> None:
     assert [durable(room) for room in ("orders:7", "audit", "audit:x", "lobby")] == [True, True, False, False]
 
 
-def test_many_stars_are_no_burden() -> None:
-    """A matcher that backtracks would not come back from this."""
+def test_many_stars_are_fast() -> None:
+    """A matcher that backtracks would not end."""
     patterns = checked("join", ["a*" * 63 + "b"] * 64)
     began = time.monotonic()
     assert not matches(patterns, "a" * 128, "alice")
@@ -77,7 +78,7 @@ def test_many_stars_are_no_burden() -> None:
 
 
 @pytest.mark.parametrize("value", [None, "*", 7, {"*": 1}, [None], [["*"]], [""], ["x" * 129], ["*"] * 65, ["a\nb"]])
-def test_claims_that_are_no_patterns(value: object) -> None:
+def test_invalid_claims(value: object) -> None:
     with pytest.raises(ValueError, match="join must be a list of at most 64 patterns"):
         checked("join", value)
 

@@ -41,14 +41,14 @@ async def refusal(tickets: TicketStore, ticket: str) -> Refused:
     return info.value
 
 
-async def test_a_ticket_says_what_a_token_says(tickets: TicketStore) -> None:
+async def test_a_ticket_grants_the_same_as_a_token(tickets: TicketStore) -> None:
     ticket = await issue_ticket(tickets, "alice", ["team:*"], ["user:{sub}"], 120)
     identity = await enter(tickets, ticket)
     assert identity[:1] + identity[2:] == ("alice", ("team:*",), ("user:{sub}",))
     assert abs(identity.expires - time.time() - 120) < 30
 
 
-async def test_a_ticket_leaves_to_the_settings_what_it_does_not_say(tickets: TicketStore) -> None:
+async def test_the_settings_complete_a_ticket(tickets: TicketStore) -> None:
     ticket = await issue_ticket(tickets, "alice")
     guard = authenticator(tickets, default_join=("lobby",), default_publish=())
     identity = await guard.authenticate(request(path=f"/events?room=lobby&ticket={ticket}"))
@@ -63,20 +63,20 @@ async def test_a_ticket_is_used_once(tickets: TicketStore) -> None:
     assert (refused.status, refused.outcome) == (401, "bad_ticket")
 
 
-async def test_of_many_who_race_for_a_ticket_one_gets_it(tickets: TicketStore) -> None:
+async def test_of_many_simultaneous_uses_of_a_ticket_one_succeeds(tickets: TicketStore) -> None:
     for _ in range(5):
         ticket = await issue_ticket(tickets, "alice")
         grants = await asyncio.gather(*(tickets.take(ticket) for _ in range(50)))
         assert sum(grant is not None for grant in grants) == 1
 
 
-async def test_a_ticket_grows_old(tickets: TicketStore) -> None:
+async def test_a_ticket_expires(tickets: TicketStore) -> None:
     ticket = await tickets.issue(b"{}", 1)
     await asyncio.sleep(1.2)
     assert await tickets.take(ticket) is None
 
 
-async def test_a_foreign_page_neither_enters_nor_spends_the_ticket(tickets: TicketStore) -> None:
+async def test_a_foreign_page_is_refused_and_does_not_spend_the_ticket(tickets: TicketStore) -> None:
     ticket = await issue_ticket(tickets, "alice")
     with pytest.raises(Refused) as info:
         await enter(tickets, ticket, ("Origin", "https://evil.example"))
@@ -85,12 +85,12 @@ async def test_a_foreign_page_neither_enters_nor_spends_the_ticket(tickets: Tick
 
 
 @pytest.mark.parametrize("ticket", ["x", "x" * 7000, "*", "%00", "%ff", "a b", "%F0%9F%8E%AB"])
-async def test_what_is_no_ticket(tickets: TicketStore, ticket: str) -> None:
+async def test_invalid_tickets(tickets: TicketStore, ticket: str) -> None:
     await issue_ticket(tickets, "alice")
     assert (await refusal(tickets, ticket)).outcome == "bad_ticket"
 
 
-async def test_no_ticket_grants_what_no_token_may(tickets: TicketStore) -> None:
+async def test_a_ticket_grants_no_more_than_a_token_could(tickets: TicketStore) -> None:
     for user, join in (("", None), ("\n", None), ("alice", ["x" * 129])):
         with pytest.raises(ValueError, match="must"):
             await issue_ticket(tickets, user, join)
@@ -104,7 +104,7 @@ async def test_tickets_cannot_be_guessed(tickets: TicketStore) -> None:
     assert all(len(ticket) >= 43 for ticket in issued)  # 256 bits
 
 
-async def test_redis_holds_no_ticket_and_forgets_in_time(redis: RedisServer, redis_tickets: RedisTickets) -> None:
+async def test_redis_has_only_digests_and_they_expire(redis: RedisServer, redis_tickets: RedisTickets) -> None:
     ticket = await issue_ticket(redis_tickets, "alice")
     [key] = redis.client().keys()
     assert key.startswith(b"ws:1:{")
@@ -114,7 +114,7 @@ async def test_redis_holds_no_ticket_and_forgets_in_time(redis: RedisServer, red
     assert redis.client().dbsize() == 0
 
 
-async def test_redis_away_is_no_fault_of_the_ticket(redis: RedisServer, redis_tickets: RedisTickets) -> None:
+async def test_an_unavailable_redis_does_not_refuse_the_ticket(redis: RedisServer, redis_tickets: RedisTickets) -> None:
     ticket = await issue_ticket(redis_tickets, "alice")
     redis.kill()
     with pytest.raises(BrokerUnavailable):
@@ -125,7 +125,7 @@ async def test_redis_away_is_no_fault_of_the_ticket(redis: RedisServer, redis_ti
     assert (await enter(redis_tickets, ticket)).user == "alice"
 
 
-async def test_tickets_that_nobody_spends_are_forgotten() -> None:
+async def test_unused_tickets_expire() -> None:
     memory = MemoryTickets()
     for _ in range(10):
         await memory.issue(b"{}", 0)

@@ -23,7 +23,7 @@ async def test_all_enter_in_order_and_a_burst_takes_several_turns() -> None:
     assert entered[-1] == 100
 
 
-async def test_one_that_fails_concerns_no_other() -> None:
+async def test_a_failing_handshake_affects_no_other() -> None:
     turnstile, entered, failures = HandshakeQueue(), [], []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context["exception"]))
     turnstile.enter(lambda: 1 / 0)  # type: ignore[arg-type, return-value]

@@ -79,7 +79,7 @@ async def until_totals(redis: RedisServer, expected: dict[str, int]) -> None:
     await until(lambda: totals(redis) == expected)
 
 
-async def test_a_user_has_so_many_connections_over_all_workers(redis: RedisServer, worker: Start) -> None:
+async def test_the_connections_of_a_user_are_limited_over_all_workers(redis: RedisServer, worker: Start) -> None:
     one, two = await worker(), await worker()
     for n in range(PER_USER):
         assert await refused([one, two][n % 2], "alice", f"10.0.0.{n}") is None
@@ -92,7 +92,7 @@ async def test_a_user_has_so_many_connections_over_all_workers(redis: RedisServe
     assert await refused(one, "alice", "10.0.0.9") == "user_connections"
 
 
-async def test_an_address_has_so_many_connections_over_all_workers(redis: RedisServer, worker: Start) -> None:
+async def test_the_connections_of_an_address_are_limited_over_all_workers(redis: RedisServer, worker: Start) -> None:
     one, two = await worker(), await worker()
     for n in range(PER_IP):
         assert await refused([one, two][n % 2], f"u{n}", "10.0.0.1") is None
@@ -105,7 +105,7 @@ async def test_an_address_has_so_many_connections_over_all_workers(redis: RedisS
     await one.until_admitted("alice", "10.0.0.1")
 
 
-async def test_who_closes_one_connection_may_open_another_at_once(worker: Start) -> None:
+async def test_a_closed_connection_frees_its_place_at_once(worker: Start) -> None:
     one = await worker()
     for _ in range(PER_USER):
         assert await one.admit("alice", "10.0.0.1") is None
@@ -132,7 +132,7 @@ async def test_what_counts_as_one_address(ip: str, same: str, other: str, worker
     assert await refused(one, "bob", other) is None
 
 
-async def test_users_and_addresses_of_the_same_name_are_two_things(worker: Start) -> None:
+async def test_a_user_and_an_address_of_the_same_name_are_counted_apart(worker: Start) -> None:
     one = await worker(per_user=1, per_ip=1)
     assert await refused(one, "10.0.0.1", "10.0.0.2") is None
     assert await refused(one, "10.0.0.2", "10.0.0.1") is None
@@ -179,7 +179,7 @@ async def test_the_connections_of_a_killed_worker_are_free_again(redis: RedisSer
         assert await refused(one, "alice", "10.0.0.1") is None
 
 
-async def test_a_worker_that_was_given_up_counts_again_what_it_has(redis: RedisServer, worker: Start) -> None:
+async def test_a_worker_that_was_given_up_sends_its_counts_again(redis: RedisServer, worker: Start) -> None:
     paused, other = await worker(), await worker()
     for _ in range(PER_USER):
         assert await paused.admit("alice", "10.0.0.1") is None
@@ -188,7 +188,7 @@ async def test_a_worker_that_was_given_up_counts_again_what_it_has(redis: RedisS
     for _ in range(PER_USER):
         assert await other.admit("alice", "10.0.0.1") is None
     await paused.start()
-    await until_totals(redis, {"user alice": 2 * PER_USER, "ip 10.0.0.1": 2 * PER_USER})  # more than is allowed
+    await until_totals(redis, {"user alice": 2 * PER_USER, "ip 10.0.0.1": 2 * PER_USER})  # more than the limit
     for place in (paused, other):
         assert await refused(place, "alice", "10.0.0.2") == "user_connections"
     for _ in range(PER_USER):
@@ -207,13 +207,13 @@ async def test_a_worker_that_stops_takes_its_connections_with_it(redis: RedisSer
     assert await two.admit("alice", "10.0.0.1") is None
 
 
-async def test_while_redis_is_away_nobody_is_admitted(redis: RedisServer, worker: Start) -> None:
+async def test_while_redis_is_unavailable_no_client_is_admitted(redis: RedisServer, worker: Start) -> None:
     one = await worker()
     assert await one.admit("alice", "10.0.0.1") is None
     redis.kill()
     with pytest.raises(BrokerUnavailable):
         await one.admit("alice", "10.0.0.1")
-    async with asyncio.timeout(0.5):  # from then on at once
+    async with asyncio.timeout(0.5):  # later requests fail at once
         with pytest.raises(BrokerUnavailable):
             await one.admit("alice", "10.0.0.1")
     redis.start()
@@ -235,7 +235,7 @@ async def test_admissions_whose_answer_was_lost_are_not_counted(redis: RedisServ
     await until_totals(redis, {"user alice": 1, "ip 10.0.0.1": 1})
 
 
-async def test_who_asks_and_goes_away_is_not_counted(redis: RedisServer, worker: Start) -> None:
+async def test_a_client_that_gives_up_is_not_counted(redis: RedisServer, worker: Start) -> None:
     one = await worker(per_user=1000, per_ip=1000)
     for turns in range(30):
         asking = [asyncio.create_task(one.admit("alice", "10.0.0.1")) for _ in range(5)]
@@ -256,7 +256,7 @@ async def test_a_full_redis_still_admits(redis: RedisServer, worker: Start) -> N
     assert await one.admit("alice", "10.0.0.1") is None
 
 
-async def test_whatever_happens_the_totals_come_out_right(redis: RedisServer, worker: Start) -> None:
+async def test_the_totals_are_right_after_any_disturbance(redis: RedisServer, worker: Start) -> None:
     """Clients come and go on three workers while Redis and the workers are paused and killed."""
     chance = random.Random(7)
     workers = [await worker(per_user=20, per_ip=30) for _ in range(3)]
@@ -289,7 +289,7 @@ async def test_whatever_happens_the_totals_come_out_right(redis: RedisServer, wo
     await asyncio.sleep(0.5)
     redis.kill()
     redis.start()
-    await until(lambda: sum(map(len, held)) > 20)  # while Redis was away clients could only go
+    await until(lambda: sum(map(len, held)) > 20)  # during the outage clients could only leave
     going_on = False
     await asyncio.gather(*tasks)
     expected: Counter[str] = Counter()

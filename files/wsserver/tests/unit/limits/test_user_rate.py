@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Publishes per user and second, over several workers, on a real Redis and a clock of the tests' own."""
+"""Publishes per user and second over several workers, on a real Redis, with a clock that tests set."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ async def worker(redis: RedisServer, clock: Clock) -> AsyncIterator[Callable[[],
 
 
 def burst(place: PublishRates, user: str = "alice", most: int = 100_000) -> int:
-    """How many of `most` publishes are let through at this moment."""
+    """How many of `most` publishes are allowed at this moment."""
     return sum(place.allow(user) for _ in range(most))
 
 
 async def second(clock: Clock, offered: dict[PublishRates, int], user: str = "alice") -> dict[PublishRates, int]:
-    """One second in which each worker is offered so many publishes, spread evenly; how many it lets through."""
+    """Offer each worker so many publishes, evenly over one second; returns how many each allows."""
     passed = dict.fromkeys(offered, 0)
     for _step in range(50):
         clock.now += 0.02
@@ -75,13 +75,13 @@ def test_a_burst_of_twice_the_rate_and_then_the_rate(clock: Clock, limit: float)
     assert alone.allow("bob"), "another user"
 
 
-async def test_who_keeps_to_the_limit_is_never_refused(clock: Clock) -> None:
+async def test_a_user_within_the_limit_is_never_refused(clock: Clock) -> None:
     alone = PublishRates(LIMIT, None)
     for _ in range(20):
         assert await second(clock, {alone: LIMIT}) == {alone: LIMIT}
 
 
-async def test_who_wants_more_gets_the_limit(clock: Clock) -> None:
+async def test_a_user_who_wants_more_gets_the_limit(clock: Clock) -> None:
     alone = PublishRates(LIMIT, None)
     passed = [(await second(clock, {alone: 2 * LIMIT}))[alone] for _ in range(10)]
     assert sum(passed) == pytest.approx(12 * LIMIT, rel=0.01)
@@ -94,7 +94,8 @@ async def test_who_wants_more_gets_the_limit(clock: Clock) -> None:
 async def test_the_limit_holds_over_several_workers(
     clock: Clock, worker: Callable[[], PublishRates], offered: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Reports run out by Redis's clock, which a slow machine must not let pass the tests' own.
+    # Reports expire by Redis's clock. On a slow machine, that clock must not run ahead of the clock
+    # of the test.
     monkeypatch.setattr("wsserver.storage.redis.user_rate._REPORT_MS", 60_000)
     workers = [worker() for _ in offered]
     wanted = dict(zip(workers, offered, strict=True))
@@ -113,17 +114,19 @@ async def test_two_workers_together_below_the_limit_refuse_nothing(
         assert await second(clock, {one: 150, two: 50}) == {one: 150, two: 50}
 
 
-async def test_what_one_worker_no_longer_uses_another_gets(clock: Clock, worker: Callable[[], PublishRates]) -> None:
+async def test_a_worker_gets_the_part_that_another_no_longer_uses(
+    clock: Clock, worker: Callable[[], PublishRates]
+) -> None:
     one, two = worker(), worker()
     for _ in range(4):
         await second(clock, {one: 400, two: 400})
-    await asyncio.sleep(3)  # what it reported runs out by Redis's clock
+    await asyncio.sleep(3)  # the reports expire by Redis's clock
     for _ in range(2):
         passed = await second(clock, {one: 400, two: 0})
     assert passed[one] == pytest.approx(LIMIT, rel=0.05)
 
 
-async def test_who_is_well_below_the_limit_costs_redis_nothing(
+async def test_a_user_well_below_the_limit_costs_redis_nothing(
     redis: RedisServer, clock: Clock, worker: Callable[[], PublishRates]
 ) -> None:
     one = worker()
@@ -155,7 +158,7 @@ async def test_idle_users_are_forgotten(clock: Clock) -> None:
     assert burst(alone, "u0") == 2 * LIMIT
 
 
-async def test_forgetting_gives_nobody_more_than_the_rate(clock: Clock) -> None:
+async def test_forgetting_a_user_grants_no_more_than_the_rate(clock: Clock) -> None:
     alone = PublishRates(LIMIT, None)
     burst(alone)
     passed = 0
@@ -166,7 +169,7 @@ async def test_forgetting_gives_nobody_more_than_the_rate(clock: Clock) -> None:
     assert passed == pytest.approx(20 * LIMIT, abs=20)
 
 
-async def test_without_redis_each_worker_goes_on_with_what_it_knows(
+async def test_without_redis_each_worker_keeps_its_last_rates(
     redis: RedisServer, clock: Clock, worker: Callable[[], PublishRates]
 ) -> None:
     one, two = worker(), worker()
@@ -182,7 +185,7 @@ async def test_without_redis_each_worker_goes_on_with_what_it_knows(
     assert redis.client().keys("*:rate:alice")
 
 
-async def test_it_turns_by_itself(redis: RedisServer) -> None:
+async def test_run_ends_a_period_each_second(redis: RedisServer) -> None:
     one = PublishRates(LIMIT, RedisRates(RedisAddress(redis.url)))
     running = asyncio.create_task(one.run())
     burst(one)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""docs/asyncapi.yaml says what the service's types say, and its parts fit together."""
+"""docs/asyncapi.yaml agrees with the service's types, and its references resolve."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ SENT: list[events.Event] = [
 
 
 def conforms(name: str, value: Any) -> bool:
-    """Whether `value` is what the document says of the message `name`."""
+    """Whether `value` is valid for the message `name` of the document."""
     payload = DOCUMENT["components"]["messages"][name]["payload"]
     return bool(Draft202012Validator({**payload, "components": DOCUMENT["components"]}).is_valid(value))
 
@@ -94,21 +94,21 @@ def test_the_file_is_current() -> None:
 
 
 @pytest.mark.parametrize("command", ACCEPTED, ids=json.dumps)
-def test_what_the_server_takes_the_document_allows(command: dict[str, Any]) -> None:
+def test_accepted_commands_are_valid_in_the_document(command: dict[str, Any]) -> None:
     name = type(JsonCodec().decode(json.dumps(command).encode())).__name__
     assert conforms(name, command)
     assert not any(conforms(other, command) for other in COMMANDS - {name})
 
 
 @pytest.mark.parametrize("command", REFUSED, ids=json.dumps)
-def test_what_the_server_refuses_the_document_forbids(command: dict[str, Any]) -> None:
+def test_refused_commands_are_invalid_in_the_document(command: dict[str, Any]) -> None:
     with pytest.raises(BadMessage):
         JsonCodec().decode(json.dumps(command).encode())
     assert not any(conforms(name, command) for name in COMMANDS)
 
 
 @pytest.mark.parametrize("event", SENT, ids=lambda event: type(event).__name__)
-def test_what_the_server_sends_the_document_describes(event: events.Event) -> None:
+def test_events_are_valid_in_the_document(event: events.Event) -> None:
     [frame] = server_frames(JsonCodec().frame(event))
     assert conforms(type(event).__name__, frame.event)
     assert not any(conforms(other, frame.event) for other in EVENTS - {type(event).__name__})
@@ -143,7 +143,7 @@ def test_every_message_has_its_channel_and_its_operation() -> None:
     assert sent == EVENTS | {"Closed"}
 
 
-def test_every_reference_leads_somewhere() -> None:
+def test_every_reference_resolves() -> None:
     found = list(references(DOCUMENT))
     assert len(found) > 100
     for reference in found:

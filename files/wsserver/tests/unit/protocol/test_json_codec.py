@@ -64,7 +64,7 @@ def test_data_passes_byte_for_byte(data: Any) -> None:
 
 
 @given(st.binary())
-def test_whatever_comes_is_a_command_or_refused(payload: bytes) -> None:
+def test_any_payload_is_a_command_or_refused(payload: bytes) -> None:
     with contextlib.suppress(BadMessage):
         CODEC.decode(payload)
 
@@ -153,7 +153,7 @@ def test_errors_of_a_publish_carry_its_id_where_it_is_known() -> None:
         b"[" * 60_000,
     ],
 )
-def test_data_that_is_no_json_is_refused_here_and_not_by_every_reader(data: bytes) -> None:
+def test_data_that_is_no_json_is_refused(data: bytes) -> None:
     refused(b'{"type":"publish","room":"r","id":"1","data":%s}' % data)
     refused(b'{"type":"ping","t":%s}' % data)
 
@@ -172,7 +172,7 @@ def test_many_brackets_are_not_nested(data: bytes) -> None:
     assert bytes(command.data) == data
 
 
-def test_what_is_nested_deeper_than_every_reader_can_follow_is_refused() -> None:
+def test_data_that_is_nested_too_deeply_is_refused() -> None:
     for depth, fits in ((NESTING_MAX, True), (NESTING_MAX + 1, False), (900, False)):
         for opening, closing in ((b"[", b"]"), (b'{"]":', b"}")):
             data = opening * depth + b"0" + closing * depth
@@ -199,7 +199,7 @@ def _depth(value: Any) -> int:
 
 @given(_MARKED)
 def test_brackets_in_strings_do_not_nest(value: Any) -> None:
-    """Whatever stands in them: just as deep as allowed, with as many brackets more as make the server count."""
+    """Data of the greatest depth, with enough brackets in strings that the codec counts."""
     data = msgspec.json.encode(value)
     filler = msgspec.json.encode("[" * NESTING_MAX)
     for depth, fits in ((NESTING_MAX, True), (NESTING_MAX + 1, False)):
@@ -224,6 +224,6 @@ def test_counting_the_depth_takes_the_memory_of_the_message_a_few_times(value: A
     assert peak < 24 * len(data)
 
 
-def test_of_keys_that_come_twice_the_last_counts() -> None:
+def test_the_last_of_duplicate_keys_counts() -> None:
     command = CODEC.decode(b'{"type":"publish","room":"a","room":"b","id":"1","data":1,"data":2}')
     assert command == Publish("b", msgspec.Raw(b"2"), "1")

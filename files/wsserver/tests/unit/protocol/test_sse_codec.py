@@ -16,5 +16,5 @@ def test_line_breaks_between_the_parts_of_json_do_not_end_the_data() -> None:
     assert b"\r" not in frame
 
 
-def test_a_hint_to_reconnect_says_when() -> None:
+def test_a_reconnect_has_its_retry_time() -> None:
     assert SseCodec().frame(Reconnect(250, "")).startswith(b"retry: 250\nevent: reconnect\n")

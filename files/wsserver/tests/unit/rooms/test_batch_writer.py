@@ -41,7 +41,7 @@ async def test_destinations_with_the_same_frames_share_one_buffer() -> None:
     assert other.written == [b"y"]
 
 
-async def test_what_was_flushed_early_is_not_written_again() -> None:
+async def test_frames_that_were_flushed_early_are_not_written_again() -> None:
     outbox, destination = BatchWriter(), Destination()
     outbox.queue(destination, b"a")
     destination.pending = []  # as Session.flush does

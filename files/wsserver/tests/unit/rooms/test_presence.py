@@ -91,7 +91,7 @@ async def test_member_events_reach_the_hub_of_each_worker(redis: RedisServer, wo
     await asyncio.gather(running, return_exceptions=True)
 
 
-async def test_who_came_and_went_before_redis_was_told_was_never_there(worker: Start, told: Told) -> None:
+async def test_a_user_who_left_before_the_next_update_causes_no_event(worker: Start, told: Told) -> None:
     one = worker()
     one.entered("r", "alice")
     one.left("r", "alice")
@@ -100,7 +100,7 @@ async def test_who_came_and_went_before_redis_was_told_was_never_there(worker: S
     assert told.read() == [("r", "bob", True)]
 
 
-async def test_who_drops_and_comes_back_within_the_grace_was_never_away(worker: Start, told: Told) -> None:
+async def test_a_user_who_reconnects_within_the_grace_causes_no_event(worker: Start, told: Told) -> None:
     one, two = worker(), worker()
     for user in ("elsewhere", "here", "gone"):
         one.entered("r", user)
@@ -117,7 +117,7 @@ async def test_who_drops_and_comes_back_within_the_grace_was_never_away(worker: 
     await one.until_members("r", {"elsewhere": 1})
 
 
-async def test_one_of_several_connections_that_drops_is_gone_at_once(worker: Start) -> None:
+async def test_one_of_several_connections_that_drops_is_subtracted_at_once(worker: Start) -> None:
     one = worker(grace_s=3600)
     one.entered("r", "alice")
     one.entered("r", "alice")
@@ -130,7 +130,7 @@ async def test_one_of_several_connections_that_drops_is_gone_at_once(worker: Sta
     await one.until_members("r", {})
 
 
-async def test_the_members_of_a_killed_worker_are_taken_out_once_by_whoever_lives(worker: Start, told: Told) -> None:
+async def test_the_members_of_a_killed_worker_are_subtracted_once(worker: Start, told: Told) -> None:
     dead, *living = [worker() for _ in range(4)]
     for n in range(3 * CHUNK):
         dead.entered("r", f"dead{n}")
@@ -158,7 +158,7 @@ async def test_a_worker_that_stops_hands_over_for_a_grace(redis: RedisServer, wo
     for user in ("moves", "stays", "left"):
         stopping.entered("r", user)
     await stopping.told()
-    other.entered("s", "x")  # long enough for the other to be one that may reap
+    other.entered("s", "x")  # long enough for the other worker to be allowed to reap
     await asyncio.sleep(LEASE_S * 1.5)
     stopping.left("r", "left")
     stopping.dropped("r", "moves")
@@ -171,7 +171,9 @@ async def test_a_worker_that_stops_hands_over_for_a_grace(redis: RedisServer, wo
     assert [event for event in told.read() if not event[2]] == [("r", "left", False), ("r", "stays", False)]
 
 
-async def test_the_next_one_takes_out_what_the_only_worker_left(redis: RedisServer, worker: Start, told: Told) -> None:
+async def test_the_next_worker_reaps_the_share_of_the_only_worker(
+    redis: RedisServer, worker: Start, told: Told
+) -> None:
     first = worker()
     first.entered("r", "alice")
     await first.told()
@@ -182,7 +184,7 @@ async def test_the_next_one_takes_out_what_the_only_worker_left(redis: RedisServ
     assert left == {"leases"}
 
 
-async def test_a_worker_that_was_given_up_counts_again_what_it_has(worker: Start, told: Told) -> None:
+async def test_a_worker_that_was_given_up_sends_its_counts_again(worker: Start, told: Told) -> None:
     paused, other = worker(), worker()
     for n in range(CHUNK + 10):
         paused.entered("r", f"u{n}")
@@ -203,7 +205,7 @@ async def test_a_worker_that_was_given_up_counts_again_what_it_has(worker: Start
     await other.until_members("r", {f"u{n}": 1 for n in range(1, CHUNK + 10)})
 
 
-async def test_one_that_comes_back_while_it_is_being_reaped(redis: RedisServer, worker: Start, told: Told) -> None:
+async def test_a_worker_that_comes_back_while_it_is_being_reaped(redis: RedisServer, worker: Start, told: Told) -> None:
     paused, other = worker(), worker(lease_s=3600)
     users = {f"u{n}": 1 for n in range(3 * CHUNK)}
     for user in users:
@@ -218,7 +220,7 @@ async def test_one_that_comes_back_while_it_is_being_reaped(redis: RedisServer, 
     assert (await other.page("r", "", 1)).count == 2 * CHUNK
     paused.start()
     await paused.told()
-    # An interrupted reaper is followed by another; here it is the one that came back.
+    # Another reaper continues after an interrupted one: here the worker that came back.
     await other.until_members("r", users)
     assert told.present() == {("r", user) for user in users}
     gone = [event for event in told.read() if not event[2]]
@@ -237,7 +239,7 @@ async def until_lapsed(redis: RedisServer, worker: Worker) -> None:
     await until(lapsed)
 
 
-async def test_a_reaper_that_was_held_up_does_nothing(redis: RedisServer, worker: Start) -> None:
+async def test_a_delayed_reaper_does_nothing(redis: RedisServer, worker: Start) -> None:
     dead, reaper = worker(), worker()
     dead.entered("r", "alice")
     await dead.told()
@@ -252,7 +254,7 @@ async def test_a_reaper_that_was_held_up_does_nothing(redis: RedisServer, worker
     assert await reaper.store.reap([own], [other], 3600) == [1]
 
 
-async def test_one_that_renewed_in_the_last_moment_is_not_reaped(worker: Start) -> None:
+async def test_a_worker_that_renewed_in_the_last_moment_is_not_reaped(worker: Start) -> None:
     living, reaper = worker(), worker()
     living.entered("r", "alice")
     await living.told()
@@ -263,12 +265,12 @@ async def test_one_that_renewed_in_the_last_moment_is_not_reaped(worker: Start) 
     assert await reaper.members("r") == {"alice": 1}
 
 
-async def test_redis_that_stood_still_makes_nobody_leave(redis: RedisServer, worker: Start, told: Told) -> None:
+async def test_a_paused_redis_makes_no_user_leave(redis: RedisServer, worker: Start, told: Told) -> None:
     quick, *others = [worker() for _ in range(3)]
     for n, place in enumerate((quick, *others)):
         place.entered("r", f"u{n}")
         await place.told()
-    await asyncio.sleep(LEASE_S * 1.5)  # all of them may reap
+    await asyncio.sleep(LEASE_S * 1.5)  # now all may reap
     redis.signal(signal.SIGSTOP)
     await others[1].pause()
     quick.entered("r", "new")
@@ -276,7 +278,7 @@ async def test_redis_that_stood_still_makes_nobody_leave(redis: RedisServer, wor
     await asyncio.sleep(LEASE_S * 2.5)
     redis.signal(signal.SIGCONT)
     await quick.until_members("r", {"new": 1, "u1": 1, "u2": 1})
-    await quick.told()  # it is back, and finds that the lease of one who needs longer ran out
+    await quick.told()  # this worker is back, and sees that the lease of a slower one has expired
     await asyncio.sleep(LEASE_S / 4)
     others[1].start()
     await asyncio.sleep(LEASE_S * 2)
@@ -284,7 +286,7 @@ async def test_redis_that_stood_still_makes_nobody_leave(redis: RedisServer, wor
     assert sorted(told.read()[3:]) == [("r", "new", True), ("r", "u0", False)]
 
 
-async def test_redis_that_was_killed_makes_nobody_leave(redis: RedisServer, worker: Start) -> None:
+async def test_a_killed_redis_makes_no_user_leave(redis: RedisServer, worker: Start) -> None:
     one, two = worker(), worker()
     one.entered("r", "alice")
     two.entered("r", "bob")
@@ -305,7 +307,7 @@ async def test_redis_that_was_killed_makes_nobody_leave(redis: RedisServer, work
     assert set(told.read()) <= {("r", "carol", True)}
 
 
-async def test_redis_that_lost_what_it_had_is_told_again(redis: RedisServer, worker: Start) -> None:
+async def test_a_redis_that_lost_its_data_gets_the_counts_again(redis: RedisServer, worker: Start) -> None:
     one, two = worker(), worker()
     one.entered("r", "alice")
     two.entered("r", "alice")
@@ -314,7 +316,7 @@ async def test_redis_that_lost_what_it_had_is_told_again(redis: RedisServer, wor
     await one.until_members("r", {"alice": 2})
 
 
-async def test_redis_that_lost_its_tail_is_told_again(redis: RedisServer, worker: Start) -> None:
+async def test_a_redis_that_lost_its_tail_gets_the_counts_again(redis: RedisServer, worker: Start) -> None:
     one = worker()
     one.entered("r", "stays")
     one.entered("r", "goes")
@@ -335,7 +337,7 @@ async def test_redis_that_lost_its_tail_is_told_again(redis: RedisServer, worker
     await one.until_members("r", {"comes": 1, "stays": 1})
 
 
-async def test_a_command_that_was_late_changes_nothing(worker: Start) -> None:
+async def test_a_late_command_changes_nothing(worker: Start) -> None:
     one = worker()
     one.entered("r", "alice")
     await one.told()
@@ -358,7 +360,7 @@ async def test_scripts_that_redis_forgot_are_loaded_again(redis: RedisServer, wo
     await one.until_members("r", {"alice": 1, "bob": 1})
 
 
-async def test_a_full_redis_still_knows_who_is_there(redis: RedisServer, worker: Start) -> None:
+async def test_a_full_redis_still_counts_members(redis: RedisServer, worker: Start) -> None:
     one = worker()
     await one.told()
     redis.client().config_set("maxmemory", 1)
@@ -366,7 +368,7 @@ async def test_a_full_redis_still_knows_who_is_there(redis: RedisServer, worker:
     await one.until_members("r", {"alice": 1})
 
 
-async def test_a_fleet_that_is_switched_off_leaves_nothing_for_good(redis: RedisServer, worker: Start) -> None:
+async def test_the_keys_of_a_stopped_fleet_expire(redis: RedisServer, worker: Start) -> None:
     one = worker()
     one.entered("r", "alice")
     await one.told()
@@ -378,7 +380,7 @@ async def test_a_fleet_that_is_switched_off_leaves_nothing_for_good(redis: Redis
     assert {key.rpartition(":")[2] for key in shared} == {"leases", "totals", "index"}
     assert len(shares) == 1
     assert all(0 < ttl <= 3600 for ttl in shared.values())
-    # Else what a lost worker counted could stay in totals that others keep.
+    # Else the counts of a dead worker could stay in totals that others keep alive.
     assert all(3600 < ttl <= 86400 for ttl in shares.values())
 
 
@@ -404,7 +406,7 @@ async def test_names_may_hold_anything(worker: Start, told: Told) -> None:
     await one.told()
     for room in rooms:
         assert await one.members(room) == dict.fromkeys(HOSTILE, 1)
-    for user in HOSTILE:  # each of them as the place to go on from, one at a time
+    for user in HOSTILE:  # each as the position of the next page
         following = sorted(other for other in HOSTILE if other > user)
         page = await one.page("r", user, 1)
         assert [member.user for member in page.members] == following[:1]
@@ -444,8 +446,8 @@ async def test_ten_thousand_members_cost_no_more_each_than_ten(redis: RedisServe
     assert (last.members, last.count, last.more) == ([PresenceMember("u09999", 1)], 10_001, False)
 
 
-async def test_no_script_works_through_more_than_a_chunk(redis: RedisServer, worker: Start) -> None:
-    """What one script does at most, seen in the replication stream: each script is one transaction in it."""
+async def test_no_script_changes_more_than_a_chunk(redis: RedisServer, worker: Start) -> None:
+    """In the replication stream, each script is one transaction, which shows what it changed."""
     dead, other = worker(), worker()
     for n in range(4 * CHUNK):
         dead.entered("r", f"u{n:05}")
@@ -508,7 +510,7 @@ async def test_presence_in_memory() -> None:
 
 
 @pytest.mark.parametrize("kind", ["memory", "redis"])
-async def test_a_user_who_has_joined_or_left_sees_that_at_once(kind: str, redis: RedisServer) -> None:
+async def test_a_user_sees_the_own_join_and_leave_at_once(kind: str, redis: RedisServer) -> None:
     store = MemoryPresence(lambda *_event: None) if kind == "memory" else RedisPresence(RedisAddress(redis.url))
     presence = Presence(store)
     running = asyncio.create_task(presence.run())
@@ -534,7 +536,7 @@ async def test_a_user_who_has_joined_or_left_sees_that_at_once(kind: str, redis:
     await presence.stop()
 
 
-async def test_a_caller_whose_join_cannot_be_told_hears_that(redis: RedisServer, worker: Start) -> None:
+async def test_a_page_fails_while_the_callers_join_cannot_be_sent(redis: RedisServer, worker: Start) -> None:
     one = worker()
     await one.told()
     await one.pause()
@@ -552,7 +554,7 @@ async def test_a_caller_whose_join_cannot_be_told_hears_that(redis: RedisServer,
     await one.until_members("r", {"alice": 1, "bob": 1})
 
 
-# Anything that may happen, in any order, against a model.
+# Random disturbances in any order, compared with a model.
 
 _WORKERS = 3
 _LEASE_S = 0.15
@@ -570,7 +572,7 @@ _step = st.one_of(
 
 
 class _Fleet:
-    """Workers whose every step is taken by hand."""
+    """Workers that the test advances step by step."""
 
     def __init__(self, redis: RedisServer, told: Told) -> None:
         self._redis = redis
@@ -597,7 +599,7 @@ class _Fleet:
                 await asyncio.sleep(_LEASE_S * 1.2)
             case "lose all":
                 self._redis.client().flushall()
-                for room, user in self._told.present():  # nobody told them to leave
+                for room, user in self._told.present():  # without a leave event
                     self._told.events.append((room, user, False))
             case "kill":
                 self._closed.append(self._workers[where])
@@ -615,13 +617,13 @@ class _Fleet:
         elif action == "flush" and any(share.waiting for share in tally._shares):
             await tally._flush()
         elif action == "reap":
-            # Whoever renews one by one, by hand, seldom does so for the length of a lease.
+            # Single renewals by hand seldom last for the length of a lease.
             reapers = [share for share in tally._shares if share.known and share.lapsed]
             if reapers:
                 await tally._reap(reapers)
 
     async def _disturb(self, worker: Worker, late: bool) -> None:
-        """An update whose answer never comes; a late one is carried out some time afterwards, if ever."""
+        """An update without an answer. A late update is applied some time afterwards, or never."""
         update = worker.store.update
 
         async def disturbed(updates: list[Update]) -> list[Updated | None]:
@@ -640,9 +642,9 @@ class _Fleet:
             worker.store.update = update  # type: ignore[method-assign]
 
     async def settle(self) -> None:
-        """Afterwards everybody lives on, and all is as if nothing had happened."""
+        """Let all workers continue until the totals are as without disturbances."""
         for worker in self._workers:
-            await worker._counts._renew()  # those who are not given up keep their names
+            await worker._counts._renew()  # workers that were not given up keep their names
         for worker, updates in self._late:
             await worker.store.update(updates)
         for worker in self._workers:
@@ -662,7 +664,7 @@ class _Fleet:
             await worker.store.close()
 
 
-def test_whatever_happens_the_totals_come_out_right(redis: RedisServer) -> None:
+def test_the_totals_are_right_after_any_disturbance(redis: RedisServer) -> None:
     @settings(max_examples=settings().max_examples // 8)
     @given(st.lists(_step, max_size=40))
     def explore(steps: list[tuple[str, Any]]) -> None:

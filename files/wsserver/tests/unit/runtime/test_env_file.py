@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""The cases are systemd's own rules (systemd.exec(5), EnvironmentFile=), not those of a shell or of dotenv."""
+"""The cases are systemd's own rules (systemd.exec(5), EnvironmentFile=), not those of a shell or of
+dotenv.
+"""
 
 from __future__ import annotations
 
@@ -36,11 +38,11 @@ def test_values(line: str, value: str) -> None:
         assert parse(around.format(line))["A"] == value
 
 
-def test_a_quote_that_is_not_closed_runs_to_the_end() -> None:
+def test_an_unclosed_quote_runs_to_the_end() -> None:
     assert parse("A='open\nB=c") == {"A": "open\nB=c"}
 
 
-def test_lines_that_set_nothing() -> None:
+def test_ignored_lines() -> None:
     text = "# A=1\n; A=2\n\n  # A=3 'open\nno assignment\nexport A=4\n1A=5\n=6\nB=7"
     assert parse(text) == {"B": "7"}
     assert parse("") == {}

@@ -16,8 +16,8 @@ async def cancelled() -> None:
     raise asyncio.CancelledError
 
 
-async def test_a_cancellation_that_was_not_asked_for_is_an_error() -> None:
-    """A TaskGroup would go on, as if the work were done."""
+async def test_an_unexpected_cancellation_is_an_error() -> None:
+    """A TaskGroup would treat the work as done."""
     with pytest.raises(RuntimeError, match=r"cancelled .* was cancelled in a process that goes on"):
         await lasting(cancelled(), asyncio.Event())
 
@@ -32,7 +32,7 @@ async def test_work_is_cancelled_once_it_is_over() -> None:
     assert task.cancelled()
 
 
-async def test_what_work_raises_comes_through() -> None:
+async def test_exceptions_of_the_work_are_raised() -> None:
     async def broken() -> None:
         raise ValueError("a fault")
 

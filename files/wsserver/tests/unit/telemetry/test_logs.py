@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the log must not tell."""
+"""What the log must not contain."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ except ValueError:
 """
 
 
-def test_an_exception_is_told_without_the_values_of_variables() -> None:
+def test_an_exception_is_logged_without_the_values_of_variables() -> None:
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM], env=environment(), capture_output=True, text=True, timeout=30, check=True
     )

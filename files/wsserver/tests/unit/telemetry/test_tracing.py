@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Traces: what is traced, what a span says, and that a collector's troubles stay its own."""
+"""Traces: what is traced, what a span has, and that a failing collector affects no client."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ PARENT = "b7ad6b7169203331"
 
 @pytest.fixture(autouse=True)
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tracers of this process send more often than a worker's."""
+    """Let the tracers of this process send more often than those of a worker."""
     monkeypatch.setattr(otlp, "_DELAY_MS", 50)
 
 
@@ -139,7 +139,7 @@ async def test_a_fault_of_the_server_ends_the_span(collector: Collector, tracer:
     assert sent.attributes["error.type"] == "internal"
 
 
-async def test_who_asks_for_a_publish_decides_whether_to_trace_it(collector: Collector) -> None:
+async def test_the_caller_of_a_publish_decides_whether_to_trace_it(collector: Collector) -> None:
     never, always = started(collector, 0), started(collector, 1)
     publish = never.publish("r", f"00-{TRACE}-{PARENT}-01")
     assert publish is not None
@@ -187,7 +187,7 @@ async def test_a_delivery_of_an_untraced_publish_is_not_traced(
 async def test_a_collector_that_fails_costs_spans_and_one_line_each_way(collector: Collector) -> None:
     tracer = started(collector)
     before = spans_counted("failed")
-    collector.status = 404  # what a wrong path gets; nothing that the SDK would try again
+    collector.status = 404  # the answer for a wrong path, which the SDK does not retry
     with structlog.testing.capture_logs() as lines:
         for failed in (1, 2, 3):
             tracer.deliver(f"00-{TRACE}-{PARENT}-01", "r", failed, 1)
@@ -202,7 +202,7 @@ async def test_a_collector_that_fails_costs_spans_and_one_line_each_way(collecto
     assert len(collector.spans) == 1
 
 
-async def test_nobody_listens_at_the_endpoint(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_endpoint_without_a_listener(caplog: pytest.LogCaptureFixture) -> None:
     tracer = make_tracer(settings(otlp_endpoint="http://127.0.0.1:9", trace_ratio=1))
     assert tracer is not None
     before = spans_counted("failed")
@@ -216,7 +216,7 @@ async def test_nobody_listens_at_the_endpoint(caplog: pytest.LogCaptureFixture) 
     assert not caplog.records, "the SDK's own complaints would repeat themselves"
 
 
-async def test_a_collector_that_hangs_holds_up_nobody(collector: Collector) -> None:
+async def test_a_collector_that_hangs_delays_no_publish(collector: Collector) -> None:
     collector.hang()
     tracer = started(collector)
     full = spans_counted("queue_full")
@@ -309,7 +309,7 @@ async def test_two_workers_make_one_trace(collector: Collector, start: Callable[
         assert kept_back not in text
 
 
-async def test_a_traced_delivery_is_found_from_its_measurement(
+async def test_the_measurement_of_a_traced_delivery_names_its_trace(
     collector: Collector, start: Callable[..., Worker]
 ) -> None:
     worker = await start(WS_OTLP_ENDPOINT=collector.endpoint, WS_TRACE_RATIO="1").ready()
@@ -332,7 +332,7 @@ async def test_a_traced_delivery_is_found_from_its_measurement(
             assert "trace_id" not in await answer.text()
 
 
-async def test_a_publish_over_the_server_api_belongs_to_the_trace_of_who_asked(
+async def test_a_publish_over_the_server_api_belongs_to_the_callers_trace(
     collector: Collector, start: Callable[..., Worker]
 ) -> None:
     port, key = free_port(), "a key of the server API, 32 or more"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The sweep and the drain, with connections that only take notes and a clock that is set by hand."""
+"""The sweep and the drain, with connections that record calls and a clock that the test sets."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Connection:
 
 
 class Clock:
-    """Both of its clocks, which here say the same."""
+    """The monotonic and the wall clock, which agree here."""
 
     now = 1000.0
 
@@ -145,7 +145,8 @@ def test_a_client_that_does_not_read_is_closed_after_its_time(
 
 
 def test_a_handshake_has_its_time(passes: Callable[[ConnectionRegistry, int], None]) -> None:
-    # A heartbeat longer than this test: whom it visits when is chance, and unanswered it would end a connection, too.
+    # A heartbeat longer than this test: the order of pings is random, and an unanswered ping would
+    # end a connection.
     sweep = ConnectionRegistry(handshake_s=10, heartbeat_s=60, slow_client_s=30)
     stuck, quick = Connection(sweep, connect=False), Connection(sweep)
     passes(sweep, 9)
@@ -155,7 +156,7 @@ def test_a_handshake_has_its_time(passes: Callable[[ConnectionRegistry, int], No
     assert "time out" not in quick.notes
 
 
-def test_a_token_that_expires_is_told_and_then_ends_the_connection(
+def test_an_expiring_token_is_announced_and_then_ends_the_connection(
     passes: Callable[[ConnectionRegistry, int], None],
 ) -> None:
     sweep = ConnectionRegistry(handshake_s=10, heartbeat_s=2, slow_client_s=30)
@@ -172,7 +173,7 @@ def test_a_token_that_expires_is_told_and_then_ends_the_connection(
     assert connection.notes.count("expiring") == 1
 
 
-def test_a_fresh_token_is_told_of_again(passes: Callable[[ConnectionRegistry, int], None]) -> None:
+def test_the_expiry_of_a_fresh_token_is_announced_again(passes: Callable[[ConnectionRegistry, int], None]) -> None:
     sweep = ConnectionRegistry(handshake_s=10, heartbeat_s=2, slow_client_s=30)
     connection = Connection(sweep)
     connection.session.identity.expires = 1000.0 + 50
@@ -212,7 +213,7 @@ def test_a_throttled_connection_is_asked_each_second_whether_it_may_go_on() -> N
 def heard(
     connection: Connection, passes: Callable[[ConnectionRegistry, int], None], sweep: ConnectionRegistry, seconds: int
 ) -> None:
-    """So many seconds in which the client is never silent."""
+    """Advance the clock while the client is never silent."""
     for _ in range(seconds):
         connection.heard = True
         passes(sweep, 1)
@@ -245,7 +246,7 @@ def drained(count: int, window_s: float, leave_on_close: bool = True) -> tuple[l
         loop.close()
 
 
-def test_drain_hints_then_closes_everybody() -> None:
+def test_a_drain_sends_reconnect_and_then_closes_all() -> None:
     connections, took_s = drained(2000, window_s=5)
     assert all(connection.notes == ["hint", "close 1001"] for connection in connections)
     after = [connection.hint.after_ms for connection in connections if connection.hint]

@@ -61,7 +61,7 @@ def test_control_frames_between_fragments() -> None:
         (b"\x88\x81maskx", 1002),  # a close frame of one byte
         (client_frame(Opcode.CLOSE, b"\x03\xe8\xff"), 1007),
     ],
-    # Not the bytes: a mask is random, and processes that share the tests must call them the same.
+    # The bytes are no ids: masks are random, and all test processes need the same ids.
     ids=[
         "binary",
         "binary in fragments",
@@ -78,7 +78,7 @@ def test_control_frames_between_fragments() -> None:
         "a close reason that is no UTF-8",
     ],
 )
-def test_what_breaks_the_protocol_is_closed_with_a_code(data: bytes, code: int) -> None:
+def test_violations_of_the_protocol_are_closed_with_a_code(data: bytes, code: int) -> None:
     wire = opened()
     assert wire.receive(text("before") + data + text("after")) == [b"before"]
     assert closed_with(wire) == code
@@ -134,7 +134,7 @@ def test_frames_behind_a_refused_request_are_not_taken() -> None:
         (b"GET /ws HTTP/1.1\r\n" + b"X: x\r\n" * 1000, b"431"),
     ],
 )
-def test_what_is_no_request_gets_an_answer_and_the_end(data: bytes, status: bytes) -> None:
+def test_a_bad_request_is_answered_and_closed(data: bytes, status: bytes) -> None:
     wire = WebSocketProtocol(1024)
     assert wire.receive(data) == []
     *answer, end = wire.data_to_send()

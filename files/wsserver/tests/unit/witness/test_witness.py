@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The witness: it finds what is planted, in its ledger and through a socket, and nothing where nothing is."""
+"""The witness finds every planted fault, in its ledger and through a socket, and no other."""
 
 from __future__ import annotations
 
@@ -35,7 +35,9 @@ Start = Callable[..., Worker]
 
 
 class Book:
-    """A ledger of the rooms r (two subscribers) and s (one), in which message `n` of publisher 0 is Key(0, n)."""
+    """A ledger of the rooms r (two subscribers) and s (one), in which message `n` of publisher 0 is
+    Key(0, n).
+    """
 
     def __init__(self) -> None:
         self.ledger = Ledger({"r": 2, "s": 1})
@@ -64,7 +66,7 @@ def test_a_kept_promise() -> None:
     book.publish(0, 1, 2)
     book.ack(0, 1)
     book.deliver(0, 1)
-    book.deliver(1, 2)  # before it is acknowledged
+    book.deliver(1, 2)  # before the acknowledgement
     book.ack(1, 2)
     book.deliver(2, 3, 0)
     book.ack(2, 3)
@@ -76,7 +78,7 @@ def test_a_kept_promise() -> None:
     assert ledger.faults == list(ledger.missing()) == []
 
 
-def test_loss_is_found_per_subscriber_and_only_of_what_was_acknowledged() -> None:
+def test_a_lost_acknowledged_message_is_found_per_subscriber() -> None:
     book = Book()
     book.publish(0, 1, 2)
     book.publish(3, room="s")
@@ -102,7 +104,7 @@ def test_a_duplicate_is_found_whenever_it_comes(epoch: str) -> None:
     assert book.found() == (0, 1, 0)
     book.ack(1, 1)
     book.deliver(1, 1, 1)
-    # Now the ledger is done with it: number 1, though not 0.
+    # Now the ledger has forgotten message 1, but not message 0.
     book.deliver(1, 3, 1, epoch=epoch)
     assert book.found() == (0, 2, 0)
     for publisher in (0, 1):
@@ -133,7 +135,7 @@ def test_a_reorder_is_found() -> None:
     assert book.found() == (0, 0, 1)
 
 
-def test_subscribers_that_were_told_different_places_are_found() -> None:
+def test_subscribers_with_different_positions_are_found() -> None:
     book = Book()
     book.publish(0, 1)
     book.deliver(0, 1, 0)
@@ -143,7 +145,7 @@ def test_subscribers_that_were_told_different_places_are_found() -> None:
     assert book.found() == (0, 0, 2)
 
 
-def test_a_place_other_than_the_acknowledged_one_is_found() -> None:
+def test_a_seq_other_than_the_acknowledged_one_is_found() -> None:
     book = Book()
     book.publish(0, 1)
     book.ack(0, 1)
@@ -153,7 +155,7 @@ def test_a_place_other_than_the_acknowledged_one_is_found() -> None:
     assert book.found() == (0, 0, 2)
 
 
-def test_others_may_publish_to_the_room() -> None:
+def test_messages_of_other_publishers_are_ignored() -> None:
     book = Book()
     book.publish(0)
     book.deliver(0, 1, publisher=7)
@@ -211,7 +213,7 @@ async def test_a_lie_is_found(lie: str, lost: bool, duplicated: bool, reordered:
         report = await one.finish()
     assert (report.lost > 0, report.duplicated > 0, report.reordered > 0) == (lost, duplicated, reordered), report
     assert report.verdict is (Verdict.BROKEN if lie else Verdict.KEPT)
-    # Each room's only lie, and each room's every subscriber: 2 in one, 1 in the other.
+    # One fault per room, counted for every subscriber of the room: 2 in one room, 1 in the other.
     assert report.lost == 3 * lost
     assert report.duplicated == 3 * duplicated
     assert bool(report.faults) == bool(lie)
@@ -235,7 +237,7 @@ def user_of(peer: Peer) -> str:
     return str(jwt.decode(peer.token, SECRET, ["HS256"])["sub"])
 
 
-async def test_what_was_never_acknowledged_is_not_lost_and_its_repeats_are_not_counted() -> None:
+async def test_an_unacknowledged_message_is_not_lost_and_its_repeats_are_not_counted() -> None:
     async with scripted() as server, one_of_each(server) as (one, member, publisher, room):
         first, second, third = [await publisher.receive("publish") for _ in range(3)]
         await member.message(1, room, first["data"])
@@ -248,11 +250,11 @@ async def test_what_was_never_acknowledged_is_not_lost_and_its_repeats_are_not_c
         report = await one.finish()
     assert (report.acknowledged, report.delivered, report.lost) == (1, 2, 0)
     assert report.refused == {"broker_error": 1}
-    assert report.published <= 34  # these two, and as many as it lets wait
+    assert report.published <= 34  # these two, and its window
     assert report.verdict is Verdict.KEPT
 
 
-async def test_who_is_asked_to_reconnect_is_away_from_then_on() -> None:
+async def test_a_client_that_is_asked_to_reconnect_counts_as_disconnected() -> None:
     async with scripted() as server, one_of_each(server) as (one, member, _publisher, room):
         await member.send("reconnect", after_ms=1000, reason="going away")
         member = await server.welcomed()
@@ -263,7 +265,7 @@ async def test_who_is_asked_to_reconnect_is_away_from_then_on() -> None:
     assert (subscriber.disconnects, publisher.disconnects) == (1, 0)
     assert subscriber.longest_away_s >= 1
     assert (publisher.longest_away_s, publisher.longest_silence_s) == (0, None)
-    assert report.verdict is Verdict.UNKNOWN  # nothing was acknowledged
+    assert report.verdict is Verdict.UNKNOWN  # no publish was acknowledged
 
 
 # The command.
@@ -277,7 +279,7 @@ def secret_file(tmp_path: Path) -> Path:
 
 
 async def test_a_killed_worker(start: Start, dsn: str, secret_file: Path) -> None:
-    """As an operator does it, against whole workers: until Ctrl-C, with a kill -9 in the middle."""
+    """As operators run it, against real workers: until Ctrl-C, with a kill -9 in between."""
     workers = [await start(WS_POSTGRES_DSN=dsn).ready() for _ in range(2)]
     async with proxy(*(worker.port for worker in workers)) as balancer:
         options = ["--jwt-secret-file", str(secret_file), "--rate", "200", "--json"]
@@ -324,7 +326,7 @@ async def test_one_token_for_all(start: Start, tmp_path: Path) -> None:
         assert token not in done.stdout + done.stderr
 
 
-async def test_whoever_may_not_publish_gives_no_judgement(start: Start, tmp_path: Path) -> None:
+async def test_without_permission_to_publish_there_is_no_verdict(start: Start, tmp_path: Path) -> None:
     worker = await start().ready()
     url = f"ws://127.0.0.1:{worker.port}/ws"
     token = mint(SECRET, "alice", 600, publish=["elsewhere"])
@@ -338,7 +340,7 @@ async def test_whoever_may_not_publish_gives_no_judgement(start: Start, tmp_path
     assert "forbidden" in done.stderr
 
 
-async def test_whoever_is_not_let_in_is_told_why(start: Start) -> None:
+async def test_a_refused_witness_prints_the_reason(start: Start) -> None:
     worker = await start().ready()
     done = await asyncio.to_thread(ws_server, "witness", f"ws://127.0.0.1:{worker.port}/ws", WITNESS_TOKEN="T")
     assert done.returncode == 2

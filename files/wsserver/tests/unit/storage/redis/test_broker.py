@@ -26,7 +26,7 @@ from wsserver.storage.redis.connection import RedisAddress, SoundConnection
 
 
 class Heard:
-    """What a worker's hub would hear."""
+    """Records what a worker's hub would get."""
 
     def __init__(self) -> None:
         self.messages: list[Message] = []
@@ -60,7 +60,7 @@ async def connected(redis: RedisServer, log_length: int = 1000) -> AsyncIterator
         await asyncio.gather(running, return_exceptions=True)
 
 
-async def test_publishes_land_once_in_order_and_are_told(redis: RedisServer) -> None:
+async def test_publishes_are_logged_once_in_order_and_delivered(redis: RedisServer) -> None:
     async with connected(redis) as (broker, heard):
         await broker.subscribe("r")
         head = await broker.head("r")
@@ -87,7 +87,7 @@ async def test_two_publishers_never_share_a_seq(redis: RedisServer) -> None:
         assert [m.position.seq for m in heard.messages] == list(range(1, 401))
 
 
-async def test_a_repeat_gets_the_first_answer_and_is_not_told_again(redis: RedisServer) -> None:
+async def test_a_repeat_gets_the_first_answer_and_is_not_delivered_again(redis: RedisServer) -> None:
     async with connected(redis) as (broker, heard):
         await broker.subscribe("r")
         first = await broker.publish("r", "u", "same", b"1")
@@ -202,7 +202,7 @@ async def test_a_restart_under_everysec_begins_a_new_epoch() -> None:
         async with connected(redis) as (broker, heard):
             before = (await broker.publish("r", "u", "1", b"1")).position
             heard.available.clear()
-            await asyncio.sleep(2.1)  # it is on the disk by then: what Redis keeps does not matter
+            await asyncio.sleep(2.1)  # the data is on the disk by then, so a loss is not the reason
             redis.kill()
             redis.start()
             await asyncio.wait_for(heard.available.wait(), 20)
@@ -236,7 +236,7 @@ async def test_a_log_that_lost_its_tail_is_renewed(redis: RedisServer) -> None:
         assert again == fresh.next(), "the lost publish is taken for a repeat"
 
 
-async def test_an_expired_room_begins_anew_with_a_later_epoch(redis: RedisServer) -> None:
+async def test_an_expired_room_begins_a_later_epoch(redis: RedisServer) -> None:
     async with connected(redis) as (broker, _):
         before = (await broker.publish("r", "u", "1", b"1")).position
         redis.client().flushall()
@@ -270,7 +270,7 @@ async def test_a_full_redis_refuses_and_drops_nothing(redis: RedisServer) -> Non
         await heard.until(2)
 
 
-async def test_a_stopped_redis_is_noticed_and_one_that_goes_on_is_used_again(redis: RedisServer) -> None:
+async def test_a_paused_redis_is_noticed_and_used_again_when_it_resumes(redis: RedisServer) -> None:
     async with connected(redis) as (broker, heard):
         await broker.subscribe("r")
         heard.available.clear()
@@ -284,7 +284,8 @@ async def test_a_stopped_redis_is_noticed_and_one_that_goes_on_is_used_again(red
         finally:
             redis.signal(signal.SIGCONT)
         await asyncio.wait_for(heard.available.wait(), 20)
-        # The one that was under way when Redis stopped may have landed; repeating it settles that.
+        # The publish that was in flight when Redis stopped may be in the log: repeat it to find
+        # out.
         settled = await broker.publish("r", "u", "1", b"1")
         assert settled.position.seq == 1
 
@@ -338,7 +339,7 @@ async def test_the_checks_go_on_while_a_room_is_subscribed(redis: RedisServer) -
         await heard.until(1)
 
 
-async def test_what_is_no_longer_subscribed_is_not_heard(redis: RedisServer) -> None:
+async def test_messages_of_unsubscribed_rooms_are_not_received(redis: RedisServer) -> None:
     async with connected(redis) as (broker, heard):
         await broker.subscribe("r")
         await broker.unsubscribe("r")
@@ -351,7 +352,7 @@ async def test_what_is_no_longer_subscribed_is_not_heard(redis: RedisServer) -> 
         await until(lambda: redis.client().pubsub_channels() == [b"ws:1:orders"])
 
 
-async def test_a_burst_of_reads_is_served_and_taken_for_no_failure(redis: RedisServer) -> None:
+async def test_a_burst_of_reads_is_served_without_an_error(redis: RedisServer) -> None:
     async with connected(redis) as (broker, _):
         await broker.publish("r", "u", "1", b"1")
         heads = await asyncio.gather(*(broker.head(f"r{n}") for n in range(3000)))
@@ -360,8 +361,8 @@ async def test_a_burst_of_reads_is_served_and_taken_for_no_failure(redis: RedisS
 
 
 async def test_a_cancellation_at_any_moment_ends_it(redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Before Python 3.12 a cancellation was swallowed when a write to Redis ended at the same moment, and a
-    # worker that was to stop went on: here something is nearly always being written.
+    # Before Python 3.12, a write to Redis that ended at the same moment swallowed a cancellation,
+    # and a worker that had to stop ran on. In this test a write is nearly always in progress.
     monkeypatch.setattr(broker_redis, "_CHECK_INTERVAL_S", 0.001)
 
     async def cancelled(broker: RedisBroker, after_s: float) -> None:
@@ -377,7 +378,7 @@ async def test_a_cancellation_at_any_moment_ends_it(redis: RedisServer, monkeypa
         await asyncio.gather(*(cancelled(broker, n / 1000) for n, broker in enumerate(brokers)))
 
 
-async def test_a_connection_that_broke_while_it_was_idle_is_made_anew(redis: RedisServer) -> None:
+async def test_a_connection_that_broke_while_idle_reconnects(redis: RedisServer) -> None:
     clients: list[asyncio.StreamWriter] = []
 
     async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -393,7 +394,7 @@ async def test_a_connection_that_broke_while_it_was_idle_is_made_anew(redis: Red
         await asyncio.gather(copy(reader, up_writer), copy(up_reader, writer))
 
     async def broken(connection: SoundConnection, client: asyncio.StreamWriter) -> None:
-        """With a reset, not an end."""
+        """Break a connection with a reset, not with a FIN."""
         client.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         client.transport.abort()
         await until(connection._writer.is_closing)
@@ -407,7 +408,8 @@ async def test_a_connection_that_broke_while_it_was_idle_is_made_anew(redis: Red
         await broken(idle, connection)
         assert await client.ping()
         assert len(clients) == 2
-        # A feed without subscriptions, or a publish with the life of an earlier Redis, would be worse than an error.
+        # An error is better than a feed without subscriptions, or a publish with the incarnation of
+        # an earlier Redis.
         dedicated = client.connection_pool.make_connection()
         dedicated.dedicated = True
         await dedicated.connect()
@@ -422,7 +424,7 @@ async def test_a_connection_that_broke_while_it_was_idle_is_made_anew(redis: Red
 
 
 def archive_entries(redis: RedisServer) -> list[tuple[str, bytes]]:
-    """Room and envelope of all that waits for Postgres, shard by shard."""
+    """Room and envelope of all messages that wait for Postgres, by shard."""
     client = redis.client()
     streams = [client.xrange(f"ws:1:{{{shard}}}:archive") for shard in range(16)]
     return [(fields[b"r"].decode(), fields[b"m"]) for stream in streams for _id, fields in stream]  # type: ignore[union-attr]
@@ -447,7 +449,7 @@ async def test_a_publish_goes_to_the_archive_once(redis: RedisServer) -> None:
         assert client.ttl(stream) == -1, "it would be lost unarchived"
 
 
-async def test_without_an_archive_nothing_waits_for_it(redis: RedisServer) -> None:
+async def test_without_an_archive_the_stream_stays_empty(redis: RedisServer) -> None:
     async with connected(redis) as (broker, _):
         await broker.publish("r", "u", "1", b"1")
         assert archive_entries(redis) == []
@@ -477,10 +479,10 @@ async def test_reading_backwards(redis: RedisServer) -> None:
         assert await broker.read_before("r", landed[0], 3) == []
 
 
-async def test_a_cancellation_that_was_not_asked_for_is_a_lost_connection(
+async def test_an_unexpected_cancellation_is_a_lost_connection(
     redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As a timeout of the client library leaves one behind: the broker connects again."""
+    """A timeout of the client library may leave a cancellation behind. The broker reconnects."""
     async with connected(redis) as (broker, heard):
         heard.available.clear()
 
