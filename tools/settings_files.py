@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""Makes every file that repeats the service's settings from files/wsserver/src/wsserver/settings.py.
+"""Makes every file that repeats the service's settings from
+files/wsserver/src/wsserver/settings.py.
 
 settings_files.py          write the files
 settings_files.py --check  only say which of them that would change

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""What the role ws_server says of the service's settings: the bounds that it checks, and its options.
+"""What the role ws_server says of the service's settings: the bounds that it checks, and its
+options.
 
-A setting that the role's templates do not name has a variable of its own: WS_HEARTBEAT_S is ws_server_heartbeat_s.
+A setting that the role's templates do not name has a variable of its own: WS_HEARTBEAT_S is
+ws_server_heartbeat_s.
 """
 
 from __future__ import annotations

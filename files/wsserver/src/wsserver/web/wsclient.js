@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 /**
- * A client for browsers that reconnects, resumes by `seq`, and repeats publishes without an acknowledgement. It does
- * the same as the Python package `wsserver.client`; docs/clients.md says how to use both.
+ * A client for browsers that reconnects, resumes by `seq`, and repeats publishes without an
+ * acknowledgement. It does the same as the Python package `wsserver.client`; docs/clients.md says
+ * how to use both.
  *
  *     import { Client } from "./wsclient.js";
  *
@@ -63,8 +64,9 @@ export class JoinError extends ServerError {
 }
 
 /**
- * The publish failed for good. The message may be published only if a connection broke during an earlier attempt.
- * `outcome_unknown`: the client repeated the publish in vain for four minutes, as long as the server knows repeats.
+ * The publish failed for good. The message may be published only if a connection broke during an
+ * earlier attempt. `outcome_unknown`: the client repeated the publish in vain for four minutes, as
+ * long as the server knows repeats.
  */
 export class PublishError extends ServerError {
   name = "PublishError";
@@ -73,10 +75,15 @@ export class PublishError extends ServerError {
 /** Whether the same command may succeed later. */
 const passes = (error) => PASSING.has(error.code) || error.retry_after_ms != null;
 
-/** The time until the next attempt: not before the server allows it, and not all clients at once. */
+/**
+ * The time until the next attempt: not before the server allows it, and not all clients at once.
+ */
 const pauseMs = (error) => (error.retry_after_ms ?? RETRY_MS) * (1 + Math.random() / 2);
 
-/** Waits between attempts: exponential and fully random, so that many clients do not reconnect at once. */
+/**
+ * Waits between attempts: exponential and fully random, so that many clients do not reconnect at
+ * once.
+ */
 class Backoff {
   #failures = 0;
 
@@ -92,7 +99,10 @@ class Backoff {
   }
 }
 
-/** One of: a fixed token; a source of fresh tokens; a source of tickets, each valid for one handshake. */
+/**
+ * One of: a fixed token; a source of fresh tokens; a source of tickets, each valid for one
+ * handshake.
+ */
 class Credentials {
   #token;
   #tokenFactory;
@@ -124,14 +134,19 @@ class Credentials {
     return [url, ["bearer", this.#token]];
   }
 
-  /** A fresh token for a connection whose token expires soon; undefined without a source of tokens. */
+  /**
+   * A fresh token for a connection whose token expires soon; undefined without a source of tokens.
+   */
   async renew() {
     if (!this.#tokenFactory) return undefined;
     this.#token = await this.#tokenFactory();
     return this.#token;
   }
 
-  /** The server accepted the credentials. If it refuses them later, they are old, and a factory may have new ones. */
+  /**
+   * The server accepted the credentials. If it refuses them later, they are old, and a factory may
+   * have new ones.
+   */
   accepted() {
     this.#fresh = !this.#tokenFactory && !this.#ticketFactory;
   }
@@ -145,11 +160,11 @@ class Credentials {
 }
 
 /**
- * One connection to a server: sends commands, receives events, and has a deadline for answers, since a page sees
- * neither protocol pings nor a server that vanished.
+ * One connection to a server: sends commands, receives events, and has a deadline for answers,
+ * since a page sees neither protocol pings nor a server that vanished.
  *
- * `owing`: whether an answer of the server is due. `receive` gets each event. `ended` is called once at the end, with
- * a reason for people, and the close code if the server closed.
+ * `owing`: whether an answer of the server is due. `receive` gets each event. `ended` is called
+ * once at the end, with a reason for people, and the close code if the server closed.
  */
 class Link {
   heartbeatMs = PONG_MOST_MS; // until the server names its own
@@ -243,12 +258,14 @@ class Link {
 }
 
 /**
- * Publishes, from the call to the acknowledgement, over all reconnects. They go out in the order of the calls. Repeats
- * keep that order, and precede publishes not sent before. After a refusal that passes, later publishes that were sent
- * already may be accepted before the repeat. `window`: how many may be unacknowledged.
+ * Publishes, from the call to the acknowledgement, over all reconnects. They go out in the order of
+ * the calls. Repeats keep that order, and precede publishes not sent before. After a refusal that
+ * passes, later publishes that were sent already may be accepted before the repeat. `window`: how
+ * many may be unacknowledged.
  *
- * Each has `inDoubtSince`: when the first attempt that may be published was sent; `before`: the same without the last
- * attempt. These are wall-clock times: the monotonic clock of a page may stop while the computer sleeps.
+ * Each has `inDoubtSince`: when the first attempt that may be published was sent; `before`: the
+ * same without the last attempt. These are wall-clock times: the monotonic clock of a page may stop
+ * while the computer sleeps.
  */
 class Publishes {
   #window;
@@ -277,7 +294,10 @@ class Publishes {
     });
   }
 
-  /** Repeat unacknowledged publishes on a new connection, which accepts frames of up to `limit` bytes. */
+  /**
+   * Repeat unacknowledged publishes on a new connection, which accepts frames of up to `limit`
+   * bytes.
+   */
   connected(link, limit) {
     this.#link = link;
     this.#limit = limit;
@@ -358,7 +378,10 @@ class Publishes {
   }
 }
 
-/** Requests without an answer. The server answers the requests about one room in the order of sending. */
+/**
+ * Requests without an answer. The server answers the requests about one room in the order of
+ * sending.
+ */
 class Requests {
   static #ANSWERS = { join: "joined", leave: "left", presence: "presence", history: "history" };
   #waiting = [];
@@ -419,8 +442,8 @@ function makeRequest(question, joining, resolve = () => {}, reject = () => {}) {
 /**
  * One room, as its member sees it: every message once and in order, or a gap.
  *
- * `position`: {epoch, seq} of the last message handed out; join with it as `since` to continue there.
- * `recovered`: whether the last join continued at the requested position.
+ * `position`: {epoch, seq} of the last message handed out; join with it as `since` to continue
+ * there. `recovered`: whether the last join continued at the requested position.
  */
 export class Room {
   recovered = false;
@@ -452,14 +475,20 @@ export class Room {
     return { type: "reset", room, epoch, seq };
   }
 
-  /** There is a hole after `position`. Returns whether to resume: not if that was tried at this position. */
+  /**
+   * There is a hole after `position`. Returns whether to resume: not if that was tried at this
+   * position.
+   */
   _shouldResume() {
     const tried = this.#mending;
     this.#mending = this.position;
     return tried !== this.position;
   }
 
-  /** Skip the messages up to `last`, which will not come. Returns the gap from the current position, if any. */
+  /**
+   * Skip the messages up to `last`, which will not come. Returns the gap from the current position,
+   * if any.
+   */
   _skip(last) {
     if (last <= this.position.seq) return null;
     const gap = { type: "gap", room: this.name, from: this.position.seq + 1, to: last };
@@ -469,11 +498,13 @@ export class Room {
 }
 
 /**
- * One user's connection to the service at `url` (ws:// or wss://, with the path), over all reconnects.
+ * One user's connection to the service at `url` (ws:// or wss://, with the path), over all
+ * reconnects.
  *
- * Give one of: `token`, a JWT; `tokenFactory`, an (async) function that is called for the first token, and when a token
- * expires or was refused; `ticketFactory`, called for a ticket before every handshake.
- * `maxUnacknowledged`: how many publishes may wait for their acknowledgement; further publishes are not sent yet.
+ * Give one of: `token`, a JWT; `tokenFactory`, an (async) function that is called for the first
+ * token, and when a token expires or was refused; `ticketFactory`, called for a ticket before every
+ * handshake. `maxUnacknowledged`: how many publishes may wait for their acknowledgement; further
+ * publishes are not sent yet.
  *
  * It dispatches events whose `detail` is
  *     state   {state, reason}: every change of state and every failed attempt; the reason is for people
@@ -483,9 +514,10 @@ export class Room {
  *     removed {room, error}: the server refuses this client a room, or removed it from the room
  *     error   {code, message}: an error from the server that belongs to no publish or request
  *
- * `state`: "connecting", "connected", "reconnecting" or "closed". `rooms`: the joined rooms, by name.
- * `duplicates`: messages that came twice and were dropped. `holes`: messages that were missing without a gap from the
- * server, so that the client resumed. `connects`: connections so far.
+ * `state`: "connecting", "connected", "reconnecting" or "closed". `rooms`: the joined rooms, by
+ * name. `duplicates`: messages that came twice and were dropped. `holes`: messages that were
+ * missing without a gap from the server, so that the client resumed. `connects`: connections so
+ * far.
  */
 export class Client extends EventTarget {
   state = "connecting";
@@ -515,7 +547,10 @@ export class Client extends EventTarget {
 
   // Life cycle.
 
-  /** Wait for the first connection, without a timeout. Rejects with Closed if the server refuses it for good. */
+  /**
+   * Wait for the first connection, without a timeout. Rejects with Closed if the server refuses it
+   * for good.
+   */
   connect() {
     if (this.#started === null) {
       this.#started = promise();
@@ -610,9 +645,10 @@ export class Client extends EventTarget {
   /**
    * Be a member of `room`, over every reconnect, until `leave`.
    *
-   * `onMessage` gets the messages, {room, epoch, seq, user, ts, data} each: `user` published `data`, `ts` is Unix time
-   * in seconds. `since`: the position to resume from; else from now. `members`: whether to get member events.
-   * Rejects with JoinError and Closed, and with TypeError if the client is in that room.
+   * `onMessage` gets the messages, {room, epoch, seq, user, ts, data} each: `user` published
+   * `data`, `ts` is Unix time in seconds. `since`: the position to resume from; else from now.
+   * `members`: whether to get member events. Rejects with JoinError and Closed, and with TypeError
+   * if the client is in that room.
    */
   async join(room, options = {}) {
     this.#checkOpen();
@@ -632,8 +668,8 @@ export class Client extends EventTarget {
   }
 
   /**
-   * A page of the users in a room, by name: {members: [{user, connections}], count, more}. `after`: the last user of
-   * the page before. Rejects with ServerError and Closed.
+   * A page of the users in a room, by name: {members: [{user, connections}], count, more}. `after`:
+   * the last user of the page before. Rejects with ServerError and Closed.
    */
   async presence(room, { after = "", limit = PAGE_MAX } = {}) {
     this.#checkOpen();
@@ -642,8 +678,8 @@ export class Client extends EventTarget {
   }
 
   /**
-   * A room's newest messages, or the last before a position, or the first since one: {messages, more}, oldest first.
-   * Rejects with ServerError and Closed.
+   * A room's newest messages, or the last before a position, or the first since one: {messages,
+   * more}, oldest first. Rejects with ServerError and Closed.
    */
   async history(room, { before = null, since = null, limit = PAGE_MAX } = {}) {
     this.#checkOpen();
@@ -651,7 +687,10 @@ export class Client extends EventTarget {
     return { messages: messages.map(({ from, ...message }) => ({ room, ...message, user: from })), more };
   }
 
-  /** The round trip to the server's program in milliseconds. Rejects with Closed, or Error without a connection. */
+  /**
+   * The round trip to the server's program in milliseconds. Rejects with Closed, or Error without a
+   * connection.
+   */
   async ping() {
     this.#checkOpen();
     if (this.#link === null) throw new Error("not connected");
@@ -684,8 +723,9 @@ export class Client extends EventTarget {
   /**
    * Publish to a room, over all reconnects, and resolve to the `seq` of the message.
    *
-   * `data`: any JSON value. `id`: the server recognises a repeat by this id, random by default. Publishes go out in the
-   * order of the calls. Rejects with PublishError and Closed, and with TypeError for no JSON or an id that is pending.
+   * `data`: any JSON value. `id`: the server recognises a repeat by this id, random by default.
+   * Publishes go out in the order of the calls. Rejects with PublishError and Closed, and with
+   * TypeError for no JSON or an id that is pending.
    */
   async publish(room, data, { id } = {}) {
     this.#checkOpen();
@@ -752,7 +792,8 @@ export class Client extends EventTarget {
   #joined(event) {
     const request = this.#requests.answer(event);
     const room = this.rooms.get(event.room);
-    // This answers a join that was given up since: it says nothing about the position of a later join.
+    // This answers a join that was given up since: it says nothing about the position of a later
+    // join.
     if (!room || request?.joining !== room) return;
     const missed = room._start(event);
     if (missed) this.#lost(missed);
@@ -814,7 +855,9 @@ export class Client extends EventTarget {
     if (gap !== null) this.#lost(gap);
   }
 
-  /** Messages before `seq` are missing: resume. If that did not bring them, report a gap and go on. */
+  /**
+   * Messages before `seq` are missing: resume. If that did not bring them, report a gap and go on.
+   */
   #passedHole(link, room, seq) {
     this.holes += 1;
     if (room._shouldResume()) {

@@ -1,7 +1,10 @@
 -- SPDX-License-Identifier: MIT
--- Returns the oldest entries of an archive stream to the holder of its lease. Takes the lease if it is free, else renews it.
--- KEYS: archive stream, lease. ARGV: worker, lease ms, most entries, most bytes (the last entry may exceed them).
--- Returns false if another worker holds the lease, else {length of the stream, age of its oldest entry in ms, entries}.
+-- Returns the oldest entries of an archive stream to the holder of its lease. Takes the lease if it
+-- is free, else renews it.
+-- KEYS: archive stream, lease. ARGV: worker, lease ms, most entries, most bytes (the last entry may
+-- exceed them).
+-- Returns false if another worker holds the lease, else {length of the stream, age of its oldest
+-- entry in ms, entries}.
 local holder = redis.call('GET', KEYS[2])
 if holder and holder ~= ARGV[1] then
   return false

@@ -1,7 +1,9 @@
 -- SPDX-License-Identifier: MIT
--- After Postgres committed: removes the moved entries from the stream, and trims the logs of its rooms, which may have
--- grown meanwhile. KEYS: archive stream, its refused entries, then hash and log of each room (same shard).
--- ARGV: the first id that stays, log length, the newest archived position of each room, ids of refused entries.
+-- After Postgres committed: removes the moved entries from the stream, and trims the logs of its
+-- rooms, which may have grown meanwhile. KEYS: archive stream, its refused entries, then hash and
+-- log of each room (same shard).
+-- ARGV: the first id that stays, log length, the newest archived position of each room, ids of
+-- refused entries.
 local rooms = (#KEYS - 2) / 2
 
 for i = 3 + rooms, #ARGV do

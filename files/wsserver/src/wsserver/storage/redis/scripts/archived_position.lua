@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- Shared by the scripts that know of the archive. The field `archived` of a room's hash, "<epoch>-<seq>", is the
--- newest message up to which Postgres has the whole room.
+-- Shared by the scripts that know of the archive. The field `archived` of a room's hash,
+-- "<epoch>-<seq>", is the newest message up to which Postgres has the whole room.
 
 local function parse(position)
   local epoch, seq = string.match(position or '', '^(%d+)-(%d+)$')
@@ -13,8 +13,9 @@ local function newer(position, than)
   return epoch > than_epoch or (epoch == than_epoch and seq > than_seq)
 end
 
--- How many of its newest messages a room's log keeps: its length, or more if Postgres does not have them all.
--- nil means all: while nothing of this epoch is archived, a part of an older epoch may be missing as well.
+-- How many of its newest messages a room's log keeps: its length, or more if Postgres does not have
+-- them all. nil means all: while nothing of this epoch is archived, a part of an older epoch may be
+-- missing as well.
 local function kept_with_archive(length, epoch, seq, archived)
   local archived_epoch, archived_seq = parse(archived)
   if archived_epoch ~= epoch then

@@ -2,19 +2,20 @@
 -- Shared by the scripts beside it, which are loaded with this text before their own.
 -- Counters shared by all workers, in one shard: see wsserver/cluster/leased_counts.py.
 --
--- KEYS: 1 leases, a sorted set {worker: stamp}; 2 totals, a hash {key: count}; 3 the share of one worker in them, a
--- hash {key: count}; 4 (presence only) the index.
+-- KEYS: 1 leases, a sorted set {worker: stamp}; 2 totals, a hash {key: count}; 3 the share of one
+-- worker in them, a hash {key: count}; 4 (presence only) the index.
 -- ARGV[1]: the beginning of the names of live channels (presence only).
 --
--- A stamp is the time (ms) when the lease expires. Every renewal and every update raises it, so it names the state that
--- a worker knows. A command with an older stamp was late. A command with a newer stamp knows more than this Redis,
--- which has lost the tail of its acknowledged writes. 0: this worker was given up.
+-- A stamp is the time (ms) when the lease expires. Every renewal and every update raises it, so it
+-- names the state that a worker knows. A command with an older stamp was late. A command with a
+-- newer stamp knows more than this Redis, which has lost the tail of its acknowledged writes. 0:
+-- this worker was given up.
 --
--- Redis runs these scripts also when its memory is full: open connections bound the size of these keys, and a Redis
--- that is full of messages must still admit clients.
+-- Redis runs these scripts also when its memory is full: open connections bound the size of these
+-- keys, and a Redis that is full of messages must still admit clients.
 
--- The shared keys expire together, an hour after the last worker. The shares expire later, so that a worker that is
--- still in `leases` cannot have lost its share.
+-- The shared keys expire together, an hour after the last worker. The shares expire later, so that
+-- a worker that is still in `leases` cannot have lost its share.
 local KEEP_S = 3600
 local KEEP_SHARE_S = 86400
 

@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
--- After leased_counts.lua. A key is "<room> <user>": a room's name has no space. KEYS[4]: a sorted set of all keys with equal
--- scores, so that the users of a room are neighbours, in order. Sends the room an event when a user came or left.
+-- After leased_counts.lua. A key is "<room> <user>": a room's name has no space. KEYS[4]: a sorted
+-- set of all keys with equal scores, so that the users of a room are neighbours, in order. Sends
+-- the room an event when a user came or left.
 changed = function(key, before, after)
   if before > 0 and after > 0 then
     return

@@ -1,6 +1,8 @@
 -- SPDX-License-Identifier: MIT
--- One atomic publish. KEYS: room hash, room stream, dedupe key, live channel, and with an archive its stream (same shard).
--- ARGV: incarnation, header fields after the position, data, log length, room ttl s, dedupe ttl s, and with an archive the room.
+-- One atomic publish. KEYS: room hash, room stream, dedupe key, live channel, and with an archive
+-- its stream (same shard).
+-- ARGV: incarnation, header fields after the position, data, log length, room ttl s, dedupe ttl s,
+-- and with an archive the room.
 -- Returns {epoch, seq, 1 if this publish had landed before}.
 local before = redis.call('GET', KEYS[3])
 if before then

@@ -1,10 +1,11 @@
 -- SPDX-License-Identifier: MIT
--- Shared by the scripts beside it, which are loaded with this text before their own.
--- A room is a hash at KEYS[1] {epoch, seq, life (its incarnation)} and a stream at KEYS[2] whose entry ids are <epoch>-<seq>.
+-- Shared by the scripts beside it, which are loaded with this text before their own. A room is a
+-- hash at KEYS[1] {epoch, seq, life (its incarnation)} and a stream at KEYS[2] whose entry ids are
+-- <epoch>-<seq>.
 --
--- `incarnation` names a span in which Redis cannot have lost the tail of what it acknowledged: for good under
--- "appendfsync always", else until Redis restarts. A room from another incarnation begins a new epoch, so that a seq
--- is never used twice in one epoch.
+-- `incarnation` names a span in which Redis cannot have lost the tail of what it acknowledged: for
+-- good under "appendfsync always", else until Redis restarts. A room from another incarnation
+-- begins a new epoch, so that a seq is never used twice in one epoch.
 
 local function now_ms()
   local t = redis.call('TIME')
@@ -13,7 +14,8 @@ end
 
 local function begin_epoch(incarnation, old)
   local epoch = math.max(now_ms(), old + 1)
-  -- The stream refuses ids that do not grow, and may remember more than a hash that came from a backup.
+  -- The stream refuses ids that do not grow, and may remember more than a hash that came from a
+  -- backup.
   local last = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)[1]
   if last then
     epoch = math.max(epoch, tonumber(string.match(last[1], '^%d+')) + 1)

@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- Subtracts a part of a dead worker's share from the totals. KEYS[3] is that worker's.
--- ARGV: 2 the reaper, 3 its lease (ms), 4 the pause after which it must not reap (ms), 5 the dead worker, 6 most keys.
+-- ARGV: 2 the reaper, 3 its lease (ms), 4 the pause after which it must not reap (ms), 5 the dead
+-- worker, 6 most keys.
 -- Returns the number of keys.
 local own = stamp_of(ARGV[2])
 if not own or now > own - ARGV[3] + ARGV[4] then
