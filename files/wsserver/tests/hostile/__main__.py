@@ -12,14 +12,14 @@ import time
 from collections import Counter
 from random import Random
 
-from hostile.attacks import Door, attack
+from hostile.attacks import Target, attack
 
 _ATTACKERS = 40
 
 
-async def attacker(door: Door, until: float, ran: Counter[str]) -> None:
+async def attacker(target: Target, until: float, ran: Counter[str]) -> None:
     while time.monotonic() < until:
-        ran[await attack(door)] += 1
+        ran[await attack(target)] += 1
 
 
 async def main(port: int, seed: str, seconds: float) -> None:
@@ -27,7 +27,7 @@ async def main(port: int, seed: str, seconds: float) -> None:
     ran: Counter[str] = Counter()
     async with asyncio.TaskGroup() as attackers:
         for n in range(_ATTACKERS):
-            attackers.create_task(attacker(Door(port, Random(f"{seed} {n}")), until, ran))
+            attackers.create_task(attacker(Target(port, Random(f"{seed} {n}")), until, ran))
     print(json.dumps(ran))
 
 

@@ -38,7 +38,7 @@ BUFFER = 600  # bytes, about five messages
 class Client:
     """A session whose socket is a bounded buffer, and a reader that checks every event."""
 
-    def __init__(self, hub: Hub, broker: UnreliableBroker, outbox: BatchWriter, codec: JsonCodec) -> None:
+    def __init__(self, hub: Hub, broker: UnreliableBroker, writer: BatchWriter, codec: JsonCodec) -> None:
         self.broker = broker
         self.reading = True
         self.buffer = bytearray()
@@ -47,7 +47,7 @@ class Client:
         self.waiting: dict[str, list[Position | None]] = {room: [] for room in ROOMS}
         self.errors = 0
         identity = Identity("c", 2e9, EVERYWHERE, EVERYWHERE)
-        services = make_services(hub, broker, outbox)
+        services = make_services(hub, broker, writer)
         self.presence = services.presence
         self.session = Session(identity, codec, self, services)
 
@@ -151,15 +151,15 @@ class HubMachine(RuleBasedStateMachine):
         self.failures: list[dict[str, Any]] = []
         self.loop.set_exception_handler(lambda _, context: self.failures.append(context))
         self.broker = UnreliableBroker()
-        self.outbox = BatchWriter()
-        self.hub = Hub(self.broker, self.outbox)
+        self.writer = BatchWriter()
+        self.hub = Hub(self.broker, self.writer)
         self.broker.listen(self.hub)
         self.codecs = [JsonCodec(), JsonCodec()]
         self.clients = [self.new_client(index) for index in range(CLIENTS)]
         self.checking: list[asyncio.Task[None]] = []
 
     def new_client(self, index: int) -> Client:
-        return Client(self.hub, self.broker, self.outbox, self.codecs[index % 2])
+        return Client(self.hub, self.broker, self.writer, self.codecs[index % 2])
 
     def run(self, seconds: float = 0.0, turns: int = 0) -> None:
         async def pass_time() -> None:
@@ -328,13 +328,13 @@ class Scene:
 
     def __init__(self) -> None:
         self.broker = UnreliableBroker()
-        self.outbox = BatchWriter()
-        self.hub = Hub(self.broker, self.outbox)
+        self.writer = BatchWriter()
+        self.hub = Hub(self.broker, self.writer)
         self.broker.listen(self.hub)
         self.codec = JsonCodec()
 
     def client(self) -> Client:
-        return Client(self.hub, self.broker, self.outbox, self.codec)
+        return Client(self.hub, self.broker, self.writer, self.codec)
 
     async def joined(self, since: Position | None = None) -> Client:
         client = self.client()

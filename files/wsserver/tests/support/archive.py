@@ -20,7 +20,7 @@ from wsserver.storage.redis.broker import RedisBroker
 from wsserver.storage.redis.connection import RedisAddress
 
 
-class _Nobody:
+class _NoListener:
     def on_message(self, message: Message) -> None:
         pass
 
@@ -33,7 +33,7 @@ class _Nobody:
 
 @asynccontextmanager
 async def running(broker: Broker) -> AsyncIterator[None]:
-    task = asyncio.create_task(broker.run(_Nobody(), lambda _order: None))
+    task = asyncio.create_task(broker.run(_NoListener(), lambda _payload: None))
     try:
         await until(lambda: broker.available)
         yield

@@ -85,7 +85,7 @@ class Liar:
             await self._send(room, self._late.pop(room))
 
     def _enter(self, room: str, seq: int, data: Any) -> str:
-        event = {"type": "message", "room": room, "seq": seq, "from": "somebody", "ts": 1.0, "data": data}
+        event = {"type": "message", "room": room, "seq": seq, "from": "user", "ts": 1.0, "data": data}
         self._logs[room].append((seq, json.dumps(event)))
         return self._logs[room][-1][1]
 

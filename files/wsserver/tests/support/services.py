@@ -25,14 +25,14 @@ from wsserver.storage.memory.tickets import MemoryTickets
 SECRET = "a secret of at least 32 characters"
 
 
-def make_services(hub: Hub, broker: Broker, outbox: BatchWriter, **changes: Any) -> SessionContext:
+def make_services(hub: Hub, broker: Broker, writer: BatchWriter, **changes: Any) -> SessionContext:
     """`changes`: settings. The limits are high by default."""
     far: dict[str, Any] = {"messages_per_s": 1e5, "bytes_per_s": 2**30, "user_messages_per_s": 1e6}
     settings = Settings(jwt_secret=SecretStr(SECRET), **{**far, **changes})
     return SessionContext(
         authenticator=Authenticator(settings, MemoryTickets()),
         hub=hub,
-        writer=outbox,
+        writer=writer,
         publisher=Publisher(broker, None, any_of(()), None),
         presence=Presence(MemoryPresence(hub.on_member)),
         history=History(broker, None),

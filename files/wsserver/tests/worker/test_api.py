@@ -50,7 +50,7 @@ class Backend:
         self.state: State = "ready"
         self.members: list[str] = []
         self.tickets: list[tuple[Any, ...]] = []
-        self.orders: list[bytes] = []
+        self.control_payloads: list[bytes] = []
         self.traces: list[str] = []
         self.fails: dict[str, Exception] = {}
         self.hold: asyncio.Event | None = None
@@ -167,7 +167,9 @@ def backend() -> Backend:
 async def api(backend: Backend, make_api: Callable[..., Api]) -> AsyncIterator[Caller]:
     port = free_port()
     api = make_api(backend, api_port=port, max_message_bytes=1024, handshake_s=1)
-    running = asyncio.create_task(backend.broker.run(Hub(backend.broker, BatchWriter()), backend.orders.append))
+    running = asyncio.create_task(
+        backend.broker.run(Hub(backend.broker, BatchWriter()), backend.control_payloads.append)
+    )
     await api.start()
     caller = Caller(port)
     yield caller
@@ -518,7 +520,7 @@ async def test_the_error_for_a_bad_body_names_the_field(api: Caller, backend: Ba
             answer
         )
     assert await backend.published() == []
-    assert (backend.tickets, backend.orders) == ([], [])
+    assert (backend.tickets, backend.control_payloads) == ([], [])
 
 
 async def test_hostile_requests_are_refused(api: Caller, backend: Backend) -> None:
@@ -610,7 +612,9 @@ async def test_names_in_a_path_are_unescaped_once(api: Caller, backend: Backend,
         assert (status, [message["data"] for message in answer["messages"]]) == (200, ["x"])
         status, answer = await api.ask("POST", f"/v1/users/{path}/disconnect?x=/y/z")
         assert (status, answer) == (202, {"user": name})
-        assert control_messages.decode(backend.orders[-1]) == Disconnect(name, "disconnected by the server", 1008)
+        assert control_messages.decode(backend.control_payloads[-1]) == Disconnect(
+            name, "disconnected by the server", 1008
+        )
     absolute = f"GET http://x/v1/rooms/{escaped}/history HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
     assert b'"data":"x"' in (await api.raw(f"{absolute}Authorization: Bearer {KEY}\r\n\r\n".encode()))[1]
 
@@ -681,8 +685,8 @@ async def test_a_user_is_disconnected_by_all_workers(api: Caller, backend: Backe
     for code in (1000, 1001, 1008, 4000, 4999):
         status, answer = await api.ask("POST", "/v1/users/alice/disconnect", {"reason": reason, "code": code})
         assert (status, answer) == (202, {"user": "alice"})
-        assert control_messages.decode(backend.orders[-1]) == Disconnect("alice", reason, code)
-        assert json.loads(backend.orders[-1])["order"] == "disconnect"
+        assert control_messages.decode(backend.control_payloads[-1]) == Disconnect("alice", reason, code)
+        assert json.loads(backend.control_payloads[-1])["order"] == "disconnect"
     assert (await api.ask("POST", "/v1/users/a%20b/disconnect", {}))[0] == 202
 
 

@@ -456,7 +456,7 @@ class Client:
     def _passed_hole(self, link: Link, room: Room, seq: int) -> bool:
         """Messages before `seq` are missing: resume.
 
-        If that did not bring them, report a gap and go on.
+        If that did not bring them, report a gap and continue.
         """
         self.holes += 1
         if room.should_resume():

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The values of the metrics, for the control socket.
 
-They are read on request, so counting costs no more.
+They are read on request, so that counting stays cheap.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from wsserver.telemetry import metrics
 from wsserver.transport.connection import Connection
 
 _CLOSING_S = 5.0
-# A client is told that its token expires at least this long before.
+# The least time between the `expiring` event and the expiry of a token.
 _EXPIRY_NOTICE_S = 60.0
 _AFTER_MS_MAX = 2000
 

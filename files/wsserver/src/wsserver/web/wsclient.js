@@ -448,7 +448,7 @@ function makeRequest(question, joining, resolve = () => {}, reject = () => {}) {
 export class Room {
   recovered = false;
   _joined = false;
-  #mending;
+  #resumedAt;
 
   constructor(name, { since = null, members = false, onMessage = () => {} }) {
     this.name = name;
@@ -480,8 +480,8 @@ export class Room {
    * position.
    */
   _shouldResume() {
-    const tried = this.#mending;
-    this.#mending = this.position;
+    const tried = this.#resumedAt;
+    this.#resumedAt = this.position;
     return tried !== this.position;
   }
 
@@ -856,7 +856,7 @@ export class Client extends EventTarget {
   }
 
   /**
-   * Messages before `seq` are missing: resume. If that did not bring them, report a gap and go on.
+   * Messages before `seq` are missing: resume. If that did not bring them, report a gap and continue.
    */
   #passedHole(link, room, seq) {
     this.holes += 1;

@@ -105,7 +105,7 @@ class Report:
             ("publish to delivery", _line(self.to_delivery)),
         ]
         if self.gaps or self.resets:
-            rows.insert(5, ("told of", f"{self.gaps} gaps, {self.resets} resets"))
+            rows.insert(5, ("reported", f"{self.gaps} gaps, {self.resets} resets"))
         if self.refused:
             rows.insert(1, ("refused", ", ".join(f"{count} {code}" for code, count in self.refused.items())))
         verdict = {
@@ -123,7 +123,7 @@ class Report:
         most = max(client.disconnects for client in cut)
         times = f"at most {most} each; " if most > 1 else ""
         away = sum(not client.connected for client in self.clients)
-        still = f"; {away} are still away" if away else ""
+        still = f"; {away} are still disconnected" if away else ""
         who = f"{self.disconnects}, of {len(cut)} of {len(self.clients)} clients"
         return f"{who}; {times}{self.longest_away_s:.2f} s at most until back{still}"
 

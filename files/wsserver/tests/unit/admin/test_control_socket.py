@@ -118,7 +118,7 @@ async def test_a_drain_reports_progress_and_leaves_the_process_running(worker: W
     assert (await operator.ask({"cmd": "undrain", "by": "ops"}))["result"]["state"] == "ready"
     worker.leave.clear()
     operator.send({"cmd": "drain", "by": "ops"})
-    assert (await operator.line())["progress"]["state"] == "draining", "anew"
+    assert (await operator.line())["progress"]["state"] == "draining", "drained again"
     worker.leave.set()
     assert "result" in await operator.line()
     assert worker.windows == [7.0, None]
@@ -343,9 +343,9 @@ async def test_the_socket_of_a_live_worker_is_not(worker: Worker, path: Path, di
 
 
 async def test_a_worker_that_accepts_no_connection_is_alive(path: Path) -> None:
-    with socket.socket(socket.AF_UNIX) as wedged, contextlib.ExitStack() as stack:
-        wedged.bind(str(path))
-        wedged.listen(1)
+    with socket.socket(socket.AF_UNIX) as hung, contextlib.ExitStack() as stack:
+        hung.bind(str(path))
+        hung.listen(1)
         for _ in range(20):
             waiting = stack.enter_context(socket.socket(socket.AF_UNIX))
             waiting.setblocking(False)
@@ -484,9 +484,9 @@ async def test_ctl_names_a_worker_that_does_not_run(
     fleet: dict[str, Worker], typed: Typed, run_directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     leave_dead(socket_of(run_directory, "81"))
-    with socket.socket(socket.AF_UNIX) as wedged:
-        wedged.bind(str(socket_of(run_directory, "82")))
-        wedged.listen()
+    with socket.socket(socket.AF_UNIX) as hung:
+        hung.bind(str(socket_of(run_directory, "82")))
+        hung.listen()
         status, output, errors = await typed("status")
         assert status == 1
         assert [line.split()[0] for line in output.splitlines()] == ["WORKER", "9", "80", "100"]
@@ -607,7 +607,7 @@ async def test_ctl_kick_reaches_all_workers(fleet: dict[str, Worker], typed: Typ
     assert fleet["9"].kicks == [("c0", "bye"), ("c1", "bye")]
     status, output, _ = await typed("kick", "--connection", "c3", "--instance", "80", "--json")
     assert (status, json.loads(output)) == (0, [{"worker": "80", "kicked": 1}])
-    assert (await typed("kick", "--connection", "c3", "--instance", "80"))[0] == 1, "nobody"
+    assert (await typed("kick", "--connection", "c3", "--instance", "80"))[0] == 1, "closed no connection"
 
 
 async def test_ctl_requires_a_worker_and_a_user_or_connection(fleet: dict[str, Worker], typed: Typed) -> None:

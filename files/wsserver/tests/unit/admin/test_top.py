@@ -257,7 +257,7 @@ async def test_workers_that_do_not_answer_are_shown_beside_the_others(
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(socket_of(run_directory, "81")))
     (run_directory / "instances" / "83").mkdir(parents=True)
-    with wedged(socket_of(run_directory, "82")):
+    with hung(socket_of(run_directory, "82")):
         began = time.monotonic()
         status, shown = await once()
         assert time.monotonic() - began < 10
@@ -274,7 +274,7 @@ async def test_workers_that_do_not_answer_are_shown_beside_the_others(
 
 
 @contextlib.contextmanager
-def wedged(path: Path) -> Iterator[socket.socket]:
+def hung(path: Path) -> Iterator[socket.socket]:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
         listener.listen(3)
@@ -289,7 +289,7 @@ async def test_a_hung_worker_is_not_flooded_and_comes_back(
     one = Watched("80", path)
     await one.look(10)
     assert one.row.state == "down"
-    with wedged(path) as listener:
+    with hung(path) as listener:
         for _ in range(50):
             await one.look(0.02)
         assert one.row.state == "no answer"
@@ -309,7 +309,7 @@ async def test_a_hung_worker_is_not_flooded_and_comes_back(
 
 async def test_a_worker_whose_backlog_is_full(run_directory: Path, once: Once) -> None:
     path = socket_of(run_directory, "80")
-    with wedged(path), contextlib.ExitStack() as others:
+    with hung(path), contextlib.ExitStack() as others:
         with contextlib.suppress(BlockingIOError):
             while True:
                 other = others.enter_context(socket.socket(socket.AF_UNIX))
@@ -637,7 +637,7 @@ async def test_a_hung_worker_delays_neither_the_others_nor_the_keys(
 ) -> None:
     worker = Worker("80")
     await serve(worker)
-    with wedged(socket_of(run_directory, "81")):
+    with hung(socket_of(run_directory, "81")):
         one = terminal(*LIVE)
         await one.until_shown("no answer")
         begun, seen = time.monotonic(), len(one.frames)

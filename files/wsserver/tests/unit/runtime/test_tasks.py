@@ -18,7 +18,7 @@ async def cancelled() -> None:
 
 async def test_an_unexpected_cancellation_is_an_error() -> None:
     """A TaskGroup would treat the work as done."""
-    with pytest.raises(RuntimeError, match=r"cancelled .* was cancelled in a process that goes on"):
+    with pytest.raises(RuntimeError, match=r"cancelled .* was cancelled while the process runs"):
         await lasting(cancelled(), asyncio.Event())
 
 

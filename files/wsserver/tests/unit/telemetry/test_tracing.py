@@ -103,8 +103,8 @@ async def test_a_delivery_ends_when_this_turn_has_written(collector: Collector, 
             time.sleep(0.01)
             self.wrote_at = time.time_ns()
 
-    client, outbox = Client(), BatchWriter()
-    outbox.broadcast([client], b"frame")
+    client, writer = Client(), BatchWriter()
+    writer.broadcast([client], b"frame")
     tracer.deliver(f"00-{TRACE}-{PARENT}-01", "r", 1, 1)
     await until(lambda: collector.spans)
     [delivered] = collector.spans

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The sweep and the drain, with connections that record calls and a clock that the test sets."""
+"""The registry and the drain, with connections that record calls and a clock that the test sets."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import pytest
 from support.clock import JumpingLoop
 
 from wsserver.protocol.events import Reconnect
-from wsserver.transport import registry as sweep_module
+from wsserver.transport import registry as registry_module
 from wsserver.transport.drain import drain
 from wsserver.transport.registry import ConnectionRegistry
 
 
 class Connection:
-    def __init__(self, sweep: ConnectionRegistry, connect: bool = True) -> None:
+    def __init__(self, registry: ConnectionRegistry, connect: bool = True) -> None:
         self.notes: list[str] = []
         self.id = uuid.uuid4()
         self.session = SimpleNamespace(
@@ -35,10 +35,10 @@ class Connection:
         self.heard = True
         self.holding = False
         self.hint: Reconnect | None = None
-        self._sweep: Any = sweep
-        self._sweep.opened(self)
+        self._registry: Any = registry
+        self._registry.opened(self)
         if connect:
-            self._sweep.connected(self)
+            self._registry.connected(self)
 
     def send(self, event: Reconnect) -> None:
         self.hint = event
@@ -50,18 +50,18 @@ class Connection:
 
     def time_out(self) -> None:
         self.notes.append("time out")
-        self._sweep.lost(self)
+        self._registry.lost(self)
 
     def ping(self) -> None:
         self.notes.append("ping")
 
     def close(self, code: int, reason: str) -> None:
         self.notes.append(f"close {int(code)}")
-        self._sweep.closing(self)
+        self._registry.closing(self)
 
     def abort(self) -> None:
         self.notes.append("abort")
-        self._sweep.lost(self)
+        self._registry.lost(self)
 
 
 class Clock:
@@ -79,79 +79,79 @@ class Clock:
 @pytest.fixture
 def passes(monkeypatch: pytest.MonkeyPatch) -> Callable[[ConnectionRegistry, int], None]:
     clock = Clock()
-    monkeypatch.setattr(sweep_module, "time", clock)
+    monkeypatch.setattr(registry_module, "time", clock)
 
-    def seconds_pass(sweep: ConnectionRegistry, seconds: int) -> None:
+    def seconds_pass(registry: ConnectionRegistry, seconds: int) -> None:
         for _ in range(seconds):
             clock.now += 1
-            sweep.tick()
+            registry.tick()
 
     return seconds_pass
 
 
 def test_every_connection_is_pinged_once_a_heartbeat(passes: Callable[[ConnectionRegistry, int], None]) -> None:
-    sweep = ConnectionRegistry(handshake_s=10, heartbeat_s=5, slow_client_s=30)
-    connections = [Connection(sweep) for _ in range(100)]
-    passes(sweep, 5)
+    registry = ConnectionRegistry(handshake_s=10, heartbeat_s=5, slow_client_s=30)
+    connections = [Connection(registry) for _ in range(100)]
+    passes(registry, 5)
     assert all(connection.notes == ["ping"] for connection in connections)
     for connection in connections:
         connection.heard = True
-    passes(sweep, 5)
+    passes(registry, 5)
     assert all(connection.notes == ["ping"] * 2 for connection in connections)
 
 
 def test_pings_are_spread_over_the_heartbeat(passes: Callable[[ConnectionRegistry, int], None]) -> None:
-    sweep = ConnectionRegistry(handshake_s=10, heartbeat_s=30, slow_client_s=30)
-    connections = [Connection(sweep) for _ in range(3000)]
+    registry = ConnectionRegistry(handshake_s=10, heartbeat_s=30, slow_client_s=30)
+    connections = [Connection(registry) for _ in range(3000)]
     before = 0
     for _ in range(30):
-        passes(sweep, 1)
+        passes(registry, 1)
         pinged = sum(len(connection.notes) for connection in connections)
         assert 50 <= pinged - before <= 200
         before = pinged
 
 
 def test_a_silent_connection_is_closed_and_then_cut(passes: Callable[[ConnectionRegistry, int], None]) -> None:
-    sweep = ConnectionRegistry(handshake_s=10, heartbeat_s=5, slow_client_s=30)
-    silent = Connection(sweep)
-    passes(sweep, 10)
+    registry = ConnectionRegistry(handshake_s=10, heartbeat_s=5, slow_client_s=30)
+    silent = Connection(registry)
+    passes(registry, 10)
     assert silent.notes == ["ping", "close 1011"]
-    assert not sweep.open_connections
-    passes(sweep, 7)
+    assert not registry.open_connections
+    passes(registry, 7)
     assert silent.notes == ["ping", "close 1011", "abort"]
-    assert sweep.idle
+    assert registry.idle
 
 
 def test_a_connection_that_this_worker_does_not_read_is_not_taken_for_dead(
     passes: Callable[[ConnectionRegistry, int], None],
 ) -> None:
-    sweep = ConnectionRegistry(handshake_s=10, heartbeat_s=5, slow_client_s=30)
-    waiting = Connection(sweep)
+    registry = ConnectionRegistry(handshake_s=10, heartbeat_s=5, slow_client_s=30)
+    waiting = Connection(registry)
     waiting.holding = True
-    passes(sweep, 20)
+    passes(registry, 20)
     assert waiting.notes == ["ping"] * 4
 
 
 def test_a_client_that_does_not_read_is_closed_after_its_time(
     passes: Callable[[ConnectionRegistry, int], None],
 ) -> None:
-    sweep = ConnectionRegistry(handshake_s=10, heartbeat_s=2, slow_client_s=10)
-    slow = Connection(sweep)
+    registry = ConnectionRegistry(handshake_s=10, heartbeat_s=2, slow_client_s=10)
+    slow = Connection(registry)
     slow.session.paused, slow.session.paused_at = True, 1000.0
-    passes(sweep, 10)
+    passes(registry, 10)
     assert slow.notes == []
-    passes(sweep, 3)
+    passes(registry, 3)
     assert slow.notes == ["close 1013"]
 
 
 def test_a_handshake_has_its_time(passes: Callable[[ConnectionRegistry, int], None]) -> None:
     # A heartbeat longer than this test: the order of pings is random, and an unanswered ping would
     # end a connection.
-    sweep = ConnectionRegistry(handshake_s=10, heartbeat_s=60, slow_client_s=30)
-    stuck, quick = Connection(sweep, connect=False), Connection(sweep)
-    passes(sweep, 9)
+    registry = ConnectionRegistry(handshake_s=10, heartbeat_s=60, slow_client_s=30)
+    stuck, quick = Connection(registry, connect=False), Connection(registry)
+    passes(registry, 9)
     assert stuck.notes == []
-    passes(sweep, 3)
+    passes(registry, 3)
     assert stuck.notes == ["time out"]
     assert "time out" not in quick.notes
 
@@ -159,27 +159,27 @@ def test_a_handshake_has_its_time(passes: Callable[[ConnectionRegistry, int], No
 def test_an_expiring_token_is_announced_and_then_ends_the_connection(
     passes: Callable[[ConnectionRegistry, int], None],
 ) -> None:
-    sweep = ConnectionRegistry(handshake_s=10, heartbeat_s=2, slow_client_s=30)
-    connection = Connection(sweep)
+    registry = ConnectionRegistry(handshake_s=10, heartbeat_s=2, slow_client_s=30)
+    connection = Connection(registry)
     connection.session.identity.expires = 1000.0 + 80
-    heard(connection, passes, sweep, 16)
+    heard(connection, passes, registry, 16)
     assert "expiring" not in connection.notes
-    heard(connection, passes, sweep, 4)
+    heard(connection, passes, registry, 4)
     assert connection.notes.count("expiring") == 1
-    heard(connection, passes, sweep, 59)
+    heard(connection, passes, registry, 59)
     assert "close 1008" not in connection.notes
-    heard(connection, passes, sweep, 3)
+    heard(connection, passes, registry, 3)
     assert connection.notes[-1] == "close 1008"
     assert connection.notes.count("expiring") == 1
 
 
 def test_the_expiry_of_a_fresh_token_is_announced_again(passes: Callable[[ConnectionRegistry, int], None]) -> None:
-    sweep = ConnectionRegistry(handshake_s=10, heartbeat_s=2, slow_client_s=30)
-    connection = Connection(sweep)
+    registry = ConnectionRegistry(handshake_s=10, heartbeat_s=2, slow_client_s=30)
+    connection = Connection(registry)
     connection.session.identity.expires = 1000.0 + 50
-    heard(connection, passes, sweep, 4)
+    heard(connection, passes, registry, 4)
     connection.session.identity.expires, connection.session.expiry_told = 1000.0 + 200, False
-    heard(connection, passes, sweep, 156)
+    heard(connection, passes, registry, 156)
     assert connection.notes.count("expiring") == 2
     assert "close 1008" not in connection.notes
 
@@ -187,60 +187,63 @@ def test_the_expiry_of_a_fresh_token_is_announced_again(passes: Callable[[Connec
 def test_a_connection_that_is_old_enough_is_asked_to_reconnect_and_then_closed(
     passes: Callable[[ConnectionRegistry, int], None],
 ) -> None:
-    sweep = ConnectionRegistry(handshake_s=10, heartbeat_s=5, slow_client_s=30)
-    connection = Connection(sweep)
+    registry = ConnectionRegistry(handshake_s=10, heartbeat_s=5, slow_client_s=30)
+    connection = Connection(registry)
     connection.retire_at = 1000.0 + 20
-    heard(connection, passes, sweep, 20)
+    heard(connection, passes, registry, 20)
     assert "hint" not in connection.notes
-    heard(connection, passes, sweep, 5)
+    heard(connection, passes, registry, 5)
     assert connection.notes.count("hint") == 1
     assert "close 1001" not in connection.notes
-    heard(connection, passes, sweep, 5)
+    heard(connection, passes, registry, 5)
     assert connection.notes[-1] == "close 1001"
 
 
 def test_a_throttled_connection_is_asked_each_second_whether_it_may_go_on() -> None:
-    sweep: Any = ConnectionRegistry(handshake_s=10, heartbeat_s=60, slow_client_s=30)
-    connection = Connection(sweep)
+    registry: Any = ConnectionRegistry(handshake_s=10, heartbeat_s=60, slow_client_s=30)
+    connection = Connection(registry)
     answers = [False, False, True]
     connection.session.resume_if_paid = lambda: answers.pop(0)
-    sweep.throttled(connection)
+    registry.throttled(connection)
     for _ in range(5):
-        sweep.tick()
+        registry.tick()
     assert answers == []
 
 
 def heard(
-    connection: Connection, passes: Callable[[ConnectionRegistry, int], None], sweep: ConnectionRegistry, seconds: int
+    connection: Connection,
+    passes: Callable[[ConnectionRegistry, int], None],
+    registry: ConnectionRegistry,
+    seconds: int,
 ) -> None:
     """Advance the clock while the client is never silent."""
     for _ in range(seconds):
         connection.heard = True
-        passes(sweep, 1)
+        passes(registry, 1)
 
 
 async def test_lost_in_any_state_leaves_nothing() -> None:
-    sweep: Any = ConnectionRegistry(handshake_s=10, heartbeat_s=5, slow_client_s=30)
-    handshaking, open_, closing = Connection(sweep, connect=False), Connection(sweep), Connection(sweep)
-    sweep.closing(closing)
-    assert not sweep.idle
+    registry: Any = ConnectionRegistry(handshake_s=10, heartbeat_s=5, slow_client_s=30)
+    handshaking, open_, closing = Connection(registry, connect=False), Connection(registry), Connection(registry)
+    registry.closing(closing)
+    assert not registry.idle
     for connection in (handshaking, open_, closing):
-        sweep.lost(connection)
-    assert sweep.idle
+        registry.lost(connection)
+    assert registry.idle
 
 
 def drained(count: int, window_s: float, leave_on_close: bool = True) -> tuple[list[Connection], float]:
-    sweep = ConnectionRegistry(handshake_s=10, heartbeat_s=25, slow_client_s=30)
-    connections = [Connection(sweep) for _ in range(count)]
+    registry = ConnectionRegistry(handshake_s=10, heartbeat_s=25, slow_client_s=30)
+    connections = [Connection(registry) for _ in range(count)]
     if leave_on_close:
         for connection in connections:
             connection.close = lambda code, _, c=connection: (  # type: ignore[method-assign, misc]
                 c.notes.append(f"close {int(code)}"),
-                c._sweep.lost(c),
+                c._registry.lost(c),
             )
     loop = JumpingLoop()
     try:
-        loop.run_until_complete(drain(sweep, window_s))
+        loop.run_until_complete(drain(registry, window_s))
         return connections, loop.time()
     finally:
         loop.close()

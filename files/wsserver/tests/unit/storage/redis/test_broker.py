@@ -31,7 +31,7 @@ class Heard:
     def __init__(self) -> None:
         self.messages: list[Message] = []
         self.members: list[tuple[str, str, bool]] = []
-        self.orders: list[bytes] = []
+        self.control_payloads: list[bytes] = []
         self.available = asyncio.Event()
 
     def on_message(self, message: Message) -> None:
@@ -50,7 +50,7 @@ class Heard:
 @asynccontextmanager
 async def connected(redis: RedisServer, log_length: int = 1000) -> AsyncIterator[tuple[RedisBroker, Heard]]:
     broker, heard = RedisBroker(RedisAddress(redis.url), log_length, 3600), Heard()
-    running = asyncio.create_task(broker.run(heard, heard.orders.append))
+    running = asyncio.create_task(broker.run(heard, heard.control_payloads.append))
     try:
         await asyncio.wait_for(heard.available.wait(), 20)
         yield broker, heard
