@@ -153,14 +153,14 @@ def _worker_may_be_replaced(module: AnsibleModule, gate: Gate, given: dict[str, 
     instance, host = given["instance"], given["host"]
     found = gate.look(instance, given["by"], once=module.check_mode)
     workers = linked(found)
-    left = f"Worker {instance} of {host} is left as it is"
+    left = f"Worker {instance} of {host} was not touched"
     held = _rollout.held(workers, given["by"])
     if held:
         drained, who = held
         module.fail_json(
             msg=f"{left}: {who} has drained worker {drained}. A rollout neither ends that drain nor sends more clients "
             f"away meanwhile. When {who} is done, let clients in there again "
-            f"(ws-server ctl undrain --instance {drained} --by {shlex.quote(who)}), and run this again."
+            f"(ws-server ctl undrain --instance {drained} --by {shlex.quote(who)}), then run this playbook again."
         )
     by_name = {facts["instance"]: facts for facts in found}
     if instance not in by_name:
@@ -184,7 +184,7 @@ def _worker_may_be_replaced(module: AnsibleModule, gate: Gate, given: dict[str, 
     module.exit_json(worker=by_name[instance], workers=found)
 
 
-_REMEDY = "Look there with ws-server ctl and journalctl -u 'ws-server@*'. Once all of them are ready, run this again."
+_REMEDY = "Look there with ws-server ctl and journalctl -u 'ws-server@*'. Once all of them are ready, run this playbook again."
 
 
 def _missing_elsewhere(gate: Gate, given: dict[str, Any]) -> list[str]:

@@ -5,22 +5,22 @@
 # build-release.sh SOURCE RELEASE VERSION ENVIRONMENT: builds a release of the service on top of its
 # environment.
 #
-# The environment HOME/environments/ENVIRONMENT has the locked dependencies, and in tools/ what
-# builds a wheel. Its name stands for the lock files, the interpreter and the architecture. Releases
-# share it, so that a new release with the same requirements needs no network. A release
-# HOME/releases/VERSION is a virtual environment with the service alone. Its link `environment`
-# names the dependencies, and a .pth file leads through the link: both belong to Python's own start,
-# so the worker's unit needs no variable.
+# The environment HOME/environments/ENVIRONMENT has the locked dependencies, and in tools/ the
+# packages that build a wheel. Its name stands for the lock files, the interpreter and the
+# architecture. Releases share the environment, so that a new release with the same requirements
+# needs no network. A release HOME/releases/VERSION is a virtual environment with the service alone.
+# Its link `environment` points at the dependencies, and a .pth file adds them to Python's path
+# through that link, so the worker's unit needs no variable.
 #
-# Virtual environments cannot be moved, so each is built where it stays. The file .complete is
-# written last: after an interrupted build, the next one starts over.
+# Virtual environments cannot be moved, so each is built in its final place. The file .complete is
+# written last: after an interrupted build, the next build starts over.
 set -eu
 umask 022 # all users may read a release, whatever umask root has
 
 source=$1 release=$2 version=$3 name=$4
 environment=$(dirname "$(dirname "$release")")/environments/$name
-# By its versioned name: a release keeps its interpreter while the package is installed, also when
-# python3 is another.
+# The versioned name pins the interpreter: a release keeps it while its package is installed, even
+# if python3 becomes another version.
 interpreter=$(readlink -f /usr/bin/python3)
 python=${interpreter##*/}
 packages=lib/$python/site-packages
@@ -30,7 +30,7 @@ pip() {
     "$environment/tools/bin/python" -m pip --quiet "$@"
 }
 finish() {
-    sync -f "$1" # a power loss must not leave the mark without the rest
+    sync -f "$1" # after a power loss, the mark must not exist without the files
     touch "$1/.complete"
 }
 
@@ -44,7 +44,7 @@ if [ ! -e "$environment/.complete" ]; then
     finish "$environment"
 fi
 
-# The worker reports the release's version, digest and all.
+# The worker reports the release's version, including the digest.
 sed -i "s/^__version__.*=.*/__version__ = \"$version\"/" "$source/src/wsserver/__init__.py"
 pip wheel --no-build-isolation --no-deps --no-index --wheel-dir "$source/wheel" "$source"
 
@@ -60,7 +60,7 @@ pip --python "$release/bin/python" install --no-compile --no-deps --no-index "$s
 case "$("$release/bin/ws-server" --version)" in
 *"$version"*) ;;
 *)
-    echo "The new release does not say that it is $version." >&2
+    echo "The new release does not report $version as its version." >&2
     exit 1
     ;;
 esac

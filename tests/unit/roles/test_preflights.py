@@ -133,7 +133,7 @@ BAD = [
         {"ws_server_api_listen_address": "0.0.0.0", "ws_server_api_clients": ["10.0.0.20"]},
         ["ws_server_api_listen_address is '0.0.0.0'", "ws_server_api_clients"],
     ),
-    ({"ws_server_user": "root"}, ["ws_server_user is 'root'", "as in 'app', which is not root"]),
+    ({"ws_server_user": "root"}, ["ws_server_user is 'root'", "other than root, such as app"]),
     ({"ws_server_user": "Chat"}, ["ws_server_user is 'Chat'", "lower case letters, digits, _ and -"]),
     ({"ws_server_user": "a" * 32}, ["ws_server_user is 'aaa"]),
     ({"redis_maxmemory": "512"}, ["redis_maxmemory is '512'", "as in '512mb'"]),

@@ -156,10 +156,10 @@ def test_the_gate_names_who_is_not_ready(host, clock):
     result = gate(fleet=[*ENDPOINTS, other])
     assert result["failed"]
     assert result["msg"].startswith(
-        "Worker 80 of one is left as it is: its clients need the other workers, and these are not ready: "
+        "Worker 80 of one was not touched: its clients need the other workers, and these are not ready: "
         f"81 of one (failed), {other} (no answer: "
     )
-    assert "Once all of them are ready, run this again." in result["msg"]
+    assert "Once all of them are ready, run this playbook again." in result["msg"]
     assert len(result["missing"]) == 2
     assert sum(clock.sleeps) == 20 + 10
     assert not gate(instance="81", fleet=[*ENDPOINTS, other])["failed"], "it serves no client, so it asks no one"
@@ -180,9 +180,9 @@ def test_the_gate_respects_the_drain_of_an_operator(host):
     Control(host.socket()).drain("alice smith", 0.0)
     result = gate(instance="81")
     assert result["msg"] == (
-        "Worker 81 of one is left as it is: alice smith has drained worker 80. A rollout neither ends that drain nor sends "
+        "Worker 81 of one was not touched: alice smith has drained worker 80. A rollout neither ends that drain nor sends "
         "more clients away meanwhile. When alice smith is done, let clients in there again "
-        "(ws-server ctl undrain --instance 80 --by 'alice smith'), and run this again."
+        "(ws-server ctl undrain --instance 80 --by 'alice smith'), then run this playbook again."
     )
 
 
