@@ -141,7 +141,7 @@ def _refused(holder: dict[str, Any], lock: str) -> str:
 def _robbed(holder: dict[str, Any], lock: str) -> str:
     return (
         f"{holder['owner']} has taken the lock of the fleet from this run {_duration(holder['age_s'])} ago{_purpose(holder)}: {lock}. "
-        "This run changes nothing more. Wait until the other one is done, and run this again if it is still wanted."
+        "This run changes nothing more. Wait until the other run is done, then run this playbook again if it is still wanted."
     )
 
 

@@ -162,7 +162,7 @@ class Draining:
         elif self._left:
             raise self._error(
                 f"has {self._left} of {self._was.connections} connections left after {self._timeout_s:g} s. "
-                f"It goes on draining in the name {self._by}: run this again to wait on, or take it back with state=undrained"
+                f"It goes on draining in the name {self._by}: run this playbook again to wait longer, or take it back with state=undrained"
             )
         self.message = self._summary()
 

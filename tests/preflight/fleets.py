@@ -153,7 +153,7 @@ def _is_of_stage(task: dict[str, Any], play: str, stage: str) -> bool:
     if stage in ("inventory", "parts"):
         asks_facts = "distribution" in str(task)
         return (
-            play == {"inventory": "Check the inventory", "parts": "Check what observes the fleet"}[stage]
+            play == {"inventory": "Check the inventory", "parts": "Check the monitoring"}[stage]
             and not asks_facts
         )
     checked = str(task.get("selfhost.websocket.check_variables"))

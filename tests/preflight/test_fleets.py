@@ -136,7 +136,7 @@ REFUSED: dict[str, tuple[dict[str, Any], list[str]]] = {
     "parts": ({"ws_observability_parts": ["jaeger"]}, ["ws_observability_parts is ['jaeger']: "]),
     "grafana_nowhere": (
         {"ws_observability_parts": ["loki"], "nginx_grafana": True},
-        ["nginx_grafana is set for grafana_nowhere, where there is no Grafana"],
+        ["nginx_grafana is set for grafana_nowhere, which has no Grafana"],
     ),
     "loki": (
         {"loki_retention_days": 0, "loki_memory_max": "big"},
@@ -424,15 +424,15 @@ def test_a_host_that_ansible_cannot_look_at(fleets: Fleets) -> None:
     }.items():
         told = " ".join(fleets.told[host])  # what Ansible says may have several lines
         assert told.startswith(f"Ansible reaches {host} of {host}_ws_"), told
-        assert told.count("cannot look at it") == 1
+        assert told.count("cannot gather its facts") == 1
         assert not [word for word in words if word not in told], told
 
 
 def test_a_user_of_the_service_that_is_another_programs(shared_machines: Fleets) -> None:
-    assert_told(shared_machines, "user", "user has a user nobody already, with the home ")
+    assert_told(shared_machines, "user", "user already has a user nobody, with the home ")
     assert "ws_server_user, such as wsapp" in shared_machines.told["user"][0]
 
 
 def test_a_port_that_another_program_has(shared_machines: Fleets) -> None:
-    assert_told(shared_machines, "port", "On port another program has a port that a service needs: 9079 is held by ")
+    assert_told(shared_machines, "port", "On port another program holds a port that a service needs: 9079 is held by ")
     assert "python" in shared_machines.told["port"][0]

@@ -19,7 +19,7 @@ import yaml
 from fleets import GROUPS, LOCAL, ROOT, SITE_BEGINS_WITH, messages, results, run_playbook
 from test_fleets import in_network
 
-PREFLIGHT = ["Check what is asked for", "Check the inventory", "Check the hosts", "Check what observes the fleet"]
+PREFLIGHT = ["Check the requested host and action", "Check the inventory", "Check the hosts", "Check the monitoring"]
 IMPORT = "ansible.builtin.import_tasks"
 SHOW = "Show values"
 # Without a task that has this tag, only the tasks that always run are left.
@@ -142,7 +142,7 @@ def test_one_bad_host_ends_the_run_for_all(site: Site) -> None:
     hosts = {name: variables | {"ws_server_private_address": "127.0.0.1"} for name, variables in hosts.items()}
     result = site(inventory(hosts, ws_edge=["one", "two"]), "--extra-vars", "nginx_metrics_listen_address=")
     assert_refused(result, two="nginx_tls_days is 1: ")
-    assert "Check what observes the fleet" not in result.plays
+    assert "Check the monitoring" not in result.plays
 
 
 def test_an_inventory_without_hosts(site: Site) -> None:

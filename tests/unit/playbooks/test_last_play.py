@@ -56,7 +56,7 @@ def all_plays(path: str) -> list[dict[str, Any]]:
 
 def test_whatever_changes_the_fleet_comes_after_the_lock_and_takes_it_with_tags_too():
     found = all_plays("site.yml")
-    (lock,) = (index for index, play in enumerate(found) if play["name"] == "Take the lock of the fleet")
+    (lock,) = (index for index, play in enumerate(found) if play["name"] == "Take the fleet's lock")
     assert {play["tags"] for play in found[:lock]} == {"always"}
     tags = {
         tag for play in found[lock + 1 :] for tag in ([play["tags"]] if isinstance(play["tags"], str) else play["tags"])
