@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""The edge watcher: takes worker hosts that swallow packets out of nginx's upstream, and back in when they answer.
+"""The edge watcher takes dead worker hosts out of nginx's upstream, and returns them later.
 
-polling asks the workers, policy decides, _upstream and _nginx (the collection's module_utils) carry the decision out,
-metrics and journal report.
+`polling` asks the workers, and `policy` decides. `_upstream` and `_nginx` (the collection's
+module_utils) carry the decision out. `metrics` and `journal` report.
 """

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""The service. The role packs this package, _upstream.py and _nginx.py into one file that python3 runs."""
+"""The service's entry point.
+
+The role packs this package, _upstream.py and _nginx.py into one file that python3 runs.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from pathlib import Path
 
 from _nginx import Nginx
 
-from .metrics import exposition, serve, serve_once_it_is_there
+from .metrics import exposition, serve, serve_when_available
 from .watcher import Watcher
 
 
@@ -42,7 +45,7 @@ async def _serve(given: argparse.Namespace) -> None:
 
     async with await serve(page, "127.0.0.1", given.metrics_port), asyncio.TaskGroup() as group:
         for address in given.metrics_address:
-            group.create_task(serve_once_it_is_there(page, address, given.metrics_port))
+            group.create_task(serve_when_available(page, address, given.metrics_port))
         await watcher.run()
 
 

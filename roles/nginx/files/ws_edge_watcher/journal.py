@@ -10,5 +10,5 @@ import time
 
 
 def log(event: str, **details: object) -> None:
-    """One line of JSON."""
+    """Print one line of JSON."""
     print(json.dumps({"time": time.time(), "event": event, **details}), file=sys.stdout, flush=True)

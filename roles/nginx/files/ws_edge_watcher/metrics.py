@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""What the watcher knows, as Prometheus reads it: GET /metrics.
+"""Serves the watcher's state to Prometheus: GET /metrics.
 
-The server is not prometheus_client's: that has a thread for each connection and no timeout, and the unit allows few threads.
+The server of prometheus_client does not fit: it has no timeout and one thread for each connection,
+and the unit allows few threads.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from .polling import Outcome
 
 @dataclass
 class Known:
-    """`last_poll`: Unix time in seconds."""
+    """The watcher's state, for its metrics. `last_poll` is a Unix time in seconds."""
 
     servers: list[Server] = field(default_factory=list)
     outcomes: dict[str, Outcome] = field(default_factory=dict)
@@ -33,7 +34,7 @@ class Known:
 
 
 class _Watcher(Collector):
-    """The watcher's metrics, collected afresh for each page."""
+    """Collects the watcher's metrics for one page."""
 
     def __init__(self, known: Known, lingering: int) -> None:
         self._known = known
@@ -49,7 +50,7 @@ class _Watcher(Collector):
                 down_by.add_metric([server.address, name], 1)
         answer = GaugeMetricFamily(
             "ws_edge_server_answer",
-            "What the server did with the last poll: 1 for that answer.",
+            "The server's answer to the last poll: 1 for that answer.",
             labels=["server", "answer"],
         )
         for address, outcome in known.outcomes.items():
@@ -58,7 +59,7 @@ class _Watcher(Collector):
         yield from (up, down_by, answer)
         yield CounterMetricFamily("ws_edge_reloads", "Reloads of nginx by the watcher.", known.reloads)
         yield CounterMetricFamily(
-            "ws_edge_failures", "Changes of the upstream that could not be made; the log says why.", known.failures
+            "ws_edge_failures", "Changes of the upstream that failed; the log has the cause.", known.failures
         )
         yield GaugeMetricFamily(
             "ws_edge_nginx_lingering_processes",
@@ -73,14 +74,17 @@ class _Watcher(Collector):
 
 
 def exposition(known: Known, lingering: int) -> bytes:
-    """The text format of Prometheus. `lingering`: nginx processes of earlier configurations."""
+    """Return the page in Prometheus' text format.
+
+    `lingering` counts the nginx processes of earlier configurations.
+    """
     registry = CollectorRegistry()
     registry.register(_Watcher(known, lingering))
     return generate_latest(registry)
 
 
 async def serve(page: Callable[[], bytes], host: str, port: int) -> asyncio.Server:
-    """Answer every GET with the page, and close. Raises OSError."""
+    """Answer each GET /metrics with the page, and close the connection. Raises OSError."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(TimeoutError, OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
@@ -100,16 +104,16 @@ async def serve(page: Callable[[], bytes], host: str, port: int) -> asyncio.Serv
     return await asyncio.start_server(answer, host, port)
 
 
-async def serve_once_it_is_there(page: Callable[[], bytes], host: str, port: int, pause_s: float = 5) -> None:
-    """As `serve`, without end, at an address that the host may not have yet."""
-    told = False
+async def serve_when_available(page: Callable[[], bytes], host: str, port: int, pause_s: float = 5) -> None:
+    """Serve the page forever, at an address that the host may not have yet."""
+    logged = False
     while True:
         try:
             server = await serve(page, host, port)
         except OSError as error:
-            if not told:
+            if not logged:
                 log("metrics_wait", address=host, error=str(error))
-            told = True
+            logged = True
             await asyncio.sleep(pause_s)
         else:
             await server.serve_forever()

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""Which hosts are to be out. Only decides: what it knows is what it is told, and the time.
+"""Decides which hosts are taken out of the upstream, from its input and the time, without I/O.
 
-A dead host is one that swallows packets: each new client that nginx sends there waits for the connect timeout. A refused connection
-or a 503 costs nothing, since nginx passes over it at once; so neither is a reason.
+A dead host does not answer packets, so each new client that nginx sends there waits for the connect
+timeout. A refused connection or a 503 costs nothing, because nginx tries the next worker at once.
+Neither takes a host out.
 """
 
 from __future__ import annotations
@@ -14,18 +15,19 @@ from typing import Protocol
 
 from .polling import Answer
 
-# At one poll a second a dead host is out within 5 s, and two lost seconds do not count as death.
+# With one poll per second, a dead host is out within 5 s. Two lost seconds take no host out.
 SILENT_POLLS = 3
 READY_POLLS = 3
 
-# Each reload leaves processes behind, for as long as they have clients. To bring a host back is less urgent than to take one out.
+# Each reload leaves processes behind for as long as they have clients. Returning a host is less
+# urgent than taking a dead host out.
 PERIOD_S = 600.0
 RELOADS = 8
 RELOADS_TO_BRING_BACK = 6
 
 
 class Server(Protocol):
-    """As _upstream has it."""
+    """The part of `_upstream.Server` that the policy reads."""
 
     @property
     def host(self) -> str: ...
@@ -35,7 +37,7 @@ class Server(Protocol):
 
 
 class Policy:
-    """`name`: under which hosts are held out; `clock`: seconds."""
+    """Counts answers and reloads, and decides. `name` owns the marks; `clock` returns seconds."""
 
     def __init__(self, name: str, clock: Callable[[], float]) -> None:
         self._name = name
@@ -45,21 +47,21 @@ class Policy:
         self._reloads: deque[float] = deque()
 
     def reloaded(self) -> None:
-        """nginx was told of a decision, whether or not it liked it."""
+        """Count a reload of nginx, whether or not it succeeded."""
         self._reloads.append(self._clock())
 
-    def heard(self, answers: Mapping[str, Answer]) -> None:
-        """One poll's answers, by host. Counts how often in a row."""
+    def record(self, answers: Mapping[str, Answer]) -> None:
+        """Count consecutive answers of each host. `answers` has one poll's answers by host."""
         self._silent = Counter({host: self._silent[host] + 1 for host in answers if answers[host] is Answer.SILENT})
         self._ready = Counter({host: self._ready[host] + 1 for host in answers if answers[host] is Answer.READY})
 
     def out(self, servers: Sequence[Server]) -> set[str]:
-        """The hosts to be held out of an upstream, given who is out now. Never such that no server is left up."""
+        """Return the hosts to keep out of the upstream. At least one server always stays up."""
         held = {server.host for server in servers if self._name in server.down_by}
         not_out = {server.host for server in servers if not self._others(server)}
         reloads = self._recent_reloads()
         back = {host for host in held if self._ready[host] >= READY_POLLS and reloads < RELOADS_TO_BRING_BACK}
-        # Whom an operator took out may reboot in peace, and without a reload.
+        # A host that an operator took out may reboot without causing a reload.
         dead = {host for host in not_out if self._silent[host] >= SILENT_POLLS and reloads < RELOADS}
         for out in ((held - back) | dead, held - back):
             if not_out - out:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""What the workers answer: one GET /readyz each, all of them at once."""
+"""Polls all workers at once, with one GET /readyz each."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ TIMEOUT_S = 0.7
 
 
 class Outcome(Enum):
-    """What one worker did with one request."""
+    """The outcome of one request to one worker."""
 
     READY = "ready"
     NOT_READY = "not_ready"
     REFUSED = "refused"
     MUTE = "mute"
-    """The connection was made, and no answer came. (Its own watchdog ends such a worker.)"""
+    """The worker accepted the connection and did not answer. Its watchdog ends such a worker."""
     SILENT = "silent"
-    """Not even the connection was made or refused."""
+    """The connection was neither accepted nor refused."""
 
 
 class Answer(Enum):
-    """What a host did with the requests to all of its workers."""
+    """The outcome of the requests to all workers of a host."""
 
     READY = "ready"
     ALIVE = "alive"
@@ -34,7 +34,7 @@ class Answer(Enum):
 
 
 def of_host(outcomes: Iterable[Outcome]) -> Answer:
-    """A host is silent when all its workers are: where one port answers, packets arrive."""
+    """Summarize a host's outcomes. The host is silent only if all its workers are silent."""
     seen = set(outcomes)
     if seen == {Outcome.SILENT}:
         return Answer.SILENT
@@ -42,7 +42,7 @@ def of_host(outcomes: Iterable[Outcome]) -> Answer:
 
 
 async def ask_all(addresses: Collection[str]) -> dict[str, Outcome]:
-    """By address, HOST:PORT. Takes TIMEOUT_S at most."""
+    """Return the outcome by address (HOST:PORT), within TIMEOUT_S."""
     return dict(zip(addresses, await asyncio.gather(*map(_ask, addresses)), strict=True))
 
 
@@ -60,7 +60,7 @@ async def _ask(address: str) -> Outcome:
     except TimeoutError:
         pass
     except OSError as error:
-        # EHOSTUNREACH is what a dead neighbour looks like now and then, between two searches for it.
+        # A dead neighbour now and then causes EHOSTUNREACH, between two ARP requests.
         outcome = outcome if error.errno in (errno.EHOSTUNREACH, errno.ENETUNREACH) else Outcome.REFUSED
     finally:
         if writer is not None:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""One look after the other: read nginx's configuration, poll the workers in it, decide, carry it out, tell."""
+"""The watcher's loop: read nginx's configuration, poll its workers, change the upstream."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from .polling import ask_all, of_host
 
 NAME = "watcher"
 INTERVAL_S = 1.0
-# After a change that could not be made, the next one waits: it will hardly fare better at once.
+# The pause after a failed change: an immediate second attempt would most likely fail, too.
 PAUSE_S = 10.0
 
 
 class Watcher:
-    """`alive` is called after each look."""
+    """Watches one upstream. Calls `alive` after each poll."""
 
     def __init__(self, nginx: Nginx, upstream: str, alive: Callable[[], None]) -> None:
         self.known = Known()
@@ -36,26 +36,26 @@ class Watcher:
         self._trouble = ""
 
     async def run(self) -> None:
-        """Does not end. What another program does to nginx or to its file meanwhile is found at the next look."""
-        # A watcher that was killed between writing and reloading has left the reload to this one.
+        """Poll once per second, forever. Each poll reads nginx's configuration again."""
+        # If an earlier watcher was killed between writing and reloading, this reloads nginx.
         await self._carry_out(lambda configuration: configuration)
         while True:
             begin = time.monotonic()
-            await self._look()
+            await self._poll()
             self._alive()
             await asyncio.sleep(max(0.0, begin + INTERVAL_S - time.monotonic()))
 
-    async def _look(self) -> None:
+    async def _poll(self) -> None:
         try:
             present = servers(self._nginx.read(), self._upstream)
         except (OSError, UpstreamError) as error:
             present = []
-            self._note(str(error))
+            self._log_trouble(str(error))
         else:
-            self._note("")
+            self._log_trouble("")
         outcomes = await ask_all([server.address for server in present])
         by_host = groupby(sorted(present, key=lambda server: server.host), key=lambda server: server.host)
-        self._policy.heard({host: of_host(outcomes[server.address] for server in group) for host, group in by_host})
+        self._policy.record({host: of_host(outcomes[server.address] for server in group) for host, group in by_host})
         self.known.servers, self.known.outcomes, self.known.last_poll = present, outcomes, time.time()
         out = self._policy.out(present)
         if self._differs(present, out) and time.monotonic() >= self._pause_until:
@@ -65,7 +65,7 @@ class Watcher:
         return any((NAME in server.down_by) != (server.host in out) for server in present)
 
     def _holding_out(self, configuration: str) -> str:
-        """Decides once more, under the lock: an operator may have taken out another host since."""
+        """Decide again under the lock: an operator may have taken another host out meanwhile."""
         present = servers(configuration, self._upstream)
         out = self._policy.out(present)
         return marked(configuration, self._upstream, NAME, {server.address for server in present if server.host in out})
@@ -82,9 +82,9 @@ class Watcher:
         if applied.reloaded:
             self.known.reloads += 1
             self._policy.reloaded()
-        self._tell(applied)
+        self._report(applied)
 
-    def _tell(self, applied: Applied) -> None:
+    def _report(self, applied: Applied) -> None:
         if applied.before == applied.after:
             if applied.reloaded:
                 log("reloaded", why="the configuration was newer than nginx's last reload")
@@ -98,7 +98,7 @@ class Watcher:
             for host in sorted(hosts):
                 log(event, host=host, reloaded=applied.reloaded)
 
-    def _note(self, trouble: str) -> None:
+    def _log_trouble(self, trouble: str) -> None:
         if trouble and trouble != self._trouble:
             log("unreadable", error=trouble)
         self._trouble = trouble

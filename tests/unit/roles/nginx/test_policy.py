@@ -36,7 +36,7 @@ class Fleet:
         """Polls a second apart, with READY from whom nothing else is said; who is held out then."""
         for _time in range(times):
             self.now += 1
-            self.policy.heard({host: answers.get(host, READY) for host in self.marks})
+            self.policy.record({host: answers.get(host, READY) for host in self.marks})
             wanted = self.policy.out(self.servers())
             if wanted != self.out():
                 for host, marks in self.marks.items():
@@ -143,7 +143,7 @@ def test_a_watcher_that_starts_knows_whom_it_held_out():
 
 def test_a_new_worker_of_a_host_that_is_out_is_out():
     fleet = Fleet("a", "b")
-    fleet.policy.heard({"a": READY, "b": SILENT})
+    fleet.policy.record({"a": READY, "b": SILENT})
     assert fleet.policy.out([*fleet.servers(), Server("b:8082", ("watcher",))]) == {"b"}
 
 
