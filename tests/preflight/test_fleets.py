@@ -129,7 +129,7 @@ REFUSED: dict[str, tuple[dict[str, Any], list[str]]] = {
             "prometheus_listen_address is '203.0.113.9'",
             "prometheus_scrape_interval_s is 90",
             "prometheus_retention_size is '2G'",
-            "prometheus_webhooks has something else than URLs",
+            "prometheus_webhooks contains an entry that is not a URL",
             "prometheus_mail_to is set, prometheus_mail_from is ''",
         ],
     ),

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""The state of the fleet in numbers, and what Prometheus raises the alarm for: ws-fleet [PROMETHEUS_URL]."""
+"""Shows the fleet's state in numbers, with the firing alerts: ws-fleet [PROMETHEUS_URL]."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import sys
 import urllib.parse
 import urllib.request
 
-# What, the expression, and how its value is written.
+# The name, the expression, and the format of its value.
 FLEET = [
     ("workers ready", "fleet:ws_workers_ready:sum", "{:.0f}"),
     ("workers in all", 'count(up{job="ws_server"})', "{:.0f}"),
@@ -47,7 +47,7 @@ class Prometheus:
             return json.load(answer)["data"]
 
     def values(self, expression: str) -> dict[tuple[str, str], float]:
-        """By host and worker, each of which may be empty."""
+        """Return the values by host and worker, each of which may be empty."""
         return {
             (one["metric"].get("host", ""), one["metric"].get("worker", "")): float(one["value"][1])
             for one in self.ask("query", query=expression)["result"]
@@ -55,7 +55,7 @@ class Prometheus:
 
 
 def written(form: str, value: float | None) -> str:
-    """`-`: there is no such value, or nothing happened of which it could tell."""
+    """Format a value. `-` stands for a missing value, or for a ratio without events."""
     return "-" if value is None or math.isnan(value) else form.format(value)
 
 
@@ -81,5 +81,5 @@ def main() -> None:
 if __name__ == "__main__":
     try:
         main()
-    except OSError as error:  # A timeout or a reset while it reads is no URLError.
+    except OSError as error:  # a timeout or a reset while reading is not a URLError
         sys.exit(f"ws-fleet: Prometheus does not answer: {getattr(error, 'reason', error)}")
