@@ -197,7 +197,7 @@ def test_packages_from_a_signed_repository(fleet: Fleet, receiver: Receiver) -> 
         fleet.ssh(
             receiver.host, "apt-get -qq update"
         )  # is not kept from the host's own repositories by one that is away
-        assert changed(play(fingerprint))[-2].endswith(": Install it, with what it needs from Debian")
+        assert changed(play(fingerprint))[-2].endswith(": Install the package with its dependencies from Debian")
         policy = fleet.ssh(receiver.host, "apt-cache policy tempo")
         assert "Installed: 0+standin1" in policy
         assert "/srv/standins" not in policy
