@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Brings the variables of the host to the checks. All of it runs on the control machine, and no host is connected to."""
+"""Passes the variables of the host to the checks.
+
+Runs entirely on the control machine, and connects to no host.
+"""
 
 from __future__ import annotations
 
@@ -74,7 +77,10 @@ def documented() -> set[str]:
 
 
 def overridden(variables: Mapping[str, Any]) -> set[str]:
-    """Returns the variables of the inventory that fleet.yml sets without regard to them. What -e gives wins over both."""
+    """Returns the variables of the inventory that fleet.yml overrides.
+
+    A value of -e overrides both.
+    """
     inventory = variables.get("hostvars", {}).get(variables["inventory_hostname"], {})
     return {
         name
@@ -84,7 +90,7 @@ def overridden(variables: Mapping[str, Any]) -> set[str]:
 
 
 def sha256(path: str) -> str | None:
-    """Returns the checksum of a file of the control machine, or nothing where there is none."""
+    """Returns the checksum of a file on the control machine, or None if the file does not exist."""
     try:
         return hashlib.sha256(pathlib.Path(path).expanduser().read_bytes()).hexdigest()
     except OSError:

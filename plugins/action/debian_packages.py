@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Installs packages of Debian. apt runs only if one is missing; a run refreshes its lists once."""
+"""Installs Debian packages. apt runs only if a package is missing; a run refreshes the lists once."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class ActionModule(ActionBase):
             facts = {_REFUSED: this_run()}
         result = self._apt(wanted | {"install_recommends": given["install_recommends"]}, task_vars)
         if complaint and result.get("failed"):
-            result["msg"] = f"{result['msg']} Before, apt could not refresh its lists: {complaint}"
+            result["msg"] = f"{result['msg']} Before this, apt could not refresh its lists: {complaint}"
         elif complaint:
             self._display.warning(
                 f"{task_vars['inventory_hostname']} could not refresh apt's lists, and installed from those it has: {complaint}"
@@ -66,7 +66,7 @@ class ActionModule(ActionBase):
         return [name for name in names if name not in installed]
 
     def _refresh(self, task_vars: dict[str, Any]) -> str | None:
-        """Why the lists could not be refreshed, or None.
+        """Refresh apt's lists. Return the reason for a failure, or None.
 
         Check mode refreshes, too: without lists, apt cannot tell what it would install.
         """

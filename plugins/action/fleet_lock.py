@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The control machine's part of the module: who this run is, and whether the one that has the lock has ended."""
+"""The controller's part of the module: identifies this run, and checks whether the holder has
+ended.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,7 @@ class ActionModule(ActionBase):
         task_vars = task_vars or {}
         given = self._task.args | {"run": this_run(), "owner": f"{_user()}@{socket.gethostname()}"}
         if given.get("state") == "held" and self._task.check_mode:
-            given["state"] = "present"  # what was only looked at is not held
+            given["state"] = "present"  # check mode has not taken the lock, so the run cannot hold it
         wanted = given.get("state", "present") == "present"
         result = self._ask(given, task_vars)
         robbed = result.get("holder")
@@ -34,13 +36,13 @@ class ActionModule(ActionBase):
             over = is_over(robbed["run"])
             if over or boolean(given.get("break", False)):
                 self._display.display(
-                    f"The lock of {robbed['owner']}{_purpose(robbed)} is taken over: that run {'has ended' if over else 'is said to be over'}."
+                    f"The lock of {robbed['owner']}{_purpose(robbed)} is taken over: that run {'has ended' if over else 'is declared over'}."
                 )
                 result = self._ask(given | {"instead_of": robbed["run"]}, task_vars)
-        # In the way is who has it now: perhaps not the one who had it a moment ago.
+        # The holder of the second answer counts: another run may have taken the lock meanwhile.
         if result.get("holder"):
             lock = f"lock {given.get('path', '/var/lib/ws-fleet/lock')} on {self._task.delegate_to or task_vars['inventory_hostname']}"
-            result.pop("exception", None)  # ansible-core 2.19 would show the module's own words first
+            result.pop("exception", None)  # ansible-core 2.19 would show the module's own message first
             result["msg"] = (_refused if wanted else _robbed)(result["holder"], lock)
         elif robbed:
             result["holder"] = robbed
@@ -53,12 +55,13 @@ class ActionModule(ActionBase):
         return result
 
 
-# Who a run is: its machine, boot, process namespace, process and start. No two runs have all of them in common, and "?" stands for
-# what a machine without /proc does not tell.
+# The identity of a run: its machine, boot, process namespace, process and start time. No two runs
+# share all of them. "?" stands for a part that is unknown without /proc.
 
 
 def this_run() -> str:
-    # A task runs in a child of the run's process. The child's own parent is another when that process was killed.
+    # A task runs in a child of the run's process. If that process was killed, the child has another
+    # parent.
     parent = multiprocessing.parent_process()
     pid = (parent.pid if parent else None) or os.getpid()
     status = _status(pid)
@@ -66,7 +69,7 @@ def this_run() -> str:
 
 
 def is_over(run: str) -> bool:
-    """Whether it is known that a run has ended: only of this machine's."""
+    """Whether a run is known to have ended. This is known only for runs of this machine."""
     parts = run.split(" ")
     if len(parts) != 5 or not parts[3].isdigit() or parts[0] != _machine():
         return False
@@ -77,7 +80,7 @@ def is_over(run: str) -> bool:
 
 
 def _machine() -> str:
-    """Copies of a machine have its id, too, and containers often none."""
+    """The machine id. Copies of a machine share it, and containers often have none."""
     return f"{socket.gethostname()}/{_text(pathlib.Path('/etc/machine-id'))}"
 
 
@@ -86,7 +89,7 @@ def _boot() -> str:
 
 
 def _namespace() -> str:
-    """Containers count their processes each for itself."""
+    """The PID namespace, because each container numbers its own processes."""
     try:
         return str((_PROC / "self/ns/pid").readlink())
     except OSError:
@@ -99,13 +102,13 @@ def _lives(pid: int, started: str) -> bool:
     except ProcessLookupError:
         return False
     except PermissionError:
-        pass  # another user's, of which /proc may tell nothing
+        pass  # /proc may hide the processes of another user
     status = _status(pid)
     return status is None or (status[0] != "Z" and status[1] == started)
 
 
 def _status(pid: int) -> tuple[str, str] | None:
-    """The state of a process, and when it was started, in the kernel's ticks since the boot."""
+    """The state of a process and its start time, in the kernel's ticks since boot."""
     try:
         fields = (_PROC / str(pid) / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     except OSError:
@@ -127,14 +130,14 @@ def _user() -> str:
         return str(os.getuid())
 
 
-# Words.
+# Messages.
 
 
 def _refused(holder: dict[str, Any], lock: str) -> str:
     return (
-        f"{holder['owner']} is changing this fleet{_purpose(holder)}. That run began {_duration(holder['age_s'])} ago, and the last sign of it was "
-        f"{_duration(holder['silent_s'])} ago ({lock}). Wait until it is done. If it is over, because its machine or its terminal is gone, "
-        "run this again with -e ws_lock_break=true (in a play of your own, break: true): what it left half done is finished."
+        f"{holder['owner']} is changing this fleet{_purpose(holder)}. That run began {_duration(holder['age_s'])} ago, and its last sign of life was "
+        f"{_duration(holder['silent_s'])} ago ({lock}). Wait until it is done. If it is over, because its machine or its terminal was lost, "
+        "run this playbook again with -e ws_lock_break=true (in a play of your own, break: true): it finishes the interrupted change."
     )
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The control machine's part of the module: a drain that takes long is waited for slice by slice, and told of in between."""
+"""The controller's part of the module: waits for a long drain in slices, and reports progress."""
 
 from __future__ import annotations
 
@@ -31,6 +31,6 @@ class ActionModule(ActionBase):
 def _progress(result: dict[str, Any]) -> str:
     before, left, seconds = (result[key] for key in ("connections_before", "connections_after", "seconds"))
     progress = f"{left:,} of {before:,} connections left, after {seconds:.0f} s"
-    if left >= before:  # nobody has left yet
+    if left >= before:  # no client has left yet
         return progress
     return f"{progress}, about {seconds * left / (before - left):.0f} s to go"

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The control machine's part of the module: packs the sources and copies the archive to the host."""
+"""The controller's part of the module: packs the sources and copies the archive to the host."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ansible import constants
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
-# The same in every archive, so that equal sources make equal archives.
+# Every archive has the same time, so that equal sources make equal archives.
 _TIME = (1980, 1, 1, 0, 0, 0)
 _MODE = 0o100644 << 16
 
@@ -66,7 +66,9 @@ class ActionModule(ActionBase):
 
 
 def archive(sources: Iterable[Path], main: str) -> bytes:
-    """Return a zip file that Python runs. `main`: PACKAGE.MODULE:FUNCTION, as for `python3 -m zipapp`.
+    """Return a zip file that Python runs.
+
+    `main`: PACKAGE.MODULE:FUNCTION, as for `python3 -m zipapp`.
 
     Raises OSError, and ValueError for a main function that the sources do not have.
     """

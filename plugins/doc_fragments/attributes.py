@@ -8,7 +8,7 @@ from __future__ import annotations
 
 
 class ModuleDocFragment:
-    # What every module of this collection declares.
+    # The attributes of every module of this collection.
     DOCUMENTATION = r"""
 options: {}
 attributes:
@@ -27,7 +27,7 @@ attributes:
       - selfhost.websocket.all
 """
 
-    # Beside it, for a module that only looks.
+    # Additional attributes of a module that only reads.
     READS_ONLY = r"""
 options: {}
 attributes:

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: url_host
-short_description: Write a host as a URL has it
+short_description: Format a host for use in a URL
 version_added: 0.1.0
 author:
   - The selfhost.websocket authors (@selfhost)
 description:
-  - An IPv6 address stands in brackets in a URL, because its colons would end the host. Everything else stays as it is.
+  - Puts an IPv6 address in brackets, because its colons would otherwise end the host in a URL. Returns every other host unchanged.
 options:
   _input:
-    description: A name, an IPv4 address or an IPv6 address. An address in brackets keeps them.
+    description: A name, an IPv4 address or an IPv6 address. An address in brackets stays unchanged.
     type: str
     required: true
 """

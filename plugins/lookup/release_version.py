@@ -8,12 +8,12 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: release_version
-short_description: The version of a release of the service
+short_description: Compute the version of a release of the service
 version_added: 0.1.0
 author:
   - The selfhost.websocket authors (@selfhost)
 description:
-  - Names a release after what it is made of, that is the package's own version and a digest of its source tree and lock files.
+  - Returns the package's own version with a digest of its source tree and lock files.
   - The same content gives the same version on every machine. Names and contents count. Times, modes and the order of files do not.
 options:
   _terms:
@@ -24,7 +24,7 @@ options:
     elements: path
     required: true
 notes:
-  - Hidden files, compiled Python and build leftovers in C(src) are no part of a release and are passed over.
+  - Hidden files, compiled Python and build leftovers in C(src) are ignored.
 """
 
 EXAMPLES = r"""
@@ -61,7 +61,9 @@ def _is_source(relative: pathlib.PurePath) -> bool:
 
 
 def _files(source: pathlib.Path) -> list[str]:
-    """The files a release is made of, relative to the source, in an order that no file system decides."""
+    """The files of a release, relative to the source, in an order that does not depend on the file
+    system.
+    """
     found = list(_BESIDE_SRC)
     for directory, _dirs, names in os.walk(source / "src"):
         relative = [(pathlib.Path(directory) / name).relative_to(source) for name in names]
@@ -70,7 +72,7 @@ def _files(source: pathlib.Path) -> list[str]:
 
 
 def _digest(source: pathlib.Path) -> str:
-    """As `sha256sum FILES | sha256sum` says: names count, and no text can move from one file to the next unseen."""
+    """The digest that `sha256sum FILES | sha256sum` prints. Names count, too."""
     whole = hashlib.sha256()
     for name in _files(source):
         content = hashlib.sha256((source / name).read_bytes()).hexdigest()

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Applies a table of rules to the variables of one host, and finds every fault. No I/O: `Settings` brings the values.
+"""Applies a table of rules to the variables of one host and finds every fault. Has no I/O.
 
 A rule of the table names a variable, a test and a remedy. A rule that compares variables names a
 function of _rules.py instead: `check`.
@@ -22,15 +22,15 @@ _KEYS = {"variable", "variables", "remedy", "fault", "when", "unless", "check", 
 
 
 class RuleError(Exception):
-    """A rule of the table is wrong, and not a value."""
+    """A rule of the table is wrong, not a value."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What the checks may look at.
+    """The values that the checks may read.
 
-    `value_of` returns the value of a variable, and raises KeyError where the host has none of that name. `overridden` are the
-    variables that the inventory sets in vain, as the playbooks work them out.
+    `value_of` returns the value of a variable, and raises KeyError for an unknown variable.
+    `overridden` are the variables of the inventory that the playbooks override.
     """
 
     value_of: Callable[[str], Any]
@@ -56,7 +56,9 @@ class Settings:
         return str(self.get(name, default))
 
     def is_true(self, name: str) -> bool:
-        """Returns whether a condition holds: what `bool` says of a text, and whether a list has elements."""
+        """Returns whether a condition holds: a text is true for Jinja's `bool`, or a list has
+        elements.
+        """
         value = self.get(name, False)
         return value.strip().lower() in ("yes", "on", "1", "true", "y", "t") if isinstance(value, str) else bool(value)
 
@@ -70,7 +72,7 @@ def find_faults(rules: Iterable[Rule], settings: Settings, checks: Mapping[str, 
 
 
 def whole(value: Any) -> int:
-    """Reads a whole number as Jinja's `int` does, for which -e x=8 is the number 8 and any other text 0."""
+    """Reads a whole number like Jinja's `int`: -e x=8 is the number 8, and any other text is 0."""
     try:
         return int(value)
     except (TypeError, ValueError):
@@ -78,7 +80,7 @@ def whole(value: Any) -> int:
 
 
 def number(value: Any) -> float:
-    """Reads a number as Jinja's `float` does."""
+    """Reads a number like Jinja's `float`."""
     try:
         return float(value)
     except (TypeError, ValueError):

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""A worker's control socket, from the outside: one JSON object a line, answered by a line or more."""
+"""The client of a worker's control socket: one JSON object per line, answered by one or more lines."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LINE_BYTES = 65536
 
 
 class ControlError(Exception):
-    """The worker did not do what it was asked. The text goes on where "worker 80" left off."""
+    """The worker did not carry out a command. The text is a predicate that follows "worker 80"."""
 
 
 class NobodyThereError(ControlError):
@@ -25,12 +25,12 @@ class NobodyThereError(ControlError):
 
 
 class UnansweredError(ControlError):
-    """A process has the socket, and did not answer in time: it may be busy, or wedged."""
+    """A process serves the socket and did not answer in time: the process may be busy or hung."""
 
 
 @dataclass(frozen=True)
 class Status:
-    """What a worker says of itself. `started_at` is Unix time; `broker` and `archive` are as the worker gives them."""
+    """The status that a worker reports. `started_at` is a Unix time."""
 
     version: str
     pid: int
@@ -55,32 +55,38 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
 
 
 class Control:
-    """`answer_s`: how long a worker may take to answer."""
+    """Sends commands to one worker. `answer_s` limits how long an answer may take."""
 
     def __init__(self, path: str, answer_s: float = _ANSWER_S) -> None:
         self.path = path
         self._answer_s = answer_s
 
     def status(self) -> Status:
-        """Raises ControlError, as all of these do."""
+        """Return the worker's status. Raises ControlError, like every method here."""
         return self._ask({"cmd": "status"})
 
     def drain(self, by: str, window_s: float | None) -> Status:
-        """Begin or join a drain; it goes on when this returns. None stands for the window in the worker's settings."""
+        """Begin or join a drain, which continues when this returns.
+
+        None: the worker's own window.
+        """
         return self._ask(_drain(by, window_s))
 
     def undrain(self, by: str) -> Status:
         return self._ask({"cmd": "undrain", "by": by})
 
     def hurry(self, by: str) -> Status:
-        """Drain anew, all at once. A drain that others share goes on as it is.
+        """Restart the drain with no window. A drain shared with others continues unchanged.
 
-        Both commands are there when the worker looks, and it lets no client in between them.
+        The worker reads both commands at once, so it lets no client in between them.
         """
         return self._ask({"cmd": "undrain", "by": by}, _drain(by, 0.0))
 
     def _ask(self, *commands: dict[str, Any]) -> Status:
-        """The answer to the last command: its first line, so of a drain that has begun as well as of one that is done."""
+        """Return the first line of the answer to the last command.
+
+        A drain answers when it begins.
+        """
         deadline = time.monotonic() + self._answer_s
         request = "".join(json.dumps(command) + "\n" for command in commands).encode()
         try:
@@ -92,7 +98,7 @@ class Control:
                 for _command in commands:
                     status = _status(next(answers))
                 return status
-        except (TimeoutError, BlockingIOError):  # the latter: its queue is full, as nobody takes from it
+        except (TimeoutError, BlockingIOError):  # BlockingIOError: no process empties the full queue
             raise UnansweredError(f"does not answer at {self.path} within {self._answer_s:g} s") from None
         except (FileNotFoundError, ConnectionRefusedError):
             raise NobodyThereError(f"has no process that serves {self.path}") from None
@@ -108,7 +114,7 @@ def _drain(by: str, window_s: float | None) -> dict[str, Any]:
 
 
 def _lines(connection: socket.socket, deadline: float) -> Iterator[bytes]:
-    """However slowly they trickle, none comes after the deadline: raises TimeoutError."""
+    """Yield lines until the deadline, however slowly they arrive. Raises TimeoutError."""
     held = b""
     while True:
         line, end, rest = held.partition(b"\n")

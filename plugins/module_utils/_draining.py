@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""Empties a worker in somebody's name, or takes that back."""
+"""Drains a worker in the name of a caller, or ends that caller's drain."""
 
 from __future__ import annotations
 
@@ -19,19 +19,21 @@ from ansible_collections.selfhost.websocket.plugins.module_utils._unit import Sy
 from ansible_collections.selfhost.websocket.plugins.module_utils._waiting import Clock, Wait
 from ansible_collections.selfhost.websocket.plugins.module_utils._worker import Worker, WorkerError
 
-# Between the end of a process and the moment when systemd has noticed.
+# The time between the end of a process and systemd's notice.
 _NOTICED_S = 5.0
-# What a drain takes that is in a hurry: the clients' grace, their farewells, and room for a slow machine.
+# The time of a drain without a window: the clients' grace, the closing handshakes, and a reserve
+# for a slow machine.
 _FORCE_S = 15.0
-# How long a person waits for a sign of a drain that goes on.
+# The time between two progress reports of a drain.
 _SLICE_S = 5.0
 
 
 class Draining:
-    """One use of it: `look()`, and then one of the others. `result()` says how far that came, also after a WorkerError.
+    """One drain or undrain: `look()`, and then one other method.
 
-    Or a drain in slices, between which somebody tells how far it is: `so_far` is {} for the first. A slice at whose end the drain is not
-    done has a new `so_far`, with which the next one has only to `go_on()`.
+    `result()` describes the progress, also after a WorkerError. A drain can run in slices, so that
+    the caller can report progress in between: `so_far` is {} for the first slice. A slice that ends
+    before the drain has a new `so_far`, and the next slice continues with `go_on()`.
     """
 
     def __init__(
@@ -65,7 +67,10 @@ class Draining:
     # Either way.
 
     def drain(self, window_s: float | None, force: bool) -> None:
-        """`force`: whoever is left at the deadline goes at once."""
+        """Drain the worker.
+
+        With `force`, the worker disconnects all remaining clients at the deadline.
+        """
         if not self._is_drain_wanted():
             return
         control = self._worker.control
@@ -77,7 +82,7 @@ class Draining:
         last = self._last_slice
         self._before, self._now, self._timeline = Status(**last["before"]), Status(**last["now"]), last["timeline"]
         self._looked = self.changed = True
-        self._look_again(self._wait)  # since there is no knowing how long ago the last look was
+        self._look_again(self._wait)  # the last look may be long ago
         self._await_end(force)
 
     def undrain(self) -> None:
@@ -94,7 +99,7 @@ class Draining:
     def foresee_drain(self) -> None:
         if self._is_drain_wanted():
             self.changed = True
-            self.message = f"would send {self._was.connections} connections away"
+            self.message = f"would close {self._was.connections} connections"
             by = [*self._was.drained_by, *([] if self._by in self._was.drained_by else [self._by])]
             self._now = dataclasses.replace(self._was, state="drained", drained_by=by, connections=0)
 
@@ -168,12 +173,15 @@ class Draining:
 
     @property
     def _is_done(self) -> bool:
-        """Nobody is left, or the process is gone."""
+        """No client is left, or the process has ended."""
         return self._now is None or _is_empty(self._now)
 
     def _until_empty(self, wait: Wait, slice_: Wait) -> None:
-        """Until it is done, or one of these is over. Raises WorkerError if someone undoes the drain."""
-        # The last farewells take no longer than another slice's start.
+        """Wait until the drain is done or a wait is over.
+
+        Raises WorkerError if another user undid it.
+        """
+        # The last closing handshakes take no longer than the start of another slice.
         while not (self._is_done or wait.over or (slice_.over and self._left)):
             wait.pause()
             self._look_again(wait)
@@ -184,19 +192,22 @@ class Draining:
             return
         if self._now.pid != self._was.pid:
             raise self._error(
-                f"was replaced while it drained: process {self._was.pid} is gone, and {self._now.pid} lets clients in"
+                f"was replaced while it drained: process {self._was.pid} has ended, and process {self._now.pid} lets clients in"
             )
-        raise self._error(f"is no longer drained by {self._by}: somebody undid it meanwhile")
+        raise self._error(f"is no longer drained by {self._by}: another user undid it meanwhile")
 
     def _see(self, status: Status | None) -> None:
         self._now = status
         seen = {"connections": _connections(status), "state": self._state(status)}
         last = self._timeline[-1] if self._timeline else {}
-        if seen.items() - last.items():  # what did not change is no news
+        if seen.items() - last.items():  # only changes are recorded
             self._timeline.append({"seconds": round(self._wait.seconds, 2), **seen})
 
     def _persist(self, ask: Callable[[], Status], wait: Wait) -> Status | None:
-        """The answer; None if there is no process that serves. One that is busy has until `wait` is over."""
+        """Ask until `wait` is over, because a worker may be busy.
+
+        None: no process serves the socket.
+        """
         noticed = None
         while True:
             try:
@@ -207,8 +218,8 @@ class Draining:
                     return None
                 if noticed.over or wait.over:
                     raise self._error(
-                        f"runs, but {error}. Releases and units from before the control socket have none: replace such a worker "
-                        f"without this module, with systemctl restart {self._worker.instance.unit}, which sends its clients away, too"
+                        f"runs, but {error}. Early releases and units have no control socket: replace such a worker without this "
+                        f"module, with systemctl restart {self._worker.instance.unit}, which also disconnects its clients"
                     ) from None
             except UnansweredError as error:
                 if wait.over:
@@ -221,14 +232,14 @@ class Draining:
         try:
             return self._worker.unit().serves
         except SystemdError as error:
-            raise self._error(f"does not answer, and whether it runs cannot be told: {error}") from None
+            raise self._error(f"does not answer, and whether it runs is unknown: {error}") from None
 
     @property
     def _was(self) -> Status:
-        """The first look, of a worker that ran then."""
+        """The status at the first look, of a worker that ran then."""
         return cast("Status", self._before)
 
-    # Words.
+    # Messages.
 
     @property
     def _left(self) -> int:
@@ -251,10 +262,10 @@ class Draining:
     def _summary(self) -> str:
         seconds = f"{self._wait.seconds:.1f} s"
         if self._now is None:
-            return f"ended after {seconds}, before it was drained: nobody is connected to it"
+            return f"ended after {seconds}, before it was drained: no client is connected to it"
         if self._late:
-            left = f", {self._left} of whom are still there" if self._left else ""
-            return f"has sent {self._late} connections away by force{left}, after {seconds}"
+            left = f", {self._left} of which are still open" if self._left else ""
+            return f"has closed {self._late} connections by force{left}, after {seconds}"
         return f"is drained of {_connections(self._before)} connections after {seconds}"
 
     def _still_drained(self) -> str:

@@ -4,10 +4,13 @@
 # Copyright: the selfhost.websocket authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 
-"""What an operator keeps on a host in nginx, Redis and Postgres, apart from this collection and Debian's packages.
+"""Finds the operator's own files and data in nginx, Redis and Postgres.
 
-A file is ours if its head names this collection's authors, as the templates of every release do. A file is the package's if it
-is as dpkg installed it. Every other file is the operator's. Nothing here changes the host.
+Changes nothing on the host.
+
+A file is ours if its head names this collection's authors, like the templates of every release. A
+file is the package's if it is unchanged since dpkg installed it. Every other file is the
+operator's.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from pathlib import Path
 
 _OURS = "the selfhost.websocket authors"
 _HEAD_BYTES = 400
-# An empty snapshot of Redis takes less.
+# An empty Redis snapshot is smaller.
 _SNAPSHOT_BYTES = 92
 _ANSWER_S = 2
 # The first identifier that Postgres gives to an object that a user creates.
@@ -32,7 +35,10 @@ RunCommand = Callable[[list[str]], tuple[int, str, str]]
 
 @dataclass(frozen=True)
 class Found:
-    """`kind`: what would be lost, or why the two cannot live together; `what`: a clause that follows the path."""
+    """One finding.
+
+    `kind` says what would be lost or clash; `what` is a clause that follows the path.
+    """
 
     path: str
     kind: str
@@ -43,7 +49,7 @@ class Found:
 
 
 class Host:
-    """The files of a host below `root`, and how programs run there."""
+    """The files of a host below `root`, and a way to run programs there."""
 
     def __init__(self, run: RunCommand, root: Path = Path("/")) -> None:
         self.run = run
@@ -54,12 +60,12 @@ class Host:
         return self.root / name.lstrip("/")
 
     def glob(self, pattern: str) -> list[str]:
-        """The names of the files, hidden ones left out."""
+        """Return the names of the files, without hidden ones."""
         found = sorted(self.root.glob(pattern.lstrip("/")))
         return [f"/{path.relative_to(self.root)}" for path in found if not path.name.startswith(".")]
 
     def read(self, name: str) -> str:
-        """The empty string for a file that is not there."""
+        """Return the text of a file, or an empty string if the file does not exist."""
         try:
             return self.path(name).read_text(encoding="utf-8", errors="replace")
         except FileNotFoundError:
@@ -69,14 +75,14 @@ class Host:
         return self.path(name).exists()
 
     def is_link(self, name: str, target: str) -> bool:
-        """Whether the name is a link to the target, which is there."""
+        """Whether the name is a link to the target, and the target exists."""
         return self.path(name).is_symlink() and str(self.path(name).readlink()) == target and self.exists(target)
 
     def is_ours(self, name: str) -> bool:
         return _OURS in self.read(name)[:_HEAD_BYTES]
 
     def is_packaged(self, name: str) -> bool:
-        """Whether a configuration file is as its package has it."""
+        """Whether a configuration file is unchanged since its package was installed."""
         if self._packaged is None:
             self._packaged = _conffiles(self.read("/var/lib/dpkg/status"))
         digest = hashlib.md5(self.path(name).read_bytes(), usedforsecurity=False).hexdigest()
@@ -87,7 +93,10 @@ class Host:
 
 
 def _conffiles(status: str) -> dict[str, set[str]]:
-    """The digests of each configuration file in dpkg's records. A file that moved between packages has two."""
+    """The digests of configuration files in dpkg's records.
+
+    A file that changed packages has two.
+    """
     found: dict[str, set[str]] = {}
     for name, digest in re.findall(r"^ (/\S+) ([0-9a-f]{32})\b", status, re.MULTILINE):
         found.setdefault(name, set()).add(digest)
@@ -99,7 +108,7 @@ def _conffiles(status: str) -> dict[str, set[str]]:
 _NGINX = "/etc/nginx/nginx.conf"
 _SITES = ("/etc/nginx/conf.d/*.conf", "/etc/nginx/sites-enabled/*")
 _LISTEN = re.compile(r"^\s*listen\s+(?P<address>[^\s;]+)(?P<options>[^;]*);", re.MULTILINE)
-# nginx takes each of these options from one server alone for an address and port, and our servers set the first two.
+# nginx accepts each of these options only once per address and port. Our servers set the first two.
 _SOCKET_OPTION = re.compile(
     r"\b(default_server|default|backlog|rcvbuf|sndbuf|accept_filter|deferred|bind|ipv6only|reuseport|so_keepalive|fastopen|setfib)\b"
 )
@@ -107,7 +116,10 @@ _NAMES = re.compile(r"^\s*(?:upstream\s+(?P<upstream>ws|api)\s*\{|log_format\s+(
 
 
 def nginx(host: Host) -> list[Found]:
-    """`settings`: nginx.conf. `site`: a site that ours would end. `clash`: a site that nginx refuses beside ours."""
+    """Find `settings` (nginx.conf), `site` (a site that ours would replace) and `clash`.
+
+    A `clash` is a site that nginx refuses beside ours.
+    """
     found = []
     sites = list(_nginx_sites(host))
     if host.is_foreign(_NGINX):
@@ -148,13 +160,15 @@ def _nginx_clashes(host: Host, site: str) -> Iterator[Found]:
 
 
 def redis(host: Host, instance: str, port: int = 6379) -> list[Found]:
-    """`settings`, `data`: of Debian's own Redis, which ours would end. `moved`: the fleet's data is with another unit.
+    """Find `settings` and `data` of Debian's own Redis, and `moved`: another unit has the fleet's
+    data.
 
-    `instance` is the name of ours, or empty for Debian's own Redis; `port` is where Debian's own Redis listens as installed.
+    `instance` is the name of our Redis, or empty for Debian's own Redis. `port` is the port of
+    Debian's own Redis after installation.
     """
     own = f"/etc/redis/redis-{instance}.conf" if instance else "/etc/redis/redis.conf"
     found = [
-        Found(name, "moved", f"is the Redis that the fleet's data is in, unlike {own}")
+        Found(name, "moved", f"is the Redis with the fleet's data, unlike {own}")
         for name in host.glob("/etc/redis/redis*.conf")
         if name != own and host.is_ours(name)
     ]
@@ -179,7 +193,7 @@ def _redis_data(host: Host, port: int) -> Iterator[Found]:
 
 
 def _redis_keys(port: int) -> str:
-    """What a Redis says that holds keys, or wants a password; the empty string where no Redis answers."""
+    """A clause about a Redis that holds keys or wants a password. Empty if no Redis answers."""
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=_ANSWER_S) as connection:
             connection.sendall(b"INFO keyspace\r\n")
@@ -194,7 +208,7 @@ def _redis_keys(port: int) -> str:
 
 # Postgres
 
-# What pg_createcluster writes without a comment sign. A setting of another name, or another value here, is the operator's.
+# The settings that pg_createcluster writes. Any other setting or value is the operator's.
 _POSTGRES_AS_CREATED = {
     "data_directory", "hba_file", "ident_file", "external_pid_file", "port", "unix_socket_directories", "ssl", "ssl_cert_file",
     "ssl_key_file", "dynamic_shared_memory_type", "max_wal_size", "min_wal_size", "log_line_prefix", "log_timezone",
@@ -218,9 +232,9 @@ _DATABASES_AS_CREATED = ("postgres", "template0", "template1")
 
 @dataclass(frozen=True)
 class Cluster:
-    """A Postgres cluster as Debian lays it out; `etc` is /etc/postgresql/VERSION/NAME.
+    """A Postgres cluster of Debian; `etc` is /etc/postgresql/VERSION/NAME.
 
-    `listen_addresses` is what files other than ours name.
+    `listen_addresses` is the setting in files other than ours.
     """
 
     etc: str
@@ -229,7 +243,10 @@ class Cluster:
 
 
 def clusters(host: Host) -> list[Cluster]:
-    """The clusters of a host, as their files describe them. The last file that names a setting wins, as in Postgres."""
+    """The clusters of a host, from their files.
+
+    As in Postgres, the last file with a setting wins.
+    """
     found = []
     for main in host.glob("/etc/postgresql/*/*/postgresql.conf"):
         etc = main.rpartition("/")[0]
@@ -243,7 +260,10 @@ def clusters(host: Host) -> list[Cluster]:
 
 
 def postgres(host: Host, cluster: Cluster, database: str, user: str, shared: bool) -> list[Found]:
-    """`settings`, `access`, `database`: of a cluster that ours would change. `taken`: what ours would need in a shared one."""
+    """Find `settings`, `access` and `database` that ours would change in a cluster.
+
+    With `shared`, find names and rules that prevent sharing the cluster: `taken`.
+    """
     hba = f"{cluster.etc}/pg_hba.conf"
     if host.is_ours(hba):
         return []
@@ -275,7 +295,7 @@ def _postgres_databases(host: Host, cluster: Cluster) -> Iterator[Found]:
             if name not in _DATABASES_AS_CREATED:
                 yield Found(f"database {name}", "database", "is in this cluster")
         return
-    # The cluster does not run. Each database has a directory, named after its number.
+    # The cluster does not run. Each database has a directory that is named after its number.
     data = _settings(host, f"{cluster.etc}/postgresql.conf").get("data_directory", "")
     numbers = [name.rpartition("/")[2] for name in host.glob(f"{data}/base/*")] if data else []
     if any(number.isdigit() and int(number) >= _FIRST_USER_OID for number in numbers):
@@ -285,15 +305,13 @@ def _postgres_databases(host: Host, cluster: Cluster) -> Iterator[Found]:
 def _postgres_taken(host: Host, cluster: Cluster, database: str, user: str) -> Iterator[Found]:
     names = _ask(host, cluster, "SELECT 'd' || datname FROM pg_database UNION SELECT 'r' || rolname FROM pg_roles")
     if names is None:
-        yield Found(
-            cluster.etc, "taken", f"is the cluster that shall be shared, and does not answer at port {cluster.port}"
-        )
+        yield Found(cluster.etc, "taken", f"is the cluster to share, and does not answer at port {cluster.port}")
     for line in _lines(host.read(f"{cluster.etc}/pg_hba.conf")):
         kind, databases, users, method = ([*line.split(), "", "", "", ""])[:4]
         if kind == "local" and databases in ("all", "postgres") and users in ("all", "postgres"):
             if method != "peer":
                 yield Found(
-                    f"{cluster.etc}/pg_hba.conf", "taken", f"has the line '{line}', by which root cannot be postgres"
+                    f"{cluster.etc}/pg_hba.conf", "taken", f"has the line '{line}', so root cannot log in as postgres"
                 )
             break
     if f"d{database}" in (names or []):

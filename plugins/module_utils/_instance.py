@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""Where one worker of this host has what: its link, its unit, its socket and its port."""
+"""The paths and names of one worker of this host: its link, unit, socket and port."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ import re
 HOME = pathlib.Path("/opt/ws-server")
 RUN = pathlib.Path("/run/ws-server")
 
-# In HOME/before, until the rollout is closed.
+# This file is in HOME/before until the rollout is closed.
 UNFINISHED = ".unfinished"
 
 _LISTEN_ADDRESS = re.compile(r"""^WS_LISTEN_ADDRESS=["']?([^"'\s,]+)""", re.MULTILINE)
 
 
 def is_name(name: str) -> bool:
-    """Two digits: worker 80 listens on port 8080."""
+    """Whether a name has two digits: worker 80 listens on port 8080."""
     return re.fullmatch(r"[0-9]{2}", name) is not None
 
 
 def not_a_name(name: str) -> str:
-    return f"instance: {name!r} is no worker's name, which is two digits, such as 80."
+    return f"instance: {name!r} is not a worker's name: use two digits, such as 80."
 
 
 def names() -> list[str]:
-    """Of all workers of this host."""
+    """The names of all workers of this host."""
     return sorted(path.name for path in HOME.glob("instances/*") if is_name(path.name))
 
 
 def before() -> dict[str, str]:
-    """Instance -> the generation that it had before the last rollout."""
+    """Return the generation of each instance before the last rollout."""
     links = [path for path in HOME.glob("before/*") if is_name(path.name) and path.is_symlink()]
     return {link.name: link.readlink().name for link in links}
 
@@ -49,28 +49,37 @@ class Instance:
 
     @property
     def generation(self) -> str | None:
-        """What its link names now; a process that runs was started from what it named then."""
+        """The generation that the link names now.
+
+        A running process may have started from an earlier one.
+        """
         return self._link.readlink().name if self.exists else None
 
     @property
     def linked_at(self) -> float | None:
-        """When its link was last moved, in Unix time."""
+        """The Unix time when the link was last moved."""
         return self._link.lstat().st_mtime if self.exists else None
 
     @property
     def generation_before(self) -> str | None:
-        """What it had before the rollout that is not closed yet. None without such a rollout, or if it is new."""
+        """The generation before the open rollout.
+
+        None without such a rollout, or for a new worker.
+        """
         return before().get(self.name) if (HOME / "before" / UNFINISHED).exists() else None
 
     @property
     def version(self) -> str | None:
-        """Of the release in that generation."""
+        """The version of the release in the current generation."""
         release = self._link / "release"
         return release.resolve().name if release.is_symlink() else None
 
     @property
     def url(self) -> str:
-        """Of its port for clients, at the first address in its settings. Raises OSError if they are there and cannot be read."""
+        """The URL for clients, with the first address in the settings.
+
+        Raises OSError if the settings exist and cannot be read.
+        """
         try:
             found = _LISTEN_ADDRESS.findall((self._link / "env").read_text(encoding="utf-8"))
         except FileNotFoundError:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""The end of a worker's log, for people: the service writes JSON, and systemd writes sentences between."""
+"""Formats the end of a worker's log: the service writes JSON, and systemd writes sentences."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Any
 from ansible_collections.selfhost.websocket.plugins.module_utils._unit import Run
 
 _LINES = 20
-# Of these, many may be about clients that came and went, which say nothing of the worker.
+# Many of these lines may be about clients, which say nothing about the worker.
 _LOOKED_AT = 500
 _LINE_CHARACTERS = 400
 
 
 def last_lines(run: Run, unit: str) -> list[str]:
-    """At most 20 that are about the worker and not about one of its clients, the newest last.
+    """Return at most 20 lines about the worker, but not about its clients, the newest last.
 
-    What is wrong with the journal is said in their place.
+    If the journal cannot be read, return the reason instead.
     """
     status, output, errors = run(["journalctl", "-u", unit, "-n", str(_LOOKED_AT), "-o", "cat", "--no-pager", "-q"])
     if status != 0:
@@ -28,7 +28,7 @@ def last_lines(run: Run, unit: str) -> list[str]:
 
 
 def readable(line: str) -> str:
-    """`{"event":"ready","level":"info",…}` becomes `14:16:46 info ready …`; what is no such line stays as it is."""
+    """Turn `{"event":"ready","level":"info",…}` into `14:16:46 info ready …`. Keep other lines."""
     entry = _entry(line)
     if not entry:
         return line
@@ -40,7 +40,7 @@ def readable(line: str) -> str:
 
 
 def _entry(line: str) -> dict[str, Any]:
-    """What the service says in this line; empty if it is not the service's."""
+    """Parse the service's JSON of a line. Empty for lines of other programs."""
     try:
         entry = json.loads(line)
     except (ValueError, RecursionError):

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""The lock of a fleet: a file on one of its hosts that says which run is changing it."""
+"""The fleet's lock: a file on one host that names the run that changes the fleet."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ class LockError(Exception):
 
 
 class HeldError(Exception):
-    """Somebody else has it: `holder` is what they wrote down, with the seconds since they took it and since the last sign of them."""
+    """Another run has the lock.
+
+    `holder` is that run's record, with the age and silence in seconds.
+    """
 
     def __init__(self, holder: dict[str, Any]) -> None:
         super().__init__()
@@ -31,20 +34,21 @@ class HeldError(Exception):
 
 
 class LostError(Exception):
-    """It is not this run's any more, and nobody's."""
+    """This run has lost the lock, and no other run has it now."""
 
 
 class Lock:
-    """`now`: Unix time in seconds, by this host's clock alone: those of two control machines may differ."""
+    """The lock file. `now` returns this host's Unix time: clocks of control machines may differ."""
 
     def __init__(self, path: str, now: Callable[[], float] = time.time) -> None:
         self._path = pathlib.Path(path)
         self._now = now
 
     def acquire(self, run: str, owner: str, reason: str, instead_of: str | None = None, dry: bool = False) -> bool:
-        """Take it, or give a sign of life; returns whether it was not this run's before. Raises HeldError, LockError.
+        """Take or renew the lock. Return whether this run did not have it before.
 
-        `instead_of`: a run that may be robbed of it. `dry`: change nothing.
+        `instead_of`: a run from which the lock may be taken. `dry`: change nothing. Raises
+        HeldError and LockError.
         """
         with self._alone(dry):
             record = self._read()
@@ -58,7 +62,7 @@ class Lock:
             return not mine
 
     def keep(self, run: str) -> None:
-        """Give a sign of life. Raises HeldError, LostError, LockError."""
+        """Renew the lock. Raises HeldError, LostError and LockError."""
         with self._alone():
             record = self._read()
             if record is None:
@@ -68,7 +72,7 @@ class Lock:
             self._write(record | {"seen": self._now()})
 
     def release(self, run: str, dry: bool = False) -> bool:
-        """Whether it was this run's. Raises LockError."""
+        """Release the lock. Return whether this run had it. Raises LockError."""
         with self._alone(dry):
             record = self._read()
             if record is None or record["run"] != run:
@@ -88,17 +92,17 @@ class Lock:
             times = {}
         if not times or not all(map(math.isfinite, times.values())):
             raise LockError(
-                f"{self._path} is no lock that this release wrote: remove it if nobody is changing the fleet."
+                f"{self._path} is not a lock written by this release: remove it if no run is changing the fleet."
             )
         return texts | times
 
     def _told(self, record: dict[str, Any]) -> dict[str, Any]:
-        # A clock that was set back makes nobody younger than now.
+        # The clock may have been set back: an age is never negative.
         ages = {"age_s": record["since"], "silent_s": record["seen"]}
         return {key: record[key] for key in _TEXTS} | {key: max(self._now() - at, 0.0) for key, at in ages.items()}
 
     def _write(self, record: dict[str, Any]) -> None:
-        # Of two runs only one is here at a time, so what a killed one left is overwritten.
+        # Only one run at a time gets here, so the remains of a killed run can be overwritten.
         draft = self._path.with_name(f".{self._path.name}.new")
         draft.write_text(json.dumps(record), encoding="utf-8")
         draft.chmod(0o644)
@@ -106,7 +110,7 @@ class Lock:
 
     @contextlib.contextmanager
     def _alone(self, dry: bool = False) -> Iterator[None]:
-        """Of two runs that look at once, only one finds it free."""
+        """Exclude other runs, so that only one of two concurrent runs finds the lock free."""
         directory = self._path.parent
         try:
             if dry and not directory.is_dir():
@@ -120,5 +124,5 @@ class Lock:
             finally:
                 os.close(descriptor)
         except OSError as error:
-            mend = " Run this task with become." if isinstance(error, PermissionError) else ""
-            raise LockError(f"The lock {self._path} cannot be used: {error.strerror}.{mend}") from error
+            remedy = " Run this task with become." if isinstance(error, PermissionError) else ""
+            raise LockError(f"The lock {self._path} cannot be used: {error.strerror}.{remedy}") from error

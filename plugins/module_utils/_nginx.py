@@ -4,12 +4,14 @@
 # Copyright: the selfhost.websocket authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 
-"""Puts a changed configuration into force in a running nginx, or leaves everything as it was.
+"""Applies a changed configuration to a running nginx, or leaves everything unchanged.
 
-One change at a time, under a lock. The new text is written beside the old one, tested by nginx, and renamed into place. nginx is
-told, and then watched until it runs on the new text. Whatever fails, the old text comes back. nginx is never restarted.
+A lock allows one change at a time. The new text is written beside the old one, validated by nginx,
+and renamed into place. nginx reloads, and is watched until it runs with the new text. If anything
+fails, the old text is restored. nginx is never restarted.
 
-The edge watcher shares this file, outside of Ansible: it imports the standard library alone.
+The edge watcher shares this file outside of Ansible, so this file imports only the standard
+library.
 """
 
 from __future__ import annotations
@@ -28,17 +30,20 @@ from pathlib import Path
 
 _LOCK_S = 30
 _TEST_S = 15
-# nginx tries for 2.5 s to have a port that is taken, and gives up then.
+# nginx tries for 2.5 s to bind a port that is in use.
 _RELOAD_S = 15
 
 
 class NotAppliedError(Exception):
-    """nginx runs on with what it had, and so does its file; the text says why."""
+    """nginx and its file keep the old configuration. The text has the cause."""
 
 
 @dataclass(frozen=True)
 class Applied:
-    """The text before and after, and whether nginx was told: not when all was in force already, or when it does not run."""
+    """The text before and after, and whether nginx was reloaded.
+
+    nginx is not reloaded if it does not run, or if the text was already in force.
+    """
 
     before: str
     after: str
@@ -47,16 +52,16 @@ class Applied:
 
 @dataclass(frozen=True)
 class _Process:
-    """`started`: in clock ticks since the machine's boot."""
+    """One worker process of nginx. `started` counts clock ticks since boot."""
 
     started: int
     shutting_down: bool
 
 
 class Nginx:
-    """The nginx of one configuration file. Files that it includes are none of ours, and stay as they are.
+    """The nginx of one configuration file. Files that it includes are never changed.
 
-    Beside its pid file, where a reboot takes them away, are a lock and a note of when nginx was last told of changes.
+    Beside its PID file are a lock and a mark of the last reload. A reboot removes both.
     """
 
     def __init__(self, configuration: Path) -> None:
@@ -67,24 +72,27 @@ class Nginx:
         """Raises OSError."""
         return self._path.read_text(encoding="utf-8")
 
-    def untold(self) -> bool:
-        """Whether a running nginx may not know of the file as it is: somebody wrote it, and was cut short before the reload."""
+    def needs_reload(self) -> bool:
+        """Whether the file is newer than nginx's last reload, for example after an interrupted run."""
         if self._master() is None:
             return False
-        told = [path.stat().st_mtime_ns for path in (self._pid_file(), self._told()) if path.exists()]
+        told = [path.stat().st_mtime_ns for path in (self._pid_file(), self._reload_mark()) if path.exists()]
         return self._path.stat().st_mtime_ns > max(told, default=0)
 
     def lingering(self) -> int:
-        """How many processes of earlier configurations serve their last clients."""
+        """Count processes of earlier configurations, which serve their last clients."""
         master = self._master()
         return sum(process.shutting_down for process in _workers(master)) if master else 0
 
     def apply(self, change: Callable[[str], str]) -> Applied:
-        """Put `change` of the text into force; `change` may raise, and nothing happens then. Raises NotAppliedError, OSError."""
+        """Apply `change` to the text and put the result into force.
+
+        If `change` raises, nothing happens. Raises NotAppliedError and OSError.
+        """
         with self._locked():
             before, status = self.read(), self._path.stat()
             after = change(before)
-            if after == before and not self.untold():
+            if after == before and not self.needs_reload():
                 return Applied(before, after, reloaded=False)
             self._stage(after, status)
             try:
@@ -98,7 +106,7 @@ class Nginx:
             except NotAppliedError:
                 self._put_back(before, status)
                 raise
-            self._told().touch()
+            self._reload_mark().touch()
             return Applied(before, after, reloaded)
 
     @contextlib.contextmanager
@@ -122,7 +130,7 @@ class Nginx:
     # The file.
 
     def _stage(self, text: str, like: os.stat_result) -> None:
-        """A file that a killed run left here is overwritten."""
+        """Write the new text beside the file. Overwrites the remains of a killed run."""
         with self._staged.open("w", encoding="utf-8") as file:
             os.fchown(file.fileno(), like.st_uid, like.st_gid)
             os.fchmod(file.fileno(), like.st_mode & 0o7777)
@@ -131,7 +139,7 @@ class Nginx:
             os.fsync(file.fileno())
 
     def _test(self) -> None:
-        # /usr/sbin is not in everybody's PATH.
+        # /usr/sbin is not in every user's PATH.
         program = shutil.which("nginx", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")
         if program is None:
             raise NotAppliedError("there is no program nginx to test the configuration with")
@@ -155,10 +163,10 @@ class Nginx:
 
     def _put_back(self, text: str, status: os.stat_result) -> None:
         self._stage(text, status)
-        # As old as it was: this is the text that nginx runs on.
+        # The restored file keeps its old time, because nginx runs with this text.
         os.utime(self._staged, ns=(status.st_atime_ns, status.st_mtime_ns))
         self._swap()
-        # Should nginx be slow rather than unwilling, this is the last it hears.
+        # If nginx was only slow, this reload makes it use the old text again.
         if (master := self._master()) is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(master, signal.SIGHUP)
@@ -166,7 +174,10 @@ class Nginx:
     # The processes.
 
     def _reload(self) -> bool:
-        """Whether there was anybody to tell: an nginx that does not run starts with the file as it is."""
+        """Reload nginx.
+
+        Return whether nginx runs: otherwise it reads the file at its next start.
+        """
         master = self._master()
         if master is None:
             return False
@@ -175,7 +186,8 @@ class Nginx:
             os.kill(master, signal.SIGHUP)
         except ProcessLookupError:
             return False
-        # A refused reload is silent: nginx then keeps its processes. One that took place replaces all that serve.
+        # nginx reports no refused reload, but keeps its processes. A successful reload replaces
+        # them.
         deadline = time.monotonic() + _RELOAD_S
         while time.monotonic() < deadline:
             if not _is_master(master):
@@ -184,13 +196,15 @@ class Nginx:
             if serving and all(process.started >= told_at for process in serving):
                 return True
             time.sleep(0.05)
-        raise NotAppliedError(f"nginx did not take the new configuration within {_RELOAD_S} s; its error log says why")
+        raise NotAppliedError(
+            f"nginx did not load the new configuration within {_RELOAD_S} s; its error log has the cause"
+        )
 
     def _pid_file(self) -> Path:
         match = re.search(r"^\s*pid\s+([^\s;]+)\s*;", self.read(), re.MULTILINE)
         return Path(match[1] if match else "/run/nginx.pid")
 
-    def _told(self) -> Path:
+    def _reload_mark(self) -> Path:
         return self._pid_file().with_name("ws-edge-reloaded")
 
     def _master(self) -> int | None:
@@ -208,8 +222,8 @@ def _is_master(pid: int) -> bool:
 def _workers(master: int) -> list[_Process]:
     found = []
     for directory in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):  # it is gone meanwhile
-            # The program's name, in parentheses, may hold anything.
+        with contextlib.suppress(OSError):  # the process has ended meanwhile
+            # The program's name, in parentheses, may contain any character.
             fields = (directory / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
             parent, started = int(fields[1]), int(fields[19])
             if parent == master and (title := _title(int(directory.name))).startswith("nginx: worker process"):

@@ -4,7 +4,7 @@
 # Copyright: the selfhost.websocket authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 
-"""Which programs listen on TCP ports of this host, and the systemd unit of each, as /proc tells."""
+"""Finds the programs that listen on TCP ports of this host, and their systemd units, from /proc."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ _LISTEN = "0A"
 
 @dataclass(frozen=True)
 class Listener:
-    """`pid` is 0, and the names are empty, for a listener whose process cannot be seen, such as the kernel's own."""
+    """A listener.
+
+    If its process is not visible, like the kernel's own, `pid` is 0 and the names are empty.
+    """
 
     port: int
     pid: int = 0
@@ -30,7 +33,10 @@ class Listener:
 
 
 def held(wanted: Mapping[str, Sequence[int]], proc: Path = _PROC) -> list[Listener]:
-    """The listeners on wanted ports that belong to other units; `wanted` has the ports of each unit, or pattern of units."""
+    """Return listeners on wanted ports that belong to other units.
+
+    `wanted` has the ports of each unit or pattern of units.
+    """
     patterns: dict[int, list[str]] = {}
     for pattern, ports in wanted.items():
         for port in ports:
@@ -59,7 +65,7 @@ def _listeners(ports: set[int], proc: Path) -> Iterator[Listener]:
 
 
 def _sockets(ports: set[int], proc: Path) -> Iterator[tuple[str, int]]:
-    """Each listening socket's inode and port."""
+    """Yield the inode and port of each listening socket."""
     for name in ("tcp", "tcp6"):
         with contextlib.suppress(FileNotFoundError):  # a kernel without IPv6
             for line in (proc / "net" / name).read_text(encoding="ascii").splitlines()[1:]:
@@ -70,7 +76,10 @@ def _sockets(ports: set[int], proc: Path) -> Iterator[tuple[str, int]]:
 
 
 def _descriptors(proc: Path) -> Iterator[tuple[int, str]]:
-    """Each process and the inode of each of its sockets. Processes that end meanwhile, or are not to be seen, are left out."""
+    """Yield each process with the inode of each of its sockets.
+
+    Skips ended and hidden processes.
+    """
     for directory in proc.glob("[0-9]*"):
         with contextlib.suppress(OSError):
             for descriptor in (directory / "fd").iterdir():
@@ -86,7 +95,7 @@ def _program(proc: Path, pid: int) -> str:
 
 
 def _unit(proc: Path, pid: int) -> str:
-    """The innermost unit that the process's control groups name."""
+    """Return the innermost unit in the process's control groups."""
     with contextlib.suppress(OSError):
         units = re.findall(r"/([^/\s]+\.(?:service|scope))", (proc / str(pid) / "cgroup").read_text(encoding="utf-8"))
         return units[-1] if units else ""

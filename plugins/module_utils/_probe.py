@@ -4,7 +4,7 @@
 # Copyright: the selfhost.websocket authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 
-"""One real conversation with the service, as a client has it: connect, join, publish, receive it back, leave."""
+"""One real conversation with the service as a client: connect, join, publish, receive, leave."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ except ImportError:
 
 
 class ProbeError(Exception):
-    """A step failed; `step` is its name, and the text says how."""
+    """A step failed. `step` is its name, and the text has the cause."""
 
     def __init__(self, step: str, why: str) -> None:
         super().__init__(f"{step}: {why}")
@@ -37,7 +37,10 @@ class ProbeError(Exception):
 
 @dataclass
 class Conversation:
-    """`steps`: how long each took, in milliseconds; `welcome`: what the worker said first."""
+    """A conversation.
+
+    `steps` has the milliseconds of each step, `welcome` the worker's first event.
+    """
 
     steps: dict[str, float] = field(default_factory=dict)
     welcome: dict[str, Any] = field(default_factory=dict)
@@ -45,9 +48,9 @@ class Conversation:
     def hold(
         self, url: str, address: str | None, trust: ssl.SSLContext | None, token: str, room: str, *, timeout_s: float
     ) -> None:
-        """`address`: where to connect, if not to the host of `url`. A step takes `timeout_s` at most.
+        """Hold the conversation. Each step takes at most `timeout_s`.
 
-        Raises ProbeError; what was found out until then is kept.
+        `address` overrides the host of `url`. Raises ProbeError, and keeps the results until then.
         """
         with contextlib.ExitStack() as stack:
             with self._step("connect"):
@@ -73,7 +76,7 @@ class Conversation:
                 _Events(connection, timeout_s).next("left")
 
     def _publish(self, connection: ClientConnection, room: str, timeout_s: float) -> None:
-        """The acknowledgement and the message itself may come in either order, and both times count from the publish."""
+        """Publish and receive. Acknowledgement and message may arrive in either order."""
         token = uuid.uuid4().hex
         events = _Events(connection, timeout_s)
         early = False
@@ -101,7 +104,7 @@ class Conversation:
             raise ProbeError(name, f"answered with {error.response.status_code}: {text}") from error
         except ConnectionClosed as error:
             closed = error.rcvd
-            why = f"closed with {closed.code} {closed.reason}".rstrip() if closed else "cut off"
+            why = f"closed with {closed.code} {closed.reason}".rstrip() if closed else "lost"
             raise ProbeError(name, f"the connection was {why}") from error
         except TimeoutError as error:
             raise ProbeError(name, f"no answer in {_ms_since(begin) / 1000:.1f} s") from error
@@ -111,19 +114,22 @@ class Conversation:
 
 
 class _Events:
-    """The events of one step, which end `timeout_s` after its begin."""
+    """The events of one step, until `timeout_s` after its begin."""
 
     def __init__(self, connection: ClientConnection, timeout_s: float) -> None:
         self._connection = connection
         self._deadline = time.monotonic() + timeout_s
 
     def next(self, *types: str, such: Callable[[dict[str, Any]], bool] = lambda _event: True) -> dict[str, Any]:
-        """The next of these types; others are passed over. Raises TimeoutError, ConnectionClosed, ValueError."""
+        """Return the next event of these types.
+
+        Raises TimeoutError, ConnectionClosed, ValueError.
+        """
         while True:
             frame = self._connection.recv(timeout=max(0.0, self._deadline - time.monotonic()))
             event = json.loads(frame)
             if not isinstance(event, dict) or "type" not in event:
-                raise ValueError(f"answered with no event: {frame[:200]!r}")
+                raise ValueError(f"answered with something other than an event: {frame[:200]!r}")
             if event["type"] == "error":
                 raise ValueError(f"refused, {event.get('code')}: {event.get('message')}")
             if event["type"] in types and such(event):

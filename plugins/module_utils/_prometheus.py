@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""Whether expressions hold, as Prometheus sees it."""
+"""Asks Prometheus whether expressions hold."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _ANSWER_S = 5
 
 
 class PrometheusError(Exception):
-    """It does not answer, or not with a result; the text is for the operator."""
+    """Prometheus does not answer, or not with a result. The text is for the operator."""
 
 
 class ExpressionError(PrometheusError):
-    """The expression is of no use, and never will be."""
+    """The expression is invalid, so a retry cannot help."""
 
 
 class Prometheus:
@@ -30,7 +30,7 @@ class Prometheus:
         self._url = url.rstrip("/") + "/api/v1/query"
 
     def holds(self, expression: str) -> bool:
-        """Whether it has any result now: as in an alert, `errors > 5` has none unless it is so. Raises PrometheusError."""
+        """Whether an expression has a result now, as in an alert. Raises PrometheusError."""
         try:
             data = json.loads(self._ask(expression))["data"]
             kind, result = data["resultType"], data["result"]
@@ -41,7 +41,7 @@ class Prometheus:
                 return value != 0 and not math.isnan(value)
         except (KeyError, TypeError, IndexError, ValueError) as error:
             raise PrometheusError(f"{self._url} does not answer as Prometheus does") from error
-        raise ExpressionError(f"{expression} is a {kind}, which holds never or always: a vector or a scalar is needed")
+        raise ExpressionError(f"{expression} is a {kind}, which always or never holds: use a vector or a scalar")
 
     def _ask(self, expression: str) -> bytes:
         body = urllib.parse.urlencode({"query": expression})
@@ -66,7 +66,7 @@ def _why(error: urllib.error.HTTPError) -> str:
 
 
 class Gate:
-    """Opens once all expressions have held for so long without a break. `wait`: when to give up."""
+    """Opens once all expressions have held for `hold_s` without a break. `wait` is the deadline."""
 
     def __init__(self, prometheus: Prometheus, expressions: list[str], hold_s: float, wait: Wait) -> None:
         self._prometheus = prometheus
@@ -77,7 +77,10 @@ class Gate:
         self.complaint = "Prometheus answered too slowly"
 
     def open(self) -> bool:
-        """Whether it did before the deadline; `complaint` says what was last in the way. Raises ExpressionError."""
+        """Whether the gate opened before the deadline. If not, `complaint` has the last reason.
+
+        Raises ExpressionError.
+        """
         since = None
         while True:
             complaint = self._look()
@@ -92,7 +95,7 @@ class Gate:
             self._wait.pause()
 
     def _look(self) -> str | None:
-        """What is in the way, if anything is."""
+        """Return why the gate does not open, if so."""
         self.looks += 1
         try:
             failing = next((each for each in self._expressions if not self._prometheus.holds(each)), None)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""The readiness gate: a worker passes it when it is the right process, is ready, and stays so."""
+"""The readiness gate: a worker passes if the right process is ready and stays ready."""
 
 from __future__ import annotations
 
@@ -14,13 +14,17 @@ from ansible_collections.selfhost.websocket.plugins.module_utils._unit import Sy
 from ansible_collections.selfhost.websocket.plugins.module_utils._waiting import Clock, Wait
 from ansible_collections.selfhost.websocket.plugins.module_utils._worker import Worker, WorkerError
 
-# Once may be bad luck, and twice too.
+# One or two restarts may be a coincidence.
 _CRASHES = 3
 
 
 @dataclass(frozen=True)
 class Expected:
-    """What the worker must be; None: anything. `previous_*`: of the process that it must no longer be; `pid`: that it still is."""
+    """The expected worker; None allows anything.
+
+    `previous_*` describe the process that must have been replaced, and `pid` the one that must
+    still run.
+    """
 
     previous_pid: int | None = None
     previous_started_at: float | None = None
@@ -31,7 +35,10 @@ class Expected:
 
 @dataclass(frozen=True)
 class Seen:
-    """One look. Without a control socket, the pid and the start are systemd's, and the version is that of the release."""
+    """One observation.
+
+    Without a control socket, PID and start come from systemd, and the version from the release.
+    """
 
     unit: Unit
     answer: _readyz.Answer
@@ -41,7 +48,7 @@ class Seen:
 
 
 class Gate:
-    """One use of it. `result()` says how far that came, also after a WorkerError."""
+    """One use of the gate. `result()` describes the progress, also after a WorkerError."""
 
     def __init__(self, worker: Worker, url: str, expected: Expected, clock: Clock = time) -> None:
         self._worker = worker
@@ -64,7 +71,7 @@ class Gate:
         try:
             unit = self._worker.unit()
         except SystemdError as error:
-            raise self._error(f"is not watched over: {error}") from None
+            raise self._error(f"cannot be watched: {error}") from None
         self._seen = Seen(
             unit=unit,
             answer=answer,
@@ -73,12 +80,15 @@ class Gate:
             version=status.version if status else self._worker.instance.version,
         )
         self._attempts += 1
-        self._end = unit.end or self._end  # it is forgotten when the next process starts
+        self._end = unit.end or self._end  # systemd forgets the end when the next process starts
         self._count_starts(self._seen)
         return self._seen
 
     def open(self, successes: int, timeout_s: float) -> None:
-        """Wait until it was good `successes` times in a row. Raises WorkerError, as soon as that cannot be any more."""
+        """Wait until the worker was ready `successes` times in a row.
+
+        Raises WorkerError as soon as that has become impossible.
+        """
         wait = Wait(timeout_s, self._clock)
         pid = None
         while True:
@@ -96,7 +106,7 @@ class Gate:
             wait.pause()
 
     def hold(self, hold_s: float) -> None:
-        """Watch the worker that came through. Raises WorkerError as soon as it is not ready, or another process."""
+        """Watch the worker. Raises WorkerError as soon as it is not ready or was replaced."""
         held = self._seen.pid if self._seen else None
         wait = Wait(hold_s, self._clock)
         while not wait.over:
@@ -105,14 +115,16 @@ class Gate:
             self._held_s = wait.seconds
             after = f"was ready, and {wait.seconds:.1f} s later"
             if seen.pid is None:
-                raise self._error(f"{after} its process {held} was gone: it {self._end}")
+                raise self._error(f"{after} its process {held} had ended: it {self._end}")
             if seen.pid != held:
-                raise self._error(f"{after} its process {held} was gone, and {seen.pid} in its place: it {self._end}")
+                raise self._error(
+                    f"{after} its process {held} had ended, replaced by process {seen.pid}: it {self._end}"
+                )
             if not seen.answer.ready:
                 raise self._error(f"{after} it was not: {self._url} said {seen.answer}")
 
     def is_old(self, seen: Seen) -> bool:
-        """Whether this is still the process that was to be replaced, or none at all."""
+        """Whether the old process still runs, or no process at all."""
         pid, started_at = self._expected.previous_pid, self._expected.previous_started_at
         if seen.pid is None:
             return True
@@ -140,7 +152,7 @@ class Gate:
             "seconds": round(self._clock.monotonic() - self._start, 2),
         }
 
-    # What cannot become ready.
+    # Workers that cannot become ready.
 
     def _give_up_if_hopeless(self, seen: Seen) -> None:
         unit, expected, instance = seen.unit, self._expected, self._worker.instance
@@ -149,22 +161,22 @@ class Gate:
         if expected.generation is not None and instance.generation != expected.generation:
             raise self._error(f"has the generation {instance.generation}, and {expected.generation} was expected")
         if expected.pid is not None and seen.pid != expected.pid:
-            place = "" if seen.pid is None else f", and {seen.pid} in its place"
-            raise self._error(f"was ready, and then its process {expected.pid} was gone{place}: it {self._end}")
+            place = "" if seen.pid is None else f", replaced by process {seen.pid}"
+            raise self._error(f"was ready, and then its process {expected.pid} ended{place}: it {self._end}")
         if unit.active == "failed" and not unit.job:
-            raise self._error(f"has failed and is not started again: it {self._end}")
+            raise self._error(f"has failed and is not restarted: it {self._end}")
         if unit.active == "inactive" and not unit.job:
-            raise self._error(f"is stopped, and nobody is starting it: systemctl start {instance.unit}")
+            raise self._error(f"is stopped, and no start is queued: systemctl start {instance.unit}")
         if self._restarts >= _CRASHES:
             raise self._error(
-                f"crashes again and again, {self._restarts} times in {self._clock.monotonic() - self._start:.0f} s: "
+                f"crashes repeatedly, {self._restarts} times in {self._clock.monotonic() - self._start:.0f} s: "
                 f"it {self._end}"
             )
         if seen.answer.ready and not self.is_old(seen) and expected.version not in (None, seen.version):
             raise self._error(f"is ready with the version {seen.version}, and {expected.version} was expected")
 
     def _count_starts(self, seen: Seen) -> None:
-        # Somebody who starts the unit sets systemd's count to 0.
+        # A start of the unit by an operator resets systemd's count to 0.
         before = seen.unit.restarts if self._restarts_before is None else self._restarts_before
         self._restarts_before = min(before, seen.unit.restarts)
         if seen.pid is not None and seen.pid != self._expected.previous_pid:
@@ -172,19 +184,19 @@ class Gate:
 
     @property
     def _restarts(self) -> int:
-        """Since this looks, as systemd counts them or as new processes show."""
+        """Restarts since the first look, counted by systemd or seen as new processes."""
         counted = self._seen.unit.restarts - (self._restarts_before or 0) if self._seen else 0
         return max(counted, len(self._pids) - 1, 0)
 
-    # Words.
+    # Messages.
 
     def _what_is_missing(self, seen: Seen, successes: int) -> str:
         if seen.answer.ready and seen.pid is None:
-            return f"{self._url} is answered, and not by {self._worker.instance.unit}, which has no process"
+            return f"{self._url} is answered, but not by {self._worker.instance.unit}, which has no process"
         if seen.answer.ready and self.is_old(seen):
-            return f"process {seen.pid} is still the one that was to be replaced"
+            return f"process {seen.pid} is still the old one, which should have been replaced"
         if seen.answer.ready:
-            return f"it was good {self._good} times in a row, and {successes} were wanted"
+            return f"it was ready {self._good} times in a row, and {successes} are needed"
         state = f"its unit is {seen.unit.active} ({seen.unit.sub})"
         return f"{state}, and {self._url} said: {seen.answer}"
 

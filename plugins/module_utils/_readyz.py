@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""What a worker answers to whoever asks whether it is ready."""
+"""Asks a worker at /readyz whether it is ready."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ _BODY_BYTES = 200
 
 @dataclass(frozen=True)
 class Answer:
-    """`code`: the HTTP status, None without an answer; `text`: one line, what it said or what came instead."""
+    """The answer.
+
+    `code` is the HTTP status, or None. `text` is one line: the answer or the error.
+    """
 
     code: int | None
     text: str
@@ -30,7 +33,7 @@ class Answer:
 
 
 def ask(url: str, within_s: float = ANSWER_S) -> Answer:
-    """Never raises: no answer is an answer, too."""
+    """Ask for the readiness. Never raises: a missing answer is a result, too."""
     try:
         with open_url(url, timeout=within_s, use_proxy=False, follow_redirects="none", use_netrc=False) as response:
             return Answer(response.status, _line(response.read(_BODY_BYTES)))

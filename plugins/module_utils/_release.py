@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""The releases of this host, and whether the host's Python can still run them."""
+"""Lists the releases of this host, and checks whether the host's Python can still run them."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ Run = Callable[[Sequence[str]], tuple[int, str, str]]
 
 
 class PythonError(Exception):
-    """Why the host's Python does not name its ABI."""
+    """The host's Python cannot report its ABI."""
 
 
 def host_abi(run: Run) -> str:
-    """Interpreter and architecture in one word, as file names of compiled modules have it."""
+    """Interpreter and architecture in one word, as in the file names of compiled modules."""
     if not pathlib.Path(PYTHON).exists():
         raise PythonError(f"{PYTHON} does not exist: install the package python3")
     status, out, err = run([PYTHON, "-c", _ABI])
@@ -31,7 +31,7 @@ def host_abi(run: Run) -> str:
 
 
 def releases() -> list[dict[str, object]]:
-    """All releases of this host, in the order of their names."""
+    """Return all releases of this host, ordered by name."""
     found = (path for path in _instance.HOME.glob("releases/*") if path.is_dir() and path.suffix != ".build")
     return [_describe(path) for path in sorted(found)]
 
@@ -40,8 +40,8 @@ def _describe(release: pathlib.Path) -> dict[str, object]:
     link = release / "environment"
     return {
         "version": release.name,
-        # Releases of earlier versions of this collection have their dependencies in themselves, and
-        # no link.
+        # Releases of earlier versions of this collection contain their dependencies and have no
+        # link.
         "environment": link.readlink().name if link.is_symlink() else None,
         "complaint": _complaint(release),
     }
@@ -50,17 +50,17 @@ def _describe(release: pathlib.Path) -> dict[str, object]:
 def _complaint(release: pathlib.Path) -> str | None:
     if not (release / ".complete").exists():
         return "its build was interrupted"
-    # A link of a link: an earlier version of this collection named python3, which became another
-    # interpreter.
+    # The interpreter is a link to a link: in an earlier version of this collection, the link
+    # pointed at python3, which became another interpreter.
     interpreter = (release / "bin" / "python").resolve()
     if not interpreter.exists():
-        return f"its interpreter {interpreter} is gone"
+        return f"its interpreter {interpreter} no longer exists"
     if not (release / "lib" / interpreter.name / "site-packages" / "wsserver").is_dir():
         built = ", ".join(map(_said, sorted(path.name for path in release.glob("lib/python*"))))
         return f"it was built for {built or 'another interpreter'}, and the host has {_said(interpreter.name)}"
     link = release / "environment"
     if link.is_symlink() and not (link / ".complete").exists():
-        return f"its environment {link.readlink().name} is gone"
+        return f"its environment {link.readlink().name} no longer exists"
     return None
 
 

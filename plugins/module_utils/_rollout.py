@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""Decisions of a rollout: which worker is replaced by what and when, and what may be deleted.
+"""Decisions of a rollout: which workers are replaced, by what, in which order; what may be deleted.
 
-Pure functions over what `worker_info` and the directories of a host say. No I/O.
+Pure functions of the results of `worker_info` and the directories of a host. No I/O.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import Any
 class Worker:
     """One instance of a host.
 
-    `linked_at`: when its link was last moved. `started_at`: when systemd last started its process,
-    0 if never. Both in whole Unix seconds. `serving`: active now, and enabled at boot.
-    `generation_before`: before the rollout that is still open; None without one.
+    `linked_at`: when the link was last moved. `started_at`: when systemd last started the process,
+    0 if never. Both are whole Unix seconds. `serving`: active now, and enabled at boot.
+    `generation_before`: the generation before the open rollout; None without an open rollout.
     """
 
     instance: str
@@ -33,7 +33,7 @@ class Worker:
 
     @classmethod
     def from_facts(cls, facts: Mapping[str, Any]) -> Worker:
-        """As `worker_info` describes a worker that has a link."""
+        """Create a worker from the facts that `worker_info` returns for a linked worker."""
         return cls(
             instance=facts["instance"],
             generation=facts["generation"],
@@ -47,18 +47,18 @@ class Worker:
 
     @property
     def restart_pending(self) -> bool:
-        """An interrupted run moved the link and did not get to the restart."""
+        """Whether an interrupted run moved the link and did not restart the worker."""
         return self.linked_at > self.started_at
 
     @property
     def failed_update(self) -> bool:
-        """An unfinished rollout moved it to another generation, and it does not serve that one."""
+        """Whether an unfinished rollout moved the link to a generation that does not serve."""
         return not self.serving and self.generation_before not in (None, self.generation)
 
 
 @dataclass(frozen=True)
 class Turn:
-    """`generation`: to install. `fallback`: to go back to if that fails."""
+    """One replacement: install `generation`, and return to `fallback` if that fails."""
 
     instance: str
     generation: str
@@ -67,7 +67,11 @@ class Turn:
 
 @dataclass(frozen=True)
 class Plan:
-    """`new`: wanted, without a link yet. `idle`: up to date, but not serving. `surplus`: not wanted."""
+    """The plan for a host.
+
+    `new` instances have no link yet, `idle` ones are up to date but do not serve, and `surplus`
+    ones are no longer wanted.
+    """
 
     new: Sequence[str]
     idle: Sequence[str]
@@ -76,7 +80,7 @@ class Plan:
 
 
 def plan_update(workers: Collection[Worker], wanted: Collection[str], generation: str) -> Plan:
-    """Every wanted worker gets `generation`."""
+    """Give every wanted worker `generation`."""
     have = _by_instance(workers)
     outdated = {
         worker.instance
@@ -93,13 +97,13 @@ def plan_update(workers: Collection[Worker], wanted: Collection[str], generation
 
 
 def plan_restart(workers: Collection[Worker], asked_at: int) -> Plan:
-    """Every worker whose process is not younger than the request is restarted as what it is."""
+    """Restart every worker whose process is not younger than the request, with its generation."""
     targets = {worker.instance: worker.generation for worker in workers if worker.started_at <= asked_at}
     return Plan([], [], [], _turns(targets, _by_instance(workers)))
 
 
 def plan_rollback(workers: Collection[Worker], before: Mapping[str, str]) -> Plan:
-    """Every worker that the last rollout changed gets what it had `before`."""
+    """Return every worker that the last rollout changed to its generation `before`."""
     have = _by_instance(workers)
     targets = {
         name: generation
@@ -110,10 +114,10 @@ def plan_rollback(workers: Collection[Worker], before: Mapping[str, str]) -> Pla
 
 
 def fallback(worker: Worker, generation: str) -> str:
-    """What a worker goes back to if `generation` fails: what it has, unless that has never served.
+    """The generation to return to if `generation` fails: the current one, unless it never served.
 
     An interrupted run may already have moved the link. Never fall back to a generation that does
-    not serve, if the one before the open rollout is known.
+    not serve, if the generation before the open rollout is known.
     """
     before = worker.generation_before
     proven = worker.ready or (worker.serving and worker.generation != generation)
@@ -125,8 +129,8 @@ def fallback(worker: Worker, generation: str) -> str:
 def pending(plan: Plan, workers: Collection[Worker], check_mode: bool) -> list[str]:
     """Instances that this rollout repairs, so that no other host's worker waits for them.
 
-    Two hosts with one broken worker each would otherwise wait for each other. By the time of the
-    first turn a run has started what is new or idle; check mode has to suppose that.
+    Two hosts with one broken worker each would otherwise wait for each other. A run starts new and
+    idle workers before the first replacement; check mode has to assume that.
     """
     ready = {worker.instance for worker in workers if worker.ready}
     started = [*plan.new, *plan.idle] if check_mode else []
@@ -140,7 +144,7 @@ def abandoned(plan: Plan, workers: Collection[Worker], by: str) -> list[str]:
 
 
 def endpoint(instance: str, endpoints: Collection[str]) -> str | None:
-    """The one of a host's endpoints that is this instance's: worker 80 listens on port 8080."""
+    """Return the endpoint of an instance: worker 80 listens on port 8080."""
     return next((each for each in endpoints if each.endswith(f":80{instance}")), None)
 
 
@@ -153,12 +157,15 @@ def restart_is_over(asked_at: int, started: Collection[float | None]) -> bool:
 
 
 def held(workers: Collection[Worker], by: str) -> tuple[str, str] | None:
-    """An instance, and the operator who has drained it, if there is one. `by` is the rollout's own name."""
+    """Return an instance drained by an operator, and that operator.
+
+    `by` is the rollout's own name.
+    """
     return next(((worker.instance, who) for worker in workers for who in worker.drained_by if who != by), None)
 
 
 def missing(workers: Collection[Worker], instance: str | None, repaired: Collection[str] = ()) -> list[str]:
-    """The other workers of the host that are not ready. `repaired`: instances that count as ready."""
+    """Return other workers of the host that are not ready. `repaired` instances count as ready."""
     return [
         worker.instance
         for worker in workers
@@ -167,7 +174,7 @@ def missing(workers: Collection[Worker], instance: str | None, repaired: Collect
 
 
 def to_ask(fleet: Collection[str], own: Collection[str], repaired: Collection[str]) -> list[str]:
-    """The endpoints of other hosts that must be ready, less those that this rollout repairs."""
+    """Return the endpoints of other hosts that must be ready, without those this rollout repairs."""
     return [each for each in fleet if each not in own and each not in repaired]
 
 
@@ -176,11 +183,11 @@ def to_ask(fleet: Collection[str], own: Collection[str], repaired: Collection[st
 
 @dataclass(frozen=True)
 class Contents:
-    """What lies in the service's home.
+    """The contents of the service's home.
 
-    `generations`: name -> when it was last changed, and the name of its release. `releases`: name ->
-    the name of its environment; None in a release that contains its own, as older ones do.
-    `used`: the generations that an instance has, or had before the last rollout.
+    `generations` maps a name to the time of its last change and the name of its release. `releases`
+    maps a name to its environment, or to None if an older release contains its dependencies.
+    `used` are the generations that an instance has, or had before the last rollout.
     """
 
     generations: Mapping[str, tuple[float, str]]
@@ -190,12 +197,15 @@ class Contents:
 
 
 def release_of(generation: str) -> str:
-    """The release that a generation's name begins with."""
+    """Return the release, with which a generation's name begins."""
     return re.sub("-[0-9a-f]{8}$", "", generation)
 
 
 def superfluous(contents: Contents, keep: int) -> list[str]:
-    """Paths below the home that no kept generation needs. The newest `keep` and those in use are kept."""
+    """Return paths below the home that no kept generation needs.
+
+    The newest `keep` generations and those in use are kept.
+    """
     newest = sorted(contents.generations, key=lambda name: (contents.generations[name][0], name), reverse=True)[:keep]
     generations = {*newest, *contents.used}
     releases = {release_of(name) for name in generations if name not in contents.generations}
@@ -213,6 +223,8 @@ def _by_instance(workers: Collection[Worker]) -> dict[str, Worker]:
 
 
 def _turns(targets: Mapping[str, str], have: Mapping[str, Worker]) -> list[Turn]:
-    """Workers that serve no client come first: a turn costs nothing, and the other turns wait for them."""
+    """Order the turns: workers that serve no client come first, because the other turns wait for
+    them.
+    """
     order = sorted(targets, key=lambda name: (have[name].ready, name))
     return [Turn(name, targets[name], fallback(have[name], targets[name])) for name in order]

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""Looks at the workers of this host, and asks those of the other hosts, until a worker may be replaced."""
+"""Checks the workers of this host and of the other hosts, until a worker may be replaced."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from ansible_collections.selfhost.websocket.plugins.module_utils import _rollout
 from ansible_collections.selfhost.websocket.plugins.module_utils._readyz import Answer
 
-# A worker that crashed is ready again within a few seconds.
+# A crashed worker is ready again within a few seconds.
 _LOOKS = 11
 _ASKS = 6
 _PAUSE_S = 2.0
@@ -20,9 +20,9 @@ _AT_ONCE = 64
 
 
 class Gate:
-    """`survey`: the facts of this host's workers. `ask`: what the worker at an endpoint answers.
+    """The gate. `survey` returns the facts of this host's workers, `ask` the answer of an endpoint.
 
-    `clock`: anything with `sleep(seconds)`, as the module `time` has it.
+    `clock` has a function `sleep(seconds)`, like the module `time`.
     """
 
     def __init__(
@@ -33,7 +33,9 @@ class Gate:
         self._clock = clock
 
     def look(self, instance: str, by: str, once: bool = False) -> list[dict[str, Any]]:
-        """The workers of this host, when all others are ready, an operator has drained one, or 20 s are over."""
+        """Return this host's workers once all others are ready, one is drained by an operator, or
+        after 20 s.
+        """
         found = self.survey()
         for _again in range(0 if once else _LOOKS - 1):
             workers = linked(found)
@@ -44,7 +46,7 @@ class Gate:
         return found
 
     def unready(self, endpoints: Collection[str]) -> dict[str, Answer]:
-        """The endpoints that have not answered within 10 seconds that they are ready, and their last answers."""
+        """Return the endpoints that did not become ready within 10 s, with their last answers."""
         answers: dict[str, Answer] = {}
         left = list(endpoints)
         for attempt in range(_ASKS):
@@ -59,5 +61,5 @@ class Gate:
 
 
 def linked(facts: list[dict[str, Any]]) -> list[_rollout.Worker]:
-    """The workers that have a generation."""
+    """Return the workers that have a generation."""
     return [_rollout.Worker.from_facts(each) for each in facts if each["generation"] is not None]

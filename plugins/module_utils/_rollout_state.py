@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""The marks of an open rollout on the disk of a host, and what the host keeps of earlier ones.
+"""The marks of an open rollout on a host's disk, and the generations that the host keeps.
 
-Interrupted at any point, each function can be called again. Each returns what it changes, or would
-change with `dry`; without a home, which is a bare host in check mode, that is nothing.
+Each function can be called again after an interruption at any point. Each returns its changes, or
+with `dry` the changes that it would make. A bare host in check mode has no home, and no changes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _RESTART_ASKED = "restart-asked"
 
 
 def open_change(dry: bool) -> bool:
-    """Record what each instance has, unless a rollout that is still open has done so."""
+    """Record the generation of each instance, unless an open rollout has already done so."""
     home = _instance.HOME
     if (home / _UNFINISHED).exists():
         return False
@@ -39,7 +39,7 @@ def open_change(dry: bool) -> bool:
 
 
 def open_restart(dry: bool) -> bool:
-    """Record that all workers are to be restarted, unless a restart that is still open has done so."""
+    """Record a restart of all workers, unless an open restart has already done so."""
     mark = _instance.HOME / _RESTART_ASKED
     if mark.exists():
         return False
@@ -49,7 +49,7 @@ def open_restart(dry: bool) -> bool:
 
 
 def restart_asked_at() -> int:
-    """When the open restart was asked for: now, if there is none yet."""
+    """The time when the open restart was requested. Without an open restart, now."""
     try:
         return int((_instance.HOME / _RESTART_ASKED).stat().st_mtime)
     except FileNotFoundError:
@@ -65,7 +65,7 @@ def close_restart(dry: bool) -> bool:
 
 
 def prune(keep: int, dry: bool) -> list[str]:
-    """Delete what no kept generation needs. The paths, below the home."""
+    """Delete what no kept generation needs. Return the paths below the home."""
     paths = superfluous(_contents(), keep)
     for path in [] if dry else paths:
         _delete(_instance.HOME / path)
@@ -86,7 +86,7 @@ def _contents() -> Contents:
 
 
 def _release(generation: Path) -> str:
-    """What its link names. A generation that an interrupted run has left may not have that yet."""
+    """The release that the link names. A generation of an interrupted run may have no link yet."""
     return _target(generation / "release") or release_of(generation.name)
 
 
@@ -111,9 +111,9 @@ def _remove_mark(name: str, dry: bool) -> bool:
 
 
 def _delete(path: Path) -> None:
-    """The mark of a complete build goes first: half of a release must not pass for all of it.
+    """Delete the mark of a complete build first: half of a release must not look complete.
 
-    Renaming the directory first would do the same, but fails where it lies in a lower layer of an overlay.
+    Renaming the directory first would do the same, but fails in a lower layer of an overlay.
     """
     if path.is_symlink() or path.is_file():
         path.unlink()

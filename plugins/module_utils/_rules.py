@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The checks that compare variables, by the names that tables of rules use. Each yields one sentence for each fault."""
+"""The checks that compare variables.
+
+Tables of rules use their names; each yields one sentence per fault.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ _MAIL = re.compile(r'^[^@\s,"]+@[^@\s,"]+$')
 _BATCH = re.compile(r"^([1-9][0-9]*|([1-9][0-9]?|100)%)$")
 _PARTS = ("grafana", "loki", "tempo")
 _PYTHON = (3, 11)
-# The kernel keeps a part of the memory for itself: a machine of 1 GB has some 960 MB.
+# The kernel reserves a part of the memory: a machine with 1 GB has some 960 MB.
 _MEMORY_MB = 900
 _DISK_MB = 1024
 _MIB = 2**20
@@ -35,20 +38,20 @@ _MIB = 2**20
 
 
 def groups(settings: Settings) -> Iterator[str]:
-    """Every group has a host, and those that keep data have one."""
+    """Every group has a host, and groups that keep data have exactly one."""
     hosts = settings.get("groups")
     fleet = settings.get("_fleet_groups")
     empty = {variable: group for variable, group in fleet.items() if not hosts.get(group)}
     if empty:
         yield (
             f"The inventory has no host in {', '.join(empty.values())}: put a host there, which may be the same in all groups, "
-            f"or name the group that is meant with -e {'=…, -e '.join(empty)}=…."
+            f"or set the name of the right group with -e {'=…, -e '.join(empty)}=…."
         )
     single = [fleet["ws_redis_group"], fleet["ws_postgres_group"], settings.get("ws_observability_group")]
     crowded = [group for group in single if len(hosts.get(group, [])) > 1]
     if crowded:
         yield (
-            f"The inventory has several hosts in {' and '.join(crowded)}: leave the one there whose data the fleet is to use."
+            f"The inventory has several hosts in {' and '.join(crowded)}: leave only the host whose data the fleet uses."
         )
 
 
@@ -80,34 +83,36 @@ def roll_serial(settings: Settings) -> Iterator[str]:
     batches = given if isinstance(given, list) else [given]
     if not batches or not all(_BATCH.match(str(batch)) for batch in batches):
         yield (
-            f"ws_roll_serial is {given}: set it to how many hosts are rolled side by side, as a number or a percentage, "
+            f"ws_roll_serial is {given}: set it to how many hosts are rolled at the same time, as a number or a percentage, "
             'or to a list of these, like -e \'{"ws_roll_serial": [1, "25%"]}\'.'
         )
 
 
 def lock_break(settings: Settings) -> Iterator[str]:
-    """The lock is to be broken or not."""
+    """The request to break the lock is true or false."""
     given = settings.text("ws_lock_break", "false")
     if given.lower() not in ("true", "false", "yes", "no"):
         yield f"ws_lock_break is {given}: set it to true to take the lock from a run that is over, or leave it out."
 
 
 def maintenance(settings: Settings) -> Iterator[str]:
-    """The host and the action of host_maintenance.yml are known, and the fleet can do without that host."""
+    """The host and the action of host_maintenance.yml are known, and the fleet can do without that
+    host.
+    """
     hosts = settings.get("groups")
     workers = hosts[settings.get("ws_workers_group")]
     host, action = settings.text("ws_host"), settings.text("ws_action")
     if host not in workers:
-        given = f"'{host}', which is no worker host" if host else "not set"
-        yield f"ws_host is {given}: say with -e ws_host=NAME which of {', '.join(workers)} is meant."
+        given = f"'{host}', which is not a worker host" if host else "not set"
+        yield f"ws_host is {given}: set it with -e ws_host=NAME to one of {', '.join(workers)}."
     if action not in ("out", "reboot", "in"):
         given = f"'{action}'" if action else "not set"
-        yield f"ws_action is {given}: say -e ws_action=out, -e ws_action=reboot or -e ws_action=in."
+        yield f"ws_action is {given}: set -e ws_action=out, -e ws_action=reboot or -e ws_action=in."
     if host not in workers or action not in ("out", "reboot"):
         return
     if len(workers) == 1:
         yield (
-            f"{host} is the only worker host, so its clients have nowhere to go. Reboot it yourself: they wait until it is back, "
+            f"{host} is the only worker host, so its clients have no other worker. Reboot it yourself: they wait until it is back, "
             "and miss nothing. Or add a worker host first."
         )
     needed = [
@@ -117,14 +122,17 @@ def maintenance(settings: Settings) -> Iterator[str]:
     ]
     if action == "reboot" and needed and not settings.is_true("ws_even_so"):
         yield (
-            f"{host} is more than a worker host: it has {' and '.join(needed)}, and all clients of the fleet have to do without "
-            "while it is down. They come back by themselves and miss nothing. To reboot it all the same, run this with "
+            f"{host} is more than a worker host: it has {' and '.join(needed)}, and without these the whole fleet is "
+            "down. Clients reconnect by themselves and miss nothing. To reboot it anyway, run this playbook with "
             "-e ws_even_so=true."
         )
 
 
 def host_system(settings: Settings) -> Iterator[str]:
-    """The host has what the roles build on. A distribution is refused for what it lacks, and not for its name."""
+    """The host meets the requirements of the roles.
+
+    A distribution is refused for what it lacks, not for its name.
+    """
     facts = settings.get("ansible_facts")
     python = (int(facts["python"]["version"]["major"]), int(facts["python"]["version"]["minor"]))
     lacking = [
@@ -136,14 +144,14 @@ def host_system(settings: Settings) -> Iterator[str]:
         fleet = settings.get("_fleet_pattern").split(":")
         groups_of_host = [group for group in settings.get("group_names") if group in fleet]
         yield (
-            f"{settings.host} runs {facts['distribution']} {facts['distribution_version']} on {facts['architecture']}, and lacks "
+            f"{settings.host} runs {facts['distribution']} {facts['distribution_version']} on {facts['architecture']}, which lacks "
             f"{', '.join(lacking)}. Debian 12 and 13 are tested: install one of them there, or put another host into "
             f"{', '.join(groups_of_host)}."
         )
 
 
 def host_room(settings: Settings) -> Iterator[str]:
-    """The host has memory, and room on its disk."""
+    """The host has enough memory and disk space."""
     facts = settings.get("ansible_facts")
     memory_mb = facts["memtotal_mb"]
     mounts = facts.get("mounts", [])
@@ -161,7 +169,7 @@ def host_room(settings: Settings) -> Iterator[str]:
 
 
 def ports(settings: Settings) -> Iterator[str]:
-    """No two services of a host want the same port."""
+    """No two services of a host use the same port."""
     twice = [port for port, count in Counter(settings.get("_ports")).items() if count > 1]
     if not twice:
         return
@@ -171,21 +179,21 @@ def ports(settings: Settings) -> Iterator[str]:
         remedy = f"put a host without workers into {group}, or set ws_server_instances to 10 or less there"
     else:
         remedy = "choose another redis_port, or move the Postgres cluster to another port"
-    yield f"On {settings.host} two services would have the port {', '.join(twice)}: {remedy}."
+    yield f"On {settings.host} two services would use the port {', '.join(twice)}: {remedy}."
 
 
 def observability_parts(settings: Settings) -> Iterator[str]:
-    """The parts that observe are known."""
+    """The observability parts are known."""
     parts = settings.get("_fleet_parts")
     if isinstance(parts, str) or not set(parts) <= set(_PARTS):
-        yield f"ws_observability_parts is {parts}: list those of grafana, loki and tempo that you want."
+        yield f"ws_observability_parts is {parts}: list any of grafana, loki and tempo."
 
 
 # The roles.
 
 
 def alloy_purpose(settings: Settings) -> Iterator[str]:
-    """Alloy has something to ship."""
+    """Alloy has a destination."""
     if not settings.text("alloy_loki_url") + settings.text("alloy_tempo_url"):
         yield (
             f"alloy_loki_url and alloy_tempo_url are empty, so Alloy would have nothing to do on {settings.host}: "
@@ -206,8 +214,8 @@ def nginx_names(settings: Settings) -> Iterator[str]:
     bad = [str(name) for name in names if not re.match(f"^({forms})$", str(name))]
     if bad:
         yield (
-            f"""nginx_domain or nginx_tls_extra_names says '{"', '".join(bad)}', which is neither a DNS name nor an IP address: """
-            "write it without scheme, port and path, an international name in its xn-- form."
+            f"""nginx_domain or nginx_tls_extra_names contains '{"', '".join(bad)}', which is neither a DNS name nor an IP address: """
+            "write it without scheme, port and path, and an international name in its xn-- form."
         )
 
 
@@ -217,19 +225,19 @@ def nginx_api_clients(settings: Settings) -> Iterator[str]:
     bad = [str(client) for client in settings.get("nginx_api_clients") if not re.match(form, str(client))]
     if bad:
         yield (
-            f"""nginx_api_clients (in a fleet: ws_server_api_clients) has '{"', '".join(bad)}': write IP addresses and networks, """
+            f"""nginx_api_clients (in a fleet: ws_server_api_clients) contains '{"', '".join(bad)}': write IP addresses and networks, """
             "like 10.0.0.20 and 10.1.0.0/24."
         )
 
 
 def nginx_certificate(settings: Settings) -> Iterator[str]:
-    """Mode files: the certificate and its key are there, valid, and for the domain."""
+    """Mode files: the certificate and its key exist, are valid and match the domain."""
     certificate, key = settings.get("nginx_tls_certificate"), settings.get("nginx_tls_certificate_key")
     has_certificate = "-----BEGIN CERTIFICATE-----" in settings.get("_nginx_certificate")
     if not has_certificate or "PRIVATE KEY-----" not in settings.get("_nginx_certificate_key"):
         missing = "nginx_tls_certificate_key" if has_certificate else "nginx_tls_certificate"
         yield (
-            f"{missing} names no readable PEM file on the control machine: nginx_tls_mode 'files' needs the paths of a "
+            f"{missing} is not a readable PEM file on the control machine: nginx_tls_mode 'files' needs the paths of a "
             "certificate and of its private key."
         )
         return
@@ -237,10 +245,10 @@ def nginx_certificate(settings: Settings) -> Iterator[str]:
     if info["public_key"] != settings.get("_nginx_certificate_key_info")["public_key"]:
         yield (
             f"nginx_tls_certificate_key ({key}) is not the key of nginx_tls_certificate ({certificate}): "
-            "name the two files that were issued together."
+            "set both to files that were issued together."
         )
     if info["expired"]:
-        yield f"nginx_tls_certificate ({certificate}) ran out at {info['not_after']}: renew it first."
+        yield f"nginx_tls_certificate ({certificate}) expired at {info['not_after']}: renew it first."
     domain = settings.get("nginx_domain")
     wildcard = re.sub(r"^[^.]*\.", "", domain)
     names = info.get("subject_alt_name") or []
@@ -252,17 +260,17 @@ def nginx_certificate(settings: Settings) -> Iterator[str]:
 
 
 def nginx_authority(settings: Settings) -> Iterator[str]:
-    """Mode files: the private authority, where there is one, has issued the certificate or an intermediate in its file."""
+    """Mode files: a private CA, if set, has issued the certificate or an intermediate in its file."""
     path = settings.text("nginx_tls_ca")
     if not path:
         return
-    remedy = "name the certificate of the authority that clients trust"
+    remedy = "set it to the certificate of the authority that clients trust"
     if "-----BEGIN CERTIFICATE-----" not in settings.get("_nginx_ca"):
-        yield f"nginx_tls_ca ({path}) names no readable PEM file on the control machine: {remedy}."
+        yield f"nginx_tls_ca ({path}) is not a readable PEM file on the control machine: {remedy}."
         return
     info = settings.get("_nginx_ca_info")
     if info["expired"]:
-        yield f"nginx_tls_ca ({path}) ran out at {info['not_after']}: {remedy}."
+        yield f"nginx_tls_ca ({path}) expired at {info['not_after']}: {remedy}."
     if "-----BEGIN CERTIFICATE-----" not in settings.get("_nginx_certificate"):
         return
     if info["subject"] not in settings.get("_nginx_certificate_issuers"):
@@ -308,15 +316,15 @@ def redis_files(settings: Settings) -> Iterator[str]:
     if not 0 < whole(clients) <= whole(files) - 32:
         yield (
             f"redis_maxclients is {clients} and redis_limit_nofile {files}: Redis needs a file for each client and 32 for itself, "
-            "so lower the one or raise the other."
+            "so lower redis_maxclients or raise redis_limit_nofile."
         )
 
 
 def sysctl_port_range(settings: Settings) -> Iterator[str]:
-    """The range of ports is one."""
+    """The range of ports is valid."""
     given = settings.text("sysctl_ip_local_port_range")
     if not re.match(r"^\d+ \d+$", given) or not 1 <= int(given.split()[0]) < int(given.split()[1]) <= 65535:
-        yield f"sysctl_ip_local_port_range is '{given}': give two ports, the lower first, as in '1024 65535'."
+        yield f"sysctl_ip_local_port_range is '{given}': set it to two ports, the lower first, as in '1024 65535'."
 
 
 def sysctl_reserved_ports(settings: Settings) -> Iterator[str]:
@@ -335,10 +343,12 @@ def sysctl_reserved_ports(settings: Settings) -> Iterator[str]:
 
 
 def vendor_package(settings: Settings) -> Iterator[str]:
-    """The package has a version, and a source that can be verified: a repository with its key, or a file with its checksum."""
+    """The package has a version and a verifiable source: a repository with a key, or a file with a
+    checksum.
+    """
     name = settings.get("vendor_packages_name")
     if not re.match(r"^[0-9][0-9A-Za-z.+:~-]*$", str(settings.get("vendor_packages_versions").get(name, ""))):
-        yield f"vendor_packages_versions names no version of {name}: give the one to install in full, like 1.2.3 or 1.2.3-1."
+        yield f"vendor_packages_versions has no version of {name}: add the full version to install, like 1.2.3 or 1.2.3-1."
     debs = settings.get("vendor_packages_debs")
     yield from _vendor_file(settings, name, debs[name]) if name in debs else _vendor_repository(settings)
 
@@ -350,7 +360,7 @@ def _vendor_file(settings: Settings, name: str, deb: dict[str, str]) -> Iterator
         has = f"one with {found}" if found else "no such file"
         yield (
             f"vendor_packages_debs.{name} names the file '{path}' with the sha256 '{wanted}', and the control machine has {has}: "
-            "get the right file, or write the right checksum."
+            "get the right file, or correct the checksum."
         )
 
 
@@ -368,11 +378,11 @@ def _vendor_repository(settings: Settings) -> Iterator[str]:
         )
     key = settings.text("vendor_packages_key")
     if not re.match("https?://", key) and settings.sha256(key) is None:
-        yield f"vendor_packages_key is '{key}', which is no file of the control machine: name one, or a URL."
+        yield f"vendor_packages_key is '{key}', which is not a file on the control machine: set it to a file there, or to a URL."
 
 
 def ws_server_origins(settings: Settings) -> Iterator[str]:
-    """Web pages may connect: those listed, or all."""
+    """The list of web pages that may connect is valid."""
     origins = settings.get("ws_server_allowed_origins")
     if origins != ["*"] and not (origins and all(_ORIGIN.match(str(origin)) for origin in origins)):
         yield (
@@ -382,7 +392,7 @@ def ws_server_origins(settings: Settings) -> Iterator[str]:
 
 
 def ws_server_settings(settings: Settings) -> Iterator[str]:
-    """The service would accept its settings, and a rollout has time."""
+    """The service would accept its settings, and the times of a rollout are in bounds."""
     for name, setting in settings.get("_ws_server_settings").items():
         given = settings.get(f"ws_server_{name}", "")
         if setting["type"] == "array":
@@ -431,14 +441,14 @@ def _is_network(value: str) -> bool:
 
 
 def ws_server_secrets(settings: Settings) -> Iterator[str]:
-    """The secrets are long enough, and can stand in a settings file. No sentence shows one."""
+    """The secrets are long enough and fit into a settings file. No sentence shows a secret."""
     generated = ["ws_server_jwt_secret", "ws_server_api_key"]
     least = settings.get("_ws_server_secret_length")
     for name in generated:
         length = len(settings.text(name))
         if 0 < length < least:
             yield (
-                f"{name} has {length} characters: give at least {least}, or leave it empty to have one generated and kept on the host."
+                f"{name} has {length} characters: use at least {least}, or leave it empty to have one generated and stored on the host."
             )
     for name in [*generated, "ws_server_redis_password", "ws_server_postgres_password"]:
         if not _SETTINGS_FILE.match(settings.text(name)):
@@ -464,8 +474,8 @@ def ws_server_drain(settings: Settings) -> Iterator[str]:
     timeout, window = settings.get("ws_server_drain_timeout_s"), settings.get("ws_server_drain_window_s", default)
     if number(timeout) <= number(window):
         yield (
-            f"ws_server_drain_timeout_s is {timeout}, and clients are sent away over {window} s: set it to some seconds more than "
-            "that, or ws_server_drain_window_s to less."
+            f"ws_server_drain_timeout_s is {timeout}, but a worker sends its clients away over {window} s: set it to some seconds more, "
+            "or set ws_server_drain_window_s to less."
         )
 
 
@@ -475,7 +485,8 @@ def _is_number(value: str, least: float, most: float) -> bool:
 
 # Names.
 
-# No argument_specs.yml describes these: the inventory's and the playbooks' own, and facts that roles set.
+# No argument_specs.yml describes these variables of the inventory and the playbooks, and facts of
+# roles.
 _BESIDES = {
     "ws_server_private_address",
     "ws_server_reason",
@@ -486,7 +497,7 @@ _BESIDES = {
     "alloy_otlp_endpoint",
     "vendor_packages_bare",
 }
-# Other roles have these, which differ from a variable of this collection in one letter.
+# Variables of other roles that differ from a variable of this collection in one letter.
 _OTHERS = {"postgres_databases", "postgres_users"}
 _OWN_PREFIXES = ("ws_server_", "vendor_packages_")
 _PREFIXES = (
@@ -504,11 +515,11 @@ _PREFIXES = (
 
 
 def names(settings: Settings) -> Iterator[str]:
-    """No variable is a misspelt one.
+    """No variable is misspelt.
 
-    Only this collection has variables ws_server_… and vendor_packages_…, so each of these must be known.
-    Other prefixes are also those of other roles, as in nginx_user. Of such names only those are refused
-    that are two letters from a known one, except `_OTHERS`.
+    Only this collection has variables ws_server_… and vendor_packages_…, so each of these must be
+    known. Other roles may use the other prefixes, as in nginx_user. A name with such a prefix is
+    refused only if it differs from a known one in at most two letters and is not in `_OTHERS`.
     """
     known = sorted({*settings.documented(), *_BESIDES})
     for name in sorted(set(settings.names) - set(known) - _OTHERS):
@@ -521,7 +532,7 @@ def names(settings: Settings) -> Iterator[str]:
             continue
         if own or near:
             remedy = f"did you mean {near}?" if near else "correct its name, or remove it."
-            yield f"{name} is no variable of this collection: {remedy}"
+            yield f"{name} is not a variable of this collection: {remedy}"
 
 
 def overridden(settings: Settings) -> Iterator[str]:
@@ -532,7 +543,7 @@ def overridden(settings: Settings) -> Iterator[str]:
             if name.endswith("_group")
             else "remove it there, or use the role in a play of your own"
         )
-        yield f"{name} of the inventory has no effect, as the playbooks set it (playbooks/vars/fleet.yml): {remedy}."
+        yield f"{name} of the inventory has no effect, because the playbooks set it (playbooks/vars/fleet.yml): {remedy}."
 
 
 def _closest(name: str, prefix: str, known: list[str]) -> str | None:
@@ -542,7 +553,9 @@ def _closest(name: str, prefix: str, known: list[str]) -> str | None:
 
 
 def is_near(one: str, other: str) -> bool:
-    """Returns whether at most two letters are to be added, removed or replaced to make one name the other."""
+    """Returns whether adding, removing or replacing at most two letters turns one name into the
+    other.
+    """
     if abs(len(one) - len(other)) > 2:
         return False
     row = list(range(len(other) + 1))

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""How the workers of a host are."""
+"""Reads the state of the workers of a host."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from ansible_collections.selfhost.websocket.plugins.module_utils._unit import Ru
 
 
 def survey(run: Run, names: list[str]) -> list[dict[str, Any]]:
-    """A dictionary for each worker, in the order of `names`. Raises SystemdError."""
+    """Return a dictionary for each worker, in the order of `names`. Raises SystemdError."""
     if not names:
         return []
     instances = [Instance(name) for name in names]
     units = show(run, [instance.unit for instance in instances])
-    with ThreadPoolExecutor(len(names)) as threads:  # one that hangs does not delay the others
+    with ThreadPoolExecutor(len(names)) as threads:  # a worker that hangs does not delay the others
         return list(threads.map(_facts, instances, units))
 
 
@@ -57,7 +57,7 @@ def _facts(instance: Instance, unit: Unit) -> dict[str, Any]:
 
 
 def _ask(instance: Instance) -> tuple[Status | None, ControlError | None]:
-    """The worker's status, or why there is none."""
+    """Return the worker's status, or the reason why there is none."""
     try:
         return Control(instance.socket).status(), None
     except ControlError as error:
@@ -65,12 +65,12 @@ def _ask(instance: Instance) -> tuple[Status | None, ControlError | None]:
 
 
 def _state(instance: Instance, unit: Unit, complaint: ControlError | None) -> str:
-    """Of a worker that does not say itself how it is."""
+    """Derive the state of a worker that does not report one."""
     if not unit.serves:
         return _UNIT_STATES.get(unit.active, "down") if instance.exists else "absent"
     if isinstance(complaint, UnansweredError):
         return "unresponsive"
-    if isinstance(complaint, NobodyThereError):  # a release or a unit from before the control socket
+    if isinstance(complaint, NobodyThereError):  # an early release or unit without a control socket
         return "ready" if _readyz.ask(f"{instance.url}/readyz").ready else "not_ready"
     return "unknown"
 

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""What systemd says of a worker's unit."""
+"""Reads the state of a worker's unit from systemd."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-# As AnsibleModule.run_command: the exit status, standard output and standard error of a program.
+# Like AnsibleModule.run_command: returns a program's exit status, standard output and standard
+# error.
 Run = Callable[[list[str]], tuple[int, str, str]]
 
 _PROPERTIES = [
@@ -28,7 +29,7 @@ _MEANINGS = {"2": ": it refuses its settings", "203": ": its program cannot be s
 _ENDS = {
     "timeout": "did not start or stop in time",
     "watchdog": "hung, and its watchdog ended it",
-    "oom-kill": "was ended for want of memory",
+    "oom-kill": "was killed because memory ran out",
     "protocol": "ended before it was ready",
     "resources": "could not be set up: a file that its unit needs is missing",
 }
@@ -40,12 +41,13 @@ class SystemdError(Exception):
 
 @dataclass(frozen=True)
 class Unit:
-    """`pid`: None without a main process; `started_at`: when that began, Unix time in whole seconds.
+    """The state of a unit. `pid` is None without a main process.
 
-    `last_started_at`: when its last process began, also one that has ended; None if there was none.
-    `active`, `sub`: systemd's ActiveState and SubState. `enabled`: whether it starts at boot.
-    `restarts`: by systemd itself since an operator or a run last started it. `job`: whether a start
-    or stop is under way or queued. `end`: how its last process ended, a predicate; empty if none has.
+    `started_at`: the start of the main process, in whole Unix seconds. `last_started_at`: the start
+    of the last process, even if it has ended; None without any. `active`, `sub`: systemd's
+    ActiveState and SubState. `enabled`: whether the unit starts at boot. `restarts`: automatic
+    restarts by systemd since the last start. `job`: whether a start or stop is queued or running.
+    `end`: a predicate that says how the last process ended; empty if none has.
     """
 
     exists: bool
@@ -61,24 +63,24 @@ class Unit:
 
     @property
     def serves(self) -> bool:
-        """Its process has said that it is ready, and was not told to stop."""
+        """Whether the process has reported that it is ready, and is not stopping."""
         return self.active in ("active", "reloading")
 
 
 def show(run: Run, names: list[str]) -> list[Unit]:
-    """One Unit for each name, in the same order. Raises SystemdError."""
+    """Return one Unit for each name, in the same order. Raises SystemdError."""
     command = ["systemctl", "show", "--timestamp=unix", f"--property={','.join(_PROPERTIES)}", *names]
     status, output, errors = run(command)
     if status != 0:
         raise SystemdError(f"systemctl show failed: {errors.strip() or status}")
     found = [parse(text) for text in output.strip().split("\n\n")]
     if len(found) != len(names):
-        raise SystemdError(f"systemctl show told of {len(found)} units where {len(names)} were asked for")
+        raise SystemdError(f"systemctl show described {len(found)} units instead of {len(names)}")
     return found
 
 
 def parse(text: str) -> Unit:
-    """One unit's paragraph of `systemctl show`."""
+    """Parse one unit's paragraph of `systemctl show`."""
     said = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
     pid = int(said.get("MainPID") or 0)
     stamp = said.get("ExecMainStartTimestamp", "").removeprefix("@")

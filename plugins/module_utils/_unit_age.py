@@ -4,7 +4,7 @@
 # Copyright: the selfhost.websocket authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 
-"""Whether a unit's process knows the files that it reads at its start, and what to do if it does not."""
+"""Checks whether a unit's process has read its current files, and plans a restart if not."""
 
 from __future__ import annotations
 
@@ -15,25 +15,26 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-# As AnsibleModule.run_command: the exit status, standard output and standard error of a program.
+# Like AnsibleModule.run_command: returns a program's exit status, standard output and standard
+# error.
 Run = Callable[[list[str]], tuple[int, str, str]]
 
 _PROPERTIES = ["LoadState", "ActiveState", "NeedDaemonReload", "MainPID", "ExecMainStartTimestamp"]
 _RUNNING = ("active", "reloading", "activating")
-# What `systemctl enable` changes. Other states, like static, have nothing to enable.
+# The states that `systemctl enable` changes. Other states, like static, have nothing to enable.
 _TO_ENABLE = ("disabled", "enabled-runtime", "linked", "linked-runtime")
 
 
 class SystemdError(Exception):
-    """systemctl failed; the text says how."""
+    """systemctl failed; the text has the cause."""
 
 
 @dataclass(frozen=True)
 class Unit:
-    """One unit as systemd has it.
+    """The state of one unit in systemd.
 
-    `stale`: the unit's files have changed since systemd loaded them. `started_ns`: the start of the main process in
-    Unix time, as exact as systemd knows it (microseconds); None without a main process.
+    `stale`: the unit's files have changed since systemd loaded them. `started_ns`: the start of the
+    main process as a Unix time, with systemd's resolution (microseconds); None without a process.
     """
 
     exists: bool
@@ -44,7 +45,10 @@ class Unit:
 
 @dataclass(frozen=True)
 class Plan:
-    """`action`: the verb of systemctl, or None. `newer`: the files that the process has not read."""
+    """`action`: the verb of systemctl, or None.
+
+    `newer`: the files that the process has not read.
+    """
 
     reload_systemd: bool
     enable: bool
@@ -63,8 +67,8 @@ def show(run: Run, name: str) -> Unit:
 
 
 def enabled(run: Run, name: str) -> bool:
-    """Whether the unit starts at boot, as far as `systemctl enable` has a say in it."""
-    # The exit status is not 0 for several states that are no errors.
+    """Whether the unit starts at boot, or has nothing to enable."""
+    # The exit status is not 0 for several states that are not errors.
     _status, output, _errors = run(["systemctl", "is-enabled", "--", name])
     return output.strip() not in _TO_ENABLE
 
@@ -90,7 +94,9 @@ def parse(text: str) -> Unit:
 
 
 def _nanoseconds(timestamp: str) -> int | None:
-    """Unix time of a timestamp like `Mon 2026-11-30 17:06:48.123456 UTC`, in integers: a float is not exact enough."""
+    """Unix time of a timestamp like `Mon 2026-11-30 17:06:48.123456 UTC`, in integers: a float is
+    not exact enough.
+    """
     if not timestamp:
         return None
     try:
@@ -103,7 +109,10 @@ def _nanoseconds(timestamp: str) -> int | None:
 
 
 def newer(paths: Iterable[str], than_ns: int) -> list[str]:
-    """Return the files that were written later. A directory and all that is in it count; a missing path does not."""
+    """Return the files that were written later.
+
+    A directory and everything inside count. A missing path does not.
+    """
     return sorted({str(path) for path in _all(paths) if _written_ns(path) > than_ns})
 
 
@@ -114,7 +123,7 @@ def _all(paths: Iterable[str]) -> Iterator[Path]:
 
 
 def _written_ns(path: Path) -> int:
-    """When the content was written. A link counts as well as the file that it names."""
+    """The time when the content was written, of a link and of its target."""
     times = [0]
     with contextlib.suppress(FileNotFoundError):
         times.append(path.lstat().st_mtime_ns)
@@ -123,10 +132,14 @@ def _written_ns(path: Path) -> int:
 
 
 def plan(unit: Unit, is_enabled: bool, paths: Iterable[str]) -> Plan:
-    """What brings the unit up to date. A process without a known start is compared with nothing. Raises OSError."""
+    """Plan how to bring the unit up to date. Without a known start, no files are compared.
+
+    Raises OSError.
+    """
     if not unit.running:
         return Plan(reload_systemd=unit.stale, enable=not is_enabled, action="start")
     found = newer(paths, unit.started_ns) if unit.started_ns is not None else []
-    # systemd started the process with the files that it had loaded, so the process does not know the changed ones.
+    # systemd started the process from the loaded files, so the process does not use the changed
+    # ones.
     restart = unit.stale or bool(found)
     return Plan(unit.stale, not is_enabled, "restart" if restart else None, tuple(found))

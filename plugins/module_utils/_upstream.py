@@ -4,15 +4,16 @@
 # Copyright: the selfhost.websocket authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 
-"""The servers of an upstream, and who wants which of them out: nginx's configuration in, changed configuration out.
+"""Reads and changes the servers of an upstream in the text of nginx's configuration.
 
-A server that is out says so, and for whom, in its own line:
+The line of a server that is out has a mark with the owners of the mark:
 
-    server 10.0.0.3:8080 max_fails=0 down; # down by: maintenance, watcher
+server 10.0.0.3:8080 max_fails=0 down; # down by: maintenance, watcher
 
-It is out for as long as anybody wants it out, and nobody takes back what another has asked for.
+The server is out as long as the mark has an owner. Each owner removes only its own name.
 
-The edge watcher shares this file, outside of Ansible: it imports the standard library alone.
+The edge watcher shares this file outside of Ansible, so this file imports only the standard
+library.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import re
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 
-# Whoever wrote "down" by hand and did not say who they are.
+# The owner of a "down" that was written by hand, without a name.
 UNKNOWN = "unknown"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@-]{0,63}")
 
@@ -31,12 +32,15 @@ _SERVER = re.compile(
 
 
 class UpstreamError(Exception):
-    """What was asked for cannot be done; the text says why."""
+    """A change is impossible; the text has the cause."""
 
 
 @dataclass(frozen=True)
 class Server:
-    """`address`: HOST:PORT. `down_by`: who wants it out, in alphabetical order; it is up when that is nobody."""
+    """A server.
+
+    `address` is HOST:PORT. `down_by` has the sorted owners of its mark; if empty, it is up.
+    """
 
     address: str
     down_by: tuple[str, ...] = ()
@@ -48,12 +52,15 @@ class Server:
 
 
 def servers(configuration: str, upstream: str) -> list[Server]:
-    """The servers of an upstream, in their order. Raises UpstreamError."""
+    """Return the servers of an upstream, in their order. Raises UpstreamError."""
     return [_server(line) for _index, line in _found(configuration.splitlines(), upstream)]
 
 
 def marked(configuration: str, upstream: str, by: str, out: Collection[str]) -> str:
-    """`by` wants the servers with these addresses out, and no others; what others want stays. Raises UpstreamError."""
+    """Mark exactly these servers as down by `by`.
+
+    Marks of other owners stay. Raises UpstreamError.
+    """
 
     def change(server: Server) -> Server:
         others = {name for name in server.down_by if name != by}
@@ -63,7 +70,7 @@ def marked(configuration: str, upstream: str, by: str, out: Collection[str]) -> 
 
 
 def without(configuration: str, upstream: str, absent: Collection[str]) -> str:
-    """The servers with these addresses are gone from the upstream. Raises UpstreamError."""
+    """Remove the servers with these addresses from the upstream. Raises UpstreamError."""
     return _changed(configuration, upstream, lambda server: None if server.address in absent else server)
 
 
@@ -80,7 +87,10 @@ def _changed(configuration: str, upstream: str, change: Callable[[Server], Serve
 
 
 def _found(lines: list[str], upstream: str) -> Iterator[tuple[int, re.Match[str]]]:
-    """The lines of the servers, with their numbers. One that cannot be read is an error: it could hold another server."""
+    """Yield the lines of the servers, with their numbers.
+
+    A line that cannot be parsed is an error, because it could contain another server.
+    """
     begin = re.compile(rf"\s*upstream\s+{re.escape(upstream)}\s*{{\s*(#.*)?$")
     inside = False
     for index, line in enumerate(lines):

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""How long to wait, and how often to look meanwhile."""
+"""Deadlines, and pauses between looks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _GROWTH = 1.5
 
 
 class Clock(Protocol):
-    """What a wait needs of the module `time`."""
+    """The part of the module `time` that a wait uses."""
 
     def monotonic(self) -> float: ...
 
@@ -21,9 +21,10 @@ class Clock(Protocol):
 
 
 class Wait:
-    """A deadline that no change of the host's clock moves, and sleeps that grow from a tenth of a second to a second.
+    """A deadline on the monotonic clock, with pauses that grow from 0.1 s to 1 s.
 
-    `began`: of a wait that another process of this host goes on with; Linux counts since the boot, for all of them.
+    `began` continues a wait of another process of this host: Linux counts since boot for all of
+    them.
     """
 
     def __init__(self, timeout_s: float, clock: Clock = time, began: float | None = None) -> None:
@@ -34,12 +35,12 @@ class Wait:
 
     @property
     def seconds(self) -> float:
-        """Since it began."""
+        """The seconds since the wait began."""
         return self._clock.monotonic() - self.began
 
     @property
     def left(self) -> float:
-        """Less than a millisecond is nothing."""
+        """The seconds left. Less than a millisecond counts as 0."""
         return max(round(self._timeout_s - self.seconds, 3), 0.0)
 
     @property
@@ -47,6 +48,6 @@ class Wait:
         return self.left == 0.0
 
     def pause(self) -> None:
-        """Sleep, a little longer each time, but not past the deadline."""
+        """Sleep a little longer each time, but not past the deadline."""
         self._clock.sleep(min(self._sleep_s, self.left))
         self._sleep_s = min(self._sleep_s * _GROWTH, _LONGEST_S)

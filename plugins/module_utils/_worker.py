@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""One worker as the modules deal with it: what it says of itself, and what systemd says of it."""
+"""One worker for the modules: its own status, and its state in systemd."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from ansible_collections.selfhost.websocket.plugins.module_utils._unit import Ru
 
 
 class WorkerError(Exception):
-    """What was wanted of a worker did not come about; the text is for the operator."""
+    """An operation on a worker failed; the text is for the operator."""
 
 
 class Worker:
-    """`socket`: its control socket, if that is not where the role puts it."""
+    """One worker. `socket` overrides the path of the control socket."""
 
     def __init__(self, run: Run, name: str, socket: str | None = None) -> None:
         self.name = name

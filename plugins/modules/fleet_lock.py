@@ -140,10 +140,10 @@ def main() -> None:
     try:
         changed = _change(module.params, module.check_mode)
     except HeldError as held:
-        module.fail_json(msg="Somebody else has the lock.", holder=held.holder)
+        module.fail_json(msg="Another run has the lock.", holder=held.holder)
     except LostError:
         module.fail_json(
-            msg="The lock of the fleet is this run's no more: somebody took it and has given it back since. This run changes nothing more. "
+            msg="This run no longer has the fleet's lock: another run took it and has given it back since. This run changes nothing more. "
             "Run it again if it is still wanted."
         )
     except LockError as error:

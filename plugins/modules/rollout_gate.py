@@ -131,7 +131,7 @@ def main() -> None:
         else:
             _worker_may_be_replaced(module, gate, given)
     except SystemdError as error:
-        module.fail_json(msg=f"The workers of {given['host']} cannot be looked at: {error}")
+        module.fail_json(msg=f"The state of the workers of {given['host']} cannot be read: {error}")
     except OSError as error:
         module.fail_json(msg=f"{error.filename} cannot be read: {error.strerror}. Run this task with become.")
 

@@ -158,7 +158,7 @@ def main() -> None:
         before = _instance.before()
         workers = linked(survey(module.run_command, _instance.names()))
     except SystemdError as error:
-        module.fail_json(msg=f"The workers of this host cannot be looked at: {error}")
+        module.fail_json(msg=f"The state of the workers cannot be read: {error}")
     except OSError as error:
         module.fail_json(msg=f"{error.filename} cannot be read: {error.strerror}. Run this task with become.")
     plan = _plan(given, workers, before)

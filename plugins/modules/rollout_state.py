@@ -101,7 +101,7 @@ def main() -> None:
         removed = _rollout_state.prune(given["keep"], module.check_mode)
         module.exit_json(changed=closed or bool(removed), removed=removed)
     except SystemdError as error:
-        module.fail_json(msg=f"The workers of this host cannot be looked at: {error}")
+        module.fail_json(msg=f"The state of the workers cannot be read: {error}")
     except OSError as error:
         module.fail_json(msg=f"{error.filename} cannot be changed: {error.strerror}. Run this task with become.")
 

@@ -95,7 +95,10 @@ from ansible_collections.selfhost.websocket.plugins.module_utils._unit_age impor
 
 
 def look(module: AnsibleModule) -> tuple[Unit, Plan]:
-    """The unit and what is to be done. In check mode systemd is told nothing. Raises SystemdError, OSError."""
+    """The unit and what is to be done.
+
+    In check mode systemd is told nothing. Raises SystemdError, OSError.
+    """
     run, name = module.run_command, module.params["name"]
     unit = show(run, name)
     if not unit.exists:

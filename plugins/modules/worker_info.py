@@ -178,7 +178,7 @@ def main() -> None:
     try:
         workers = survey(module.run_command, names)
     except SystemdError as error:
-        module.fail_json(msg=f"The workers of this host cannot be told: {error}")
+        module.fail_json(msg=f"The state of the workers cannot be read: {error}")
     except OSError as error:
         module.fail_json(msg=f"{error.filename} cannot be read: {error.strerror}. Run this task with become.")
     module.exit_json(workers=workers, ready=sum(worker["ready"] for worker in workers))

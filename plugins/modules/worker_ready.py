@@ -118,7 +118,7 @@ cause:
   description: That sentence alone.
   returned: failure
   type: str
-  sample: "Worker 80 has failed and is not started again: it ended with exit status 2: it refuses its settings."
+  sample: "Worker 80 has failed and is not restarted: it ended with exit status 2: it refuses its settings."
 log:
   description: The last lines of the worker's log, 20 at most.
   returned: failure

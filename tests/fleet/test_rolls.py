@@ -64,7 +64,7 @@ async def test_an_update_and_its_rollback(fleet: Fleet, tmp_path: Path) -> None:
 BAD = {
     "it does not start": (
         {"cli.py": "\ndef _serve(_arguments):\n    import wsserver.not_packed\n"},
-        ["Wait until the worker is ready: Worker 80 crashes again and again", "No module named 'wsserver.not_packed'"],
+        ["Wait until the worker is ready: Worker 80 crashes repeatedly", "No module named 'wsserver.not_packed'"],
     ),
     "it never becomes ready": (
         {"worker/worker.py": "\nWorker.state = property(lambda self: 'starting')\n"},

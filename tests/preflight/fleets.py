@@ -152,10 +152,7 @@ def _is_of_stage(task: dict[str, Any], play: str, stage: str) -> bool:
         return stage in ("all", role)
     if stage in ("inventory", "parts"):
         asks_facts = "distribution" in str(task)
-        return (
-            play == {"inventory": "Check the inventory", "parts": "Check the monitoring"}[stage]
-            and not asks_facts
-        )
+        return play == {"inventory": "Check the inventory", "parts": "Check the monitoring"}[stage] and not asks_facts
     checked = str(task.get("selfhost.websocket.check_variables"))
     if stage == "hosts":
         return play == "Check the hosts" and "'check'" not in checked and "ansible.builtin.import_tasks" not in task

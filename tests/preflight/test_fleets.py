@@ -27,8 +27,8 @@ REFUSED: dict[str, tuple[dict[str, Any], list[str]]] = {
     ),
     "names": (
         {"ws_server_instance": 3, "nginx_max_client": 5, "nginx_user": "www-data"},
-        ["nginx_max_client is no variable of this collection: did you mean nginx_max_clients?",
-         "ws_server_instance is no variable of this collection: did you mean ws_server_instances?"],
+        ["nginx_max_client is not a variable of this collection: did you mean nginx_max_clients?",
+         "ws_server_instance is not a variable of this collection: did you mean ws_server_instances?"],
     ),
     "no_domain": ({"nginx_domain": ""}, ["nginx_domain is not set: "]),
     "nginx": (
@@ -40,7 +40,7 @@ REFUSED: dict[str, tuple[dict[str, Any], list[str]]] = {
             "nginx_metrics_listen_address": "203.0.113.9",
         },
         [
-            "nginx_domain or nginx_tls_extra_names says 'https://ws.example.org/'",
+            "nginx_domain or nginx_tls_extra_names contains 'https://ws.example.org/'",
             "nginx_max_clients is 0",
             "nginx_metrics_listen_address is '203.0.113.9', which is not an address of nginx: set it to one of ",
             "nginx_worker_shutdown_timeout is 'soon'",
@@ -50,11 +50,11 @@ REFUSED: dict[str, tuple[dict[str, Any], list[str]]] = {
     "api_clients": (
         {"ws_server_api_clients": ["backend.example.org"], "ws_server_private_address": "10.0.0.5"},
         [
-            "nginx_api_clients (in a fleet: ws_server_api_clients) has 'backend.example.org'",
+            "nginx_api_clients (in a fleet: ws_server_api_clients) contains 'backend.example.org'",
             "nginx_api_listen_address is '10.0.0.5', which is not an address of api_clients",
         ],
     ),
-    "no_certificate": ({"nginx_tls_mode": "files"}, ["nginx_tls_certificate names no readable PEM file"]),
+    "no_certificate": ({"nginx_tls_mode": "files"}, ["nginx_tls_certificate is not a readable PEM file"]),
     "redis": (
         {"redis_port": 0, "redis_maxmemory": "512", "redis_password": "a hush", "redis_maxclients": "0"},
         ["redis_password has a character", "redis_maxmemory is '512'", "redis_maxclients is 0", "redis_port is 0"],
@@ -85,7 +85,7 @@ REFUSED: dict[str, tuple[dict[str, Any], list[str]]] = {
             "ws_server_api_key has 4 characters",
             "ws_server_jwt_secret has a character that a settings file cannot hold",
             "ws_server_keep is 0",
-            "ws_server_drain_timeout_s is 15, and clients are sent away over 20 s",
+            "ws_server_drain_timeout_s is 15, but a worker sends its clients away over 20 s",
             "ws_server_metrics_gates has an empty expression",
             "ws_server_prometheus_url is '127.0.0.1:9090': set it to the URL where ws_server reaches Prometheus",
             "ws_server_memory_max is 'big'",
@@ -115,7 +115,7 @@ REFUSED: dict[str, tuple[dict[str, Any], list[str]]] = {
     "sysctl": ({"sysctl_ip_local_port_range": "9 1"}, ["sysctl_ip_local_port_range is '9 1'"]),
     "many_workers": (
         {"ws_server_instances": 11},
-        ["On many_workers two services would have the port 9090: put a host without workers into many_workers_ws_obs"],
+        ["On many_workers two services would use the port 9090: put a host without workers into many_workers_ws_obs"],
     ),
     "prometheus": (
         {

@@ -32,10 +32,10 @@ CASES: dict[str, tuple[dict[str, Any], list[str]]] = {
     "no_mounts": ({"mounts": []}, []),
     "bullseye": (
         {"distribution_version": "11.9"} | PYTHON_39,
-        ["bullseye runs Debian 11.9 on x86_64, and lacks Python 3.11 (it has 3.9).", "Debian 12 and 13 are tested"],
+        ["bullseye runs Debian 11.9 on x86_64, which lacks Python 3.11 (it has 3.9).", "Debian 12 and 13 are tested"],
     ),
     "fedora": (FEDORA, ["fedora runs Fedora 42", "lacks Debian's packages (apt)"]),
-    "raspberry": ({"userspace_bits": "32", "architecture": "armv7l"}, ["on armv7l, and lacks a system of 64 bits"]),
+    "raspberry": ({"userspace_bits": "32", "architecture": "armv7l"}, ["on armv7l, which lacks a system of 64 bits"]),
     "tiny": ({"memtotal_mb": 480}, ["tiny has 480 MB of memory and needs 900"]),
     "full": ({"mounts": [{"mount": "/", "size_available": 300 * 2**20}]}, ["full has 300 MB free on / and needs 1024"]),
 }
@@ -65,7 +65,7 @@ def test_all_faults_of_a_host_are_told_at_once() -> None:
         "old", PYTHON_39 | {"pkg_mgr": "dnf5", "memtotal_mb": 480, "mounts": [{"mount": "/", "size_available": 0}]}
     )
     assert faults == [
-        "old runs Debian 13.1 on x86_64, and lacks Debian's packages (apt), Python 3.11 (it has 3.9). Debian 12 and 13 are tested: "
+        "old runs Debian 13.1 on x86_64, which lacks Debian's packages (apt), Python 3.11 (it has 3.9). Debian 12 and 13 are tested: "
         "install one of them there, or put another host into ws_redis, ws_workers.",
         "old has 480 MB of memory and needs 900, and 0 MB free on / and needs 1024. The defaults are for a host of 4 GB that runs "
         "everything; lower ws_server_instances and redis_maxmemory on smaller ones.",

@@ -77,14 +77,14 @@ BAD = [
     ({"ws_server_instances": "21"}, ["ws_server_instances is 21", "1 to 20"]),
     ({"nginx_domain": ""}, ["nginx_domain is not set", "nginx_domain: ws.example.org"]),
     ({"nginx_domain": "https://ws.example.org/"}, ["nginx_domain", "'https://ws.example.org/'", "without scheme"]),
-    ({"nginx_tls_extra_names": ["größe.example.org", "a b"]}, ["says 'größe.example.org', 'a b'", "xn--"]),
+    ({"nginx_tls_extra_names": ["größe.example.org", "a b"]}, ["contains 'größe.example.org', 'a b'", "xn--"]),
     ({"nginx_max_clients": 0}, ["nginx_max_clients is 0", "1 to 500000"]),
     ({"nginx_worker_shutdown_timeout": "soon"}, ["nginx_worker_shutdown_timeout is 'soon'", "4h"]),
     ({"nginx_tls_days": 1}, ["nginx_tls_days is 1", "6 to 365"]),
     ({"nginx_tls_days": 366}, ["nginx_tls_days is 366", "6 to 365"]),
     (
         {"nginx_api_clients": ["10.0.0.20", "backend.example.org"]},
-        ["nginx_api_clients (in a fleet: ws_server_api_clients) has 'backend.example.org'", "10.1.0.0/24"],
+        ["nginx_api_clients (in a fleet: ws_server_api_clients) contains 'backend.example.org'", "10.1.0.0/24"],
     ),
     (
         {"nginx_api_listen_address": "203.0.113.9"},
@@ -110,9 +110,15 @@ BAD = [
     ({"ws_server_drain_timeout_s": 3601}, ["ws_server_drain_timeout_s is 3601", "a number of seconds from 1 to 3600"]),
     (
         {"ws_server_drain_timeout_s": 15, "ws_server_drain_window_s": 20},
-        ["ws_server_drain_timeout_s is 15, and clients are sent away over 20 s", "ws_server_drain_window_s to less"],
+        [
+            "ws_server_drain_timeout_s is 15, but a worker sends its clients away over 20 s",
+            "ws_server_drain_window_s to less",
+        ],
     ),
-    ({"ws_server_drain_timeout_s": 5}, ["ws_server_drain_timeout_s is 5, and clients are sent away over 5 s"]),
+    (
+        {"ws_server_drain_timeout_s": 5},
+        ["ws_server_drain_timeout_s is 5, but a worker sends its clients away over 5 s"],
+    ),
     ({"ws_server_canary_s": -1}, ["ws_server_canary_s is -1", "seconds from 0 to 3600"]),
     ({"ws_server_metrics_hold_s": -1}, ["ws_server_metrics_hold_s is -1", "seconds from 0 to 3600"]),
     (
@@ -137,7 +143,7 @@ BAD = [
     ({"ws_server_user": "Chat"}, ["ws_server_user is 'Chat'", "lower case letters, digits, _ and -"]),
     ({"ws_server_user": "a" * 32}, ["ws_server_user is 'aaa"]),
     ({"redis_maxmemory": "512"}, ["redis_maxmemory is '512'", "as in '512mb'"]),
-    ({"redis_maxclients": 65536}, ["redis_maxclients is 65536 and redis_limit_nofile 65536", "lower the one"]),
+    ({"redis_maxclients": 65536}, ["redis_maxclients is 65536 and redis_limit_nofile 65536", "lower redis_maxclients"]),
     ({"redis_maxclients": 0}, ["redis_maxclients is 0"]),
     ({"redis_port": 0}, ["redis_port is 0", "between 1 and 65535"]),
     ({"redis_password": "a secret"}, ["redis_password has a character", "leave it empty"]),
@@ -212,7 +218,7 @@ BAD = [
     ({"vendor_packages_key_fingerprints": []}, ["vendor_packages_key_fingerprints is []", "40 digits"]),
     ({"vendor_packages_key": "/no/such/key"}, ["vendor_packages_key is '/no/such/key'", "a URL"]),
     ({"vendor_packages_repository": "mirror"}, ["vendor_packages_repository is 'mirror'", "https://apt.grafana.com"]),
-    ({"vendor_packages_versions": {"tempo": "3.0.3"}}, ["vendor_packages_versions names no version of loki"]),
+    ({"vendor_packages_versions": {"tempo": "3.0.3"}}, ["vendor_packages_versions has no version of loki"]),
     (
         {"vendor_packages_debs": {"loki": {"file": "/no/such.deb", "sha256": "0" * 64}}},
         ["vendor_packages_debs.loki", "'/no/such.deb'", "no such file"],
@@ -323,7 +329,7 @@ def test_bad_settings_of_the_service_are_told_all_at_once():
         "ws_server_api_clients has '10.0.0.1/24': list IP addresses and networks",
         "ws_server_room_log_length is 10.5: set it to a whole number from 10 to 1000000",
         "ws_server_log_level is 'loud': set it to the least severe level that is logged: debug, info, warning or error, or",
-        "ws_server_api_key has 6 characters: give at least 32",
+        "ws_server_api_key has 6 characters: use at least 32",
         "ws_server_jwt_secret has a character that a settings file cannot hold",
     ]
     assert len(faults) == len(begins)

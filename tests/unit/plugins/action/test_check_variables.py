@@ -80,9 +80,9 @@ def test_variables_that_the_playbooks_set_have_no_effect_in_the_inventory(play):
     fleet = str(ROOT / "playbooks/vars/fleet.yml")
     result = play(inventory, *given, rules=[{"check": "overridden"}], vars_files=fleet)
     assert result["faults"] == [
-        "redis_clients_local of the inventory has no effect, as the playbooks set it (playbooks/vars/fleet.yml): remove it there, "
+        "redis_clients_local of the inventory has no effect, because the playbooks set it (playbooks/vars/fleet.yml): remove it there, "
         "or use the role in a play of your own.",
-        "ws_edge_group of the inventory has no effect, as the playbooks set it (playbooks/vars/fleet.yml): give it with -e "
+        "ws_edge_group of the inventory has no effect, because the playbooks set it (playbooks/vars/fleet.yml): give it with -e "
         "ws_edge_group=….",
     ]
     # In a play of one's own the inventory's values count.

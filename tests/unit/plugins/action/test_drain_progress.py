@@ -153,7 +153,7 @@ def test_neither_check_mode_nor_the_way_back_has_slices(host, drain):
     worker = host.worker()
     host.guest(worker)
     result, shown = drain(check=True)
-    assert (result["changed"], result["msg"], shown) == (True, "Worker 80 would send 1 connections away.", [])
+    assert (result["changed"], result["msg"], shown) == (True, "Worker 80 would close 1 connections.", [])
     drain()
     result, shown = drain(state="undrained")
     assert (result["changed"], result["msg"], shown) == (True, "Worker 80 lets clients in again.", [])

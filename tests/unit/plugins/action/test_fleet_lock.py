@@ -150,13 +150,13 @@ def test_a_run_that_lives_is_left_alone_until_somebody_says_that_it_is_over(play
         assert refused["holder"]["owner"] == ME
         assert refused["msg"].startswith(f"{ME} is changing this fleet (an update). That run began "), refused["msg"]
         assert f" s ago (lock {path} on localhost). Wait until it is done." in refused["msg"]
-        assert "run this again with -e ws_lock_break=true" in refused["msg"]
+        assert "run this playbook again with -e ws_lock_break=true" in refused["msg"]
     assert json.loads(path.read_text())["reason"] == "an update"
 
     breaker = play({"reason": "a restart", "break": True})
     (broke,) = breaker.results()
     assert (broke["changed"], broke["holder"]["reason"]) == (True, "an update"), broke
-    assert f"The lock of {ME} (an update) is taken over: that run is said to be over." in breaker.output
+    assert f"The lock of {ME} (an update) is taken over: that run is declared over." in breaker.output
 
     # The robber has ended, and its lock would be free for another run. For this one it is lost.
     go_on.touch()
@@ -175,7 +175,7 @@ def test_a_lock_that_was_robbed_and_given_back_is_lost_too(play, path, go_on):
     go_on.touch()
     _took, _waited, kept = living.results()
     assert kept["failed"]
-    assert kept["msg"].startswith("The lock of the fleet is this run's no more: somebody took it and has given it back")
+    assert kept["msg"].startswith("This run no longer has the fleet's lock: another run took it and has given it back")
     assert not path.exists()
 
 
@@ -190,7 +190,7 @@ def test_a_run_on_another_machine_is_not_assumed_to_be_over(play, path, own_chil
     (refused,) = play({}).results()
     assert refused["failed"]
     assert refused["msg"].startswith(
-        "alice@another is changing this fleet (an update). That run began 60 min ago, and the last sign of it was 10 min ago"
+        "alice@another is changing this fleet (an update). That run began 60 min ago, and its last sign of life was 10 min ago"
     )
 
 

@@ -124,7 +124,7 @@ def test_even_force_has_an_end(draining, clock):
     one.drain(None, force=True)
     assert one.result()["seconds"] == 16
     assert (one.result()["connections_after"], one.result()["forced"], one.result()["closed"]) == (3, 0, 7)
-    assert one.message.startswith("has sent 3 connections away by force, 3 of whom are still there")
+    assert one.message.startswith("has closed 3 connections by force, 3 of which are still open")
 
 
 def test_last_farewells_are_not_waited_for_after_the_deadline(draining):
@@ -160,7 +160,7 @@ def test_what_systemd_has_not_noticed_yet_is_waited_for(draining, clock, host):
 
 def test_but_not_for_long(draining, clock):
     one = draining(NobodyThereError("has no process"))
-    with pytest.raises(WorkerError, match=r"^Worker 80 runs, but has no process\. Releases and units from before"):
+    with pytest.raises(WorkerError, match=r"^Worker 80 runs, but has no process\. Early releases and units"):
         one.look()
     assert sum(clock.sleeps) == pytest.approx(5, abs=1.01)
     assert one.result()["state"] == "unknown"
@@ -170,7 +170,7 @@ def test_another_process_in_its_place_is_an_error(draining):
     one = draining(READY, left(10), dataclasses.replace(READY, pid=43))
     one.look()
     with pytest.raises(
-        WorkerError, match=r"was replaced while it drained: process 42 is gone, and 43 lets clients in\.$"
+        WorkerError, match=r"was replaced while it drained: process 42 has ended, and process 43 lets clients in\.$"
     ):
         one.drain(None, force=False)
 
@@ -271,9 +271,9 @@ def test_a_worker_that_is_busy_at_the_end_of_a_slice_has_until_the_deadline(in_s
     [
         (
             dataclasses.replace(READY, pid=43),
-            "was replaced while it drained: process 42 is gone, and 43 lets clients in",
+            "was replaced while it drained: process 42 has ended, and process 43 lets clients in",
         ),
-        (READY, "is no longer drained by ansible: somebody undid it meanwhile"),
+        (READY, "is no longer drained by ansible: another user undid it meanwhile"),
     ],
 )
 def test_a_drain_that_is_undone_between_slices_is_not_begun_anew(in_slices, found, told):
@@ -325,7 +325,7 @@ def test_a_drain_that_somebody_undoes_is_an_error(real, clock):
     _worker, one = real
     clock.meanwhile = [lambda: one._worker.control.undrain("ansible")]
     with pytest.raises(
-        WorkerError, match=r"^Worker 80 is no longer drained by ansible: somebody undid it meanwhile\.$"
+        WorkerError, match=r"^Worker 80 is no longer drained by ansible: another user undid it meanwhile\.$"
     ):
         one.drain(None, force=False)
     assert one.result()["connections_after"] == 2

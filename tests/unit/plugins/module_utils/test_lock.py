@@ -205,7 +205,7 @@ def test_a_file_that_is_something_else_is_left_alone(lock, path, content):
         with pytest.raises(LockError) as refused:
             use()
         assert str(refused.value) == (
-            f"{path} is no lock that this release wrote: remove it if nobody is changing the fleet."
+            f"{path} is not a lock written by this release: remove it if no run is changing the fleet."
         )
     assert path.read_bytes() == content
 

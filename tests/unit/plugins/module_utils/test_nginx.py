@@ -101,7 +101,7 @@ def test_a_change_that_cannot_be_decided_changes_nothing(edge, nginx):
 def test_a_refused_reload_brings_the_old_file_back(edge, nginx):
     """A port that another program holds passes nginx's own test, and fails the reload."""
     before, written = edge.path.read_text(), edge.path.stat()
-    refused = pytest.raises(NotAppliedError, match="did not take the new configuration")
+    refused = pytest.raises(NotAppliedError, match="did not load the new configuration")
     with socket.create_server(("127.0.0.1", 0)) as taken, refused:
         nginx.apply(listening_on(taken.getsockname()[1]))
     assert edge.path.read_text() == before

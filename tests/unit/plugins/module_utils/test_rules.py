@@ -133,7 +133,7 @@ def test_the_lock_is_to_be_broken_or_not():
         (
             {"ws_host": "three", "ws_action": "out"},
             ["one", "two"],
-            ["ws_host is 'three', which is no worker host", "one, two"],
+            ["ws_host is 'three', which is not a worker host", "one, two"],
         ),
         ({"ws_host": "two"}, ["one", "two"], ["ws_action is not set", "-e ws_action=reboot"]),
         ({"ws_host": "two", "ws_action": "off"}, ["one", "two"], ["ws_action is 'off'"]),
@@ -179,7 +179,7 @@ def ports(*wanted, workers=4, prometheus=True):
 
 def test_ports():
     assert ports("443", "6379", "5432") == []
-    assert_told(ports("8081"), "On one two services would have the port 8081: choose another redis_port")
+    assert_told(ports("8081"), "On one two services would use the port 8081: choose another redis_port")
     assert_told(ports("5432", "5432"), "the port 5432")
     assert_told(ports("9090", workers=11), "the port 9090: ", "without workers into ws_observability", "10 or less")
     assert_told(ports("9090", workers=11, prometheus=False), "choose another redis_port")
@@ -230,8 +230,8 @@ def test_a_fitting_pair():
 
 
 def test_a_pair_that_is_not_there():
-    assert_told(pair(_nginx_certificate=""), "nginx_tls_certificate names no readable", "paths of a certificate")
-    assert_told(pair(_nginx_certificate_key=""), "nginx_tls_certificate_key names no readable")
+    assert_told(pair(_nginx_certificate=""), "nginx_tls_certificate is not a readable", "paths of a certificate")
+    assert_told(pair(_nginx_certificate_key=""), "nginx_tls_certificate_key is not a readable")
 
 
 def test_a_pair_that_does_not_fit():
@@ -239,7 +239,7 @@ def test_a_pair_that_does_not_fit():
         pair(_nginx_certificate_key_info={"public_key": "Q"}),
         "nginx_tls_certificate_key (/k.pem) is not the key of nginx_tls_certificate (/c.pem): name the two files",
     )
-    assert_told(pair(expired=True), "nginx_tls_certificate (/c.pem) ran out at 20260101000000Z: renew it first")
+    assert_told(pair(expired=True), "nginx_tls_certificate (/c.pem) expired at 20260101000000Z: renew it first")
     assert_told(
         pair(subject_alt_name=["DNS:chat.example.net", "DNS:*.example.net"]),
         "is not for nginx_domain (ws.example.org), but for DNS:chat.example.net, DNS:*.example.net: have one issued",
@@ -263,13 +263,13 @@ def authority(**changed):
 def test_a_private_authority():
     assert authority() == []
     assert authority(nginx_tls_ca="") == []
-    assert_told(authority(_nginx_ca=""), "nginx_tls_ca (/ca.pem) names no readable PEM file")
+    assert_told(authority(_nginx_ca=""), "nginx_tls_ca (/ca.pem) is not a readable PEM file")
     assert_told(
         authority(_nginx_certificate_issuers=[{"commonName": "another"}]),
         "nginx_tls_ca (/ca.pem) has not issued nginx_tls_certificate (/c.pem), nor an intermediate in it: name the",
     )
     old = {"subject": {"commonName": "ours"}, "expired": True, "not_after": "20260101000000Z"}
-    assert_told(authority(_nginx_ca_info=old), "nginx_tls_ca (/ca.pem) ran out at 20260101000000Z")
+    assert_told(authority(_nginx_ca_info=old), "nginx_tls_ca (/ca.pem) expired at 20260101000000Z")
     # The certificate is another rule's.
     assert authority(_nginx_certificate="") == []
 
@@ -295,12 +295,12 @@ def names(*given):
     ],
 )
 def test_a_misspelt_variable(written, meant):
-    assert names(written) == [f"{written} is no variable of this collection: did you mean {meant}?"]
+    assert names(written) == [f"{written} is not a variable of this collection: did you mean {meant}?"]
 
 
 def test_a_variable_like_no_other():
     assert names("ws_server_banana") == [
-        "ws_server_banana is no variable of this collection: correct its name, or remove it."
+        "ws_server_banana is not a variable of this collection: correct its name, or remove it."
     ]
 
 

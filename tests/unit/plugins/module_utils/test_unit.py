@@ -168,5 +168,5 @@ def test_a_systemd_that_does_not_answer_is_an_error():
         show(lambda argv: (1, "", "Failed to connect to bus\n"), ["x.service"])
     with pytest.raises(SystemdError, match=r"^systemctl show failed: 1$"):
         show(lambda argv: (1, "", ""), ["x.service"])
-    with pytest.raises(SystemdError, match=r"^systemctl show told of 1 units where 2 were asked for$"):
+    with pytest.raises(SystemdError, match=r"^systemctl show described 1 units instead of 2$"):
         show(lambda argv: (0, READY, ""), ["x.service", "y.service"])

@@ -90,7 +90,7 @@ def test_an_interrupted_build(host: Host) -> None:
 def test_an_environment_that_is_gone(host: Host) -> None:
     host.release("0.1.0+a", ENVIRONMENT)
     host.home.joinpath("environments", ENVIRONMENT, ".complete").unlink()
-    assert complaints() == {"0.1.0+a": f"its environment {ENVIRONMENT} is gone"}
+    assert complaints() == {"0.1.0+a": f"its environment {ENVIRONMENT} no longer exists"}
 
 
 def test_an_upgrade_of_debian_before_and_after_the_old_python_is_removed(host: Host) -> None:
@@ -100,7 +100,7 @@ def test_an_upgrade_of_debian_before_and_after_the_old_python_is_removed(host: H
     old = "it was built for Python 3.11, and the host has Python 3.13"
     assert complaints() == {"0.1.0+a": old, "0.2.0+b": None}
     host.programs.joinpath("python3.11").unlink()
-    gone = f"its interpreter {host.programs}/python3.11 is gone"
+    gone = f"its interpreter {host.programs}/python3.11 no longer exists"
     assert complaints() == {"0.1.0+a": old, "0.2.0+b": gone}
     assert run(release_info)["abi"] == "cpython-313-x86_64-linux-gnu"
 

@@ -118,7 +118,7 @@ def test_check_mode_says_what_would_be_and_does_nothing(host):
     host.guest(worker)
     result = drain(check=True)
     assert result["changed"]
-    assert result["msg"] == "Worker 80 would send 1 connections away."
+    assert result["msg"] == "Worker 80 would close 1 connections."
     assert result["diff"] == {
         "before": {"state": "ready", "drained_by": [], "connections": 1},
         "after": {"state": "drained", "drained_by": ["ansible"], "connections": 0},
@@ -162,7 +162,7 @@ def test_clients_that_are_left_at_the_deadline_can_be_sent_away_at_once(host):
     assert not result["failed"], result
     assert (result["state"], result["drained_by"]) == ("drained", ["ansible"])
     assert (result["connections_after"], result["closed"], result["forced"]) == (0, 0, 2)
-    assert re.match(r"Worker 80 has sent 2 connections away by force, after", result["msg"])
+    assert re.match(r"Worker 80 has closed 2 connections by force, after", result["msg"])
 
 
 def test_a_worker_that_does_not_run_has_nobody_to_send_away(host):
@@ -208,7 +208,7 @@ def test_systemd_that_cannot_be_asked_is_an_error(host):
     host.programs.joinpath("systemctl").write_text("#!/bin/sh\necho 'no bus' >&2; exit 1\n")
     result = drain()
     assert result["failed"]
-    assert "whether it runs cannot be told: systemctl show failed: no bus" in result["msg"]
+    assert "whether it runs is unknown: systemctl show failed: no bus" in result["msg"]
 
 
 def test_what_is_no_worker_is_an_error(host):
@@ -231,8 +231,8 @@ def test_what_is_no_worker_is_an_error(host):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"instance": "8080"}, "instance: '8080' is no worker's name"),
-        ({"instance": "../80"}, "instance: '../80' is no worker's name"),
+        ({"instance": "8080"}, "instance: '8080' is not a worker's name"),
+        ({"instance": "../80"}, "instance: '../80' is not a worker's name"),
         ({"by": ""}, "by: a name of 1 to 128 characters"),
         ({"by": "x" * 129}, "by: a name of 1 to 128 characters"),
         ({"window_s": 601}, "window_s is 601: set it to a number of seconds from 0 to 600"),

@@ -195,10 +195,10 @@ def test_what_is_no_worker_on_the_disk_is_passed_over(host):
 def test_what_is_no_name_is_refused(host):
     result = info("80", "all")
     assert result["failed"]
-    assert "'all' is no worker's name" in result["msg"]
+    assert "'all' is not a worker's name" in result["msg"]
 
 
 def test_systemd_that_cannot_be_asked_is_an_error(host):
     host.link()
     host.programs.joinpath("systemctl").write_text("#!/bin/sh\necho 'no bus' >&2; exit 1\n")
-    assert info()["msg"] == "The workers of this host cannot be told: systemctl show failed: no bus"
+    assert info()["msg"] == "The state of the workers cannot be read: systemctl show failed: no bus"

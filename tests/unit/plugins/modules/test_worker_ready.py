@@ -52,7 +52,7 @@ def test_the_process_that_was_to_be_replaced_does_not_pass(host):
     result = gate(worker, previous_pid=status.pid, previous_started_at=status.started_at, timeout_s=0.5, version="2")
     assert result["failed"]
     assert result["cause"] == (
-        f"Worker 80 was not ready within 0.5 s: process {status.pid} is still the one that was to be replaced."
+        f"Worker 80 was not ready within 0.5 s: process {status.pid} is still the old one, which should have been replaced."
     )
     assert (result["ready"], result["successes_in_a_row"]) == (False, 0)
 
@@ -120,13 +120,13 @@ def test_a_worker_that_is_not_ready_in_time(host):
                 "ExecMainCode": 1,
                 "ExecMainStatus": 2,
             },
-            "has failed and is not started again: it ended with exit status 2: it refuses its settings.",
+            "has failed and is not restarted: it ended with exit status 2: it refuses its settings.",
         ),
         (
             {"ActiveState": "failed", "SubState": "failed", "Result": "resources"},
-            "has failed and is not started again: it could not be set up: a file that its unit needs is missing.",
+            "has failed and is not restarted: it could not be set up: a file that its unit needs is missing.",
         ),
-        ({}, "is stopped, and nobody is starting it: systemctl start ws-server@80.service."),
+        ({}, "is stopped, and no start is queued: systemctl start ws-server@80.service."),
         (
             {"LoadState": "not-found"},
             "cannot start: systemd finds no unit ws-server@80.service that it can load.",
@@ -164,12 +164,12 @@ def test_systemd_that_cannot_be_asked_is_an_error(host):
     host.programs.joinpath("systemctl").write_text("#!/bin/sh\necho 'no bus' >&2; exit 1\n")
     host.programs.joinpath("journalctl").write_text("#!/bin/sh\necho 'no journal' >&2; exit 1\n")
     result = gate(worker)
-    assert result["cause"] == "Worker 80 is not watched over: systemctl show failed: no bus."
+    assert result["cause"] == "Worker 80 cannot be watched: systemctl show failed: no bus."
     assert result["log"] == ["(no log: no journal)"]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"), [({"instance": "x"}, "'x' is no worker's name"), ({"successes": 0}, "successes is 0")]
+    ("arguments", "message"), [({"instance": "x"}, "'x' is not a worker's name"), ({"successes": 0}, "successes is 0")]
 )
 def test_arguments_that_cannot_be_are_refused(host, arguments, message):
     result = gate(**arguments)
