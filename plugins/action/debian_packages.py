@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Installs Debian packages. apt runs only if a package is missing; a run refreshes the lists once."""
+"""Installs Debian packages. Runs apt only if a package is missing, and refreshes its lists once."""
 
 from __future__ import annotations
 

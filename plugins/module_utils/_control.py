@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""The client of a worker's control socket: one JSON object per line, answered by one or more lines."""
+"""The client of a worker's control socket: one JSON object per line, answered by lines."""
 
 from __future__ import annotations
 

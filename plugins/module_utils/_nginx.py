@@ -73,7 +73,7 @@ class Nginx:
         return self._path.read_text(encoding="utf-8")
 
     def needs_reload(self) -> bool:
-        """Whether the file is newer than nginx's last reload, for example after an interrupted run."""
+        """Whether the file is newer than nginx's last reload, as after an interrupted run."""
         if self._master() is None:
             return False
         told = [path.stat().st_mtime_ns for path in (self._pid_file(), self._reload_mark()) if path.exists()]

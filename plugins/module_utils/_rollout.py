@@ -174,7 +174,7 @@ def missing(workers: Collection[Worker], instance: str | None, repaired: Collect
 
 
 def to_ask(fleet: Collection[str], own: Collection[str], repaired: Collection[str]) -> list[str]:
-    """Return the endpoints of other hosts that must be ready, without those this rollout repairs."""
+    """Return other hosts' endpoints that must be ready, without those this rollout repairs."""
     return [each for each in fleet if each not in own and each not in repaired]
 
 

@@ -96,9 +96,7 @@ def lock_break(settings: Settings) -> Iterator[str]:
 
 
 def maintenance(settings: Settings) -> Iterator[str]:
-    """The host and the action of host_maintenance.yml are known, and the fleet can do without that
-    host.
-    """
+    """The host and action of host_maintenance.yml are known, and the fleet can spare the host."""
     hosts = settings.get("groups")
     workers = hosts[settings.get("ws_workers_group")]
     host, action = settings.text("ws_host"), settings.text("ws_action")
@@ -260,7 +258,7 @@ def nginx_certificate(settings: Settings) -> Iterator[str]:
 
 
 def nginx_authority(settings: Settings) -> Iterator[str]:
-    """Mode files: a private CA, if set, has issued the certificate or an intermediate in its file."""
+    """Mode files: a private CA, if set, has issued the certificate or its intermediate."""
     path = settings.text("nginx_tls_ca")
     if not path:
         return
@@ -343,9 +341,7 @@ def sysctl_reserved_ports(settings: Settings) -> Iterator[str]:
 
 
 def vendor_package(settings: Settings) -> Iterator[str]:
-    """The package has a version and a verifiable source: a repository with a key, or a file with a
-    checksum.
-    """
+    """The package has a version, and a repository with a key or a file with a checksum."""
     name = settings.get("vendor_packages_name")
     if not re.match(r"^[0-9][0-9A-Za-z.+:~-]*$", str(settings.get("vendor_packages_versions").get(name, ""))):
         yield f"vendor_packages_versions has no version of {name}: add the full version to install, like 1.2.3 or 1.2.3-1."

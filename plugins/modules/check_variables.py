@@ -9,14 +9,14 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: check_variables
-short_description: Check the variables of a host, and tell all faults at once
+short_description: Check the variables of a host and report all faults at once
 version_added: 0.1.0
 author:
   - The selfhost.websocket authors (@selfhost)
 description:
-  - Applies a table of rules to the variables of the host. Where any are broken, the task fails with one sentence for each
+  - Applies a table of rules to the variables of the host. If a rule is broken, the task fails with one sentence for each
     fault, which names the variable, its value and the remedy.
-  - Runs on the control machine. No host is connected to, and nothing is changed.
+  - Runs on the control machine, connects to no host and changes nothing.
 extends_documentation_fragment:
   - selfhost.websocket.attributes
   - selfhost.websocket.attributes.reads_only
@@ -27,7 +27,7 @@ attributes:
 options:
   rules:
     description:
-      - The rules, in the order in which faults are told.
+      - The rules, in the order in which faults are reported.
       - Each names one O(rules[].variable) or several O(rules[].variables), one test (O(rules[].whole), O(rules[].form),
         O(rules[].each) or O(rules[].address)) and a O(rules[].remedy), or else a O(rules[].check).
     type: list
@@ -42,7 +42,7 @@ options:
         type: list
         elements: str
       whole:
-        description: The least and the greatest whole number, or V(null) in place of the latter. A text like V("8") is a number, too.
+        description: The lowest and the highest whole number. V(null) means no upper limit. A text like V("8") is a number, too.
         type: list
         elements: raw
       form:
@@ -53,24 +53,24 @@ options:
         type: str
       address:
         description:
-          - The value is an address of the host, as its facts say. The sentence ends with these addresses.
+          - The value must be one of the host's addresses in its facts. The sentence ends with these addresses.
         type: dict
         suboptions:
           also:
-            description: What is allowed besides.
+            description: Further values that are allowed.
             type: list
             elements: str
       remedy:
-        description: What to do, in words that go on after a colon.
+        description: The remedy, in words that continue a sentence after a colon.
         type: str
       fault:
-        description: What is wrong, in place of the value. A rule for a secret needs it, so that no message shows the secret.
+        description: The fault, shown instead of the value. A rule for a secret needs this text, so that no message shows the secret.
         type: str
       when:
-        description: The name of a variable. The rule holds only where it is true, or a list with elements.
+        description: The name of a variable. The rule applies only if that variable is true, or a list with elements.
         type: str
       unless:
-        description: The name of a variable. The rule holds only where it is not true.
+        description: The name of a variable. The rule applies only if that variable is not true.
         type: str
       check:
         description:

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: debian_packages
-short_description: Install packages of Debian
+short_description: Install Debian packages
 version_added: 0.1.0
 author:
   - The selfhost.websocket authors (@selfhost)
 description:
-  - Asks C(dpkg) which packages are missing. If all are installed, C(apt) is not run, so a host whose sources are unreachable is fine.
-  - If one is missing, the lists of C(apt) are refreshed unless they are younger than an hour, and the package is installed with
-    M(ansible.builtin.apt).
-  - Lists that cannot be refreshed are a warning as long as the packages can be installed. In one run a refresh fails once.
+  - Asks C(dpkg) which packages are missing. If all are installed, the module does not run C(apt), and unreachable package sources
+    do not matter.
+  - If a package is missing, the module refreshes the lists of C(apt) unless they are younger than an hour, and installs the package
+    with M(ansible.builtin.apt).
+  - A failed refresh is only a warning as long as the packages can be installed. A run tries a failed refresh only once.
   - Waits up to 10 minutes for the lock of C(apt), which the first boot of a cloud host holds.
 extends_documentation_fragment:
   - selfhost.websocket.attributes
@@ -30,17 +31,17 @@ options:
     elements: str
   deb:
     description:
-      - The file of a package on the host, which is installed with what it depends on. An older version is installed, too.
+      - The file of a package on the host. The module installs the package with its dependencies, even an older version.
     type: path
   install_recommends:
     description:
-      - Whether to install the packages that these recommend. By default as C(apt) is configured.
+      - Whether to install recommended packages. By default, the configuration of C(apt) decides.
     type: bool
 attributes:
   check_mode:
     support: full
     details:
-      - The lists of C(apt) are refreshed, because without them C(apt) cannot tell what it would install.
+      - The module refreshes the lists of C(apt), because without them C(apt) cannot determine what it would install.
   diff_mode:
     support: full
   idempotent:
@@ -57,7 +58,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 stdout:
-  description: What C(apt-get) said.
+  description: The output of C(apt-get).
   returned: if packages were missing
   type: str
   sample: "Reading package lists..."

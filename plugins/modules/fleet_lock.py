@@ -14,18 +14,17 @@ version_added: 0.1.0
 author:
   - The selfhost.websocket authors (@selfhost)
 description:
-  - Takes, or gives back, a lock that all runs of one fleet share. It is a file on one host, which says whose it is, since when and why.
-  - A run that takes the lock again only gives a sign of life.
-  - The lock of a run on this control machine that has ended without giving it back, because it failed or was killed, is taken
-    over. Whether a run on another control machine has ended cannot be known from here, so its lock is refused with an explanation,
-    until O(break) says that it has.
+  - Takes or releases a lock that all runs of one fleet share. The lock is a file on one host with the owner, the time and the reason.
+  - A run that takes the lock again renews it.
+  - If a run on this control machine has failed or was killed without releasing the lock, the next run takes the lock over. Runs on
+    other control machines may still be alive, so the module refuses to take their lock, with an explanation, unless O(break) is set.
 extends_documentation_fragment:
   - selfhost.websocket.attributes
 attributes:
   check_mode:
     support: full
     details:
-      - A lock that somebody else has is refused in check mode, too. What V(held) asks for is then what V(present) does, as nothing was taken.
+      - Check mode also refuses a lock that another run has. V(held) then behaves like V(present), because check mode takes no lock.
   diff_mode:
     support: none
   idempotent:
@@ -36,33 +35,33 @@ attributes:
 options:
   path:
     description:
-      - The file.
+      - The file of the lock.
     type: path
     default: /var/lib/ws-fleet/lock
   state:
     description:
-      - V(present) takes the lock, V(absent) gives it back if it is this run's.
-      - V(held) is for a run that has taken it, before each of its steps. It gives a sign of life, and fails if the lock is this run's no more.
+      - V(present) takes the lock. V(absent) releases it if this run has it.
+      - V(held) is for a run that has taken the lock, before each of its steps. It renews the lock, and fails if this run has lost it.
     type: str
     choices: [present, held, absent]
     default: present
   reason:
     description:
-      - What the lock is for, which others are told.
+      - The purpose of the lock, which other runs report.
     type: str
     default: ''
   break:
     description:
-      - Take the lock from whoever has it. That run stops where it would next be V(held).
+      - Take the lock from any other run. That run stops at its next V(held).
     type: bool
     default: false
   run:
     description:
-      - Names the run. Set by the action plugin.
+      - The identity of the run. Set by the action plugin.
     type: str
   owner:
     description:
-      - Who runs it, and where. Set by the action plugin.
+      - The user and machine of the run. Set by the action plugin.
     type: str
   instead_of:
     description:
@@ -71,19 +70,19 @@ options:
 """
 
 EXAMPLES = r"""
-- name: Nobody else changes the fleet meanwhile
+- name: Take the fleet's lock
   selfhost.websocket.fleet_lock:
     reason: new certificates
   delegate_to: "{{ groups['ws_workers'] | first }}"
   run_once: true
 
-- name: Go no further if somebody has taken it from this run
+- name: Stop if another run has taken the lock
   selfhost.websocket.fleet_lock:
     state: held
   delegate_to: "{{ groups['ws_workers'] | first }}"
   run_once: true
 
-- name: Others may go on
+- name: Release the fleet's lock
   selfhost.websocket.fleet_lock:
     state: absent
   delegate_to: "{{ groups['ws_workers'] | first }}"
@@ -92,27 +91,27 @@ EXAMPLES = r"""
 
 RETURN = r"""
 holder:
-  description: Who has the lock, or had it and was in the way.
-  returned: when somebody else has it, or had it
+  description: The run that has the lock, or had it before this run.
+  returned: if another run has the lock, or had it
   type: dict
   contains:
     run:
-      description: Names the run, with its control machine, process and start.
+      description: The identity of the run, with its control machine, process and start.
       type: str
     owner:
-      description: Who runs it, and where.
+      description: The user and machine of the run.
       type: str
       sample: alice@laptop
     reason:
-      description: What it is for.
+      description: The purpose of the run.
       type: str
       sample: rolling update to 0.2.0
     age_s:
-      description: How many seconds ago it was taken.
+      description: How many seconds ago the run took the lock.
       type: float
       sample: 341.2
     silent_s:
-      description: How many seconds ago the last sign of that run was.
+      description: How many seconds ago the run last renewed the lock.
       type: float
       sample: 12.9
 """

@@ -9,25 +9,25 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: foreign_files
-short_description: What an operator keeps in the nginx, Redis or Postgres of a host
+short_description: Find the operator's own files in the nginx, Redis or Postgres of a host
 version_added: 0.1.0
 author:
   - The selfhost.websocket authors (@selfhost)
 description:
-  - Lists what the roles of this collection would overwrite or end, so that a preflight can refuse before anything is touched.
-  - A file is this collection's if its head names the collection's authors, as every release writes it. A file is the package's
-    if dpkg knows its contents. Every other file is the operator's.
+  - Lists files and data that the roles of this collection would overwrite or stop serving, so that a preflight can refuse the host.
+  - A file belongs to this collection if its head names the collection's authors. A file belongs to its package if it is unchanged
+    since C(dpkg) installed it. Every other file is the operator's.
 extends_documentation_fragment:
   - selfhost.websocket.attributes
   - selfhost.websocket.attributes.reads_only
 options:
   service:
-    description: Which service.
+    description: The service to examine.
     type: str
     choices: [nginx, redis, postgres]
     required: true
   instance:
-    description: The name of this collection's instance of Redis. Empty means C(redis-server.service), as the package has it.
+    description: The name of this collection's instance of Redis. If empty, the package's C(redis-server.service).
     type: str
     default: ''
   shared:
@@ -43,40 +43,40 @@ options:
     type: str
     default: app
 notes:
-  - The module asks Postgres as the user C(postgres), so it needs C(become).
+  - The module queries Postgres as the user C(postgres), so it needs C(become).
 """
 
 EXAMPLES = r"""
-- name: Look for sites that the edge would end
+- name: Look for sites that the edge would replace
   selfhost.websocket.foreign_files:
     service: nginx
   register: nginx
 
-- name: Touch nothing if there are any
+- name: Stop if there are any
   ansible.builtin.assert:
     that: nginx.found | length == 0
 """
 
 RETURN = r"""
 found:
-  description: What is not this collection's. Empty on a host without the service, and on a host that this collection deployed.
+  description: The findings. Empty on a host without the service, and on a host that only this collection uses.
   returned: success
   type: list
   elements: dict
   contains:
     path:
-      description: A file, or another name.
+      description: The path of the file, or another name.
       type: str
       sample: /etc/nginx/sites-enabled/shop
     kind:
       description:
-        - Of nginx, V(settings) (C(nginx.conf)), V(site), or V(clash), a site that nginx refuses beside the edge's own.
-        - Of Redis, V(settings), V(data), or V(moved) if this collection's data is with another unit.
-        - Of Postgres, V(settings), V(access) (C(pg_hba.conf), C(pg_ident.conf)), V(database), or V(taken), a name in a shared cluster.
+        - For nginx, V(settings) (C(nginx.conf)), V(site), or V(clash), a site that nginx refuses beside the edge's own.
+        - For Redis, V(settings), V(data), or V(moved) if another unit has this collection's data.
+        - For Postgres, V(settings), V(access) (C(pg_hba.conf), C(pg_ident.conf)), V(database), or V(taken), a name in a shared cluster.
       type: str
       sample: site
     what:
-      description: What is the matter with it.
+      description: A clause about the finding.
       type: str
       sample: is a site of this nginx
   sample:
@@ -90,15 +90,15 @@ clusters:
   elements: dict
   contains:
     etc:
-      description: The directory of its settings.
+      description: The directory of the cluster's settings.
       type: str
       sample: /etc/postgresql/17/main
     port:
-      description: The port that its settings name.
+      description: The port in the cluster's settings.
       type: int
       sample: 5432
     listen_addresses:
-      description: The addresses that its settings name, apart from those that this collection wrote.
+      description: The addresses in the cluster's settings, without those that this collection wrote.
       type: str
       sample: localhost
   sample:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: held_ports
-short_description: Which programs hold the TCP ports that services need
+short_description: Find programs that hold the TCP ports that services need
 version_added: 0.1.0
 author:
   - The selfhost.websocket authors (@selfhost)
 description:
-  - Looks who listens on ports of this host, and lists the listeners that do not belong to the units that are meant to have them.
+  - Lists the listeners on ports of this host that do not belong to the expected units.
 extends_documentation_fragment:
   - selfhost.websocket.attributes
   - selfhost.websocket.attributes.reads_only
@@ -24,11 +24,11 @@ options:
     type: dict
     required: true
 notes:
-  - Without C(become), the programs of other users have no names.
+  - Without C(become), the module cannot see the names of other users' programs.
 """
 
 EXAMPLES = r"""
-- name: Look who has the edge's ports
+- name: Find programs on the edge's ports
   selfhost.websocket.held_ports:
     units:
       nginx.service: [80, 443]
@@ -47,7 +47,7 @@ held:
       type: int
       sample: 443
     pid:
-      description: The process, or V(0) if it cannot be seen.
+      description: The process, or V(0) if it is not visible.
       type: int
       sample: 812
     program:

@@ -14,41 +14,41 @@ version_added: 0.1.0
 author:
   - The selfhost.websocket authors (@selfhost)
 description:
-  - Asks Prometheus again and again whether some expressions hold, and ends when all of them have held for some time without a break.
-  - An expression holds when it has a result, as in an alert. C(node_load1 < 4) has none while the load is higher.
+  - Queries Prometheus repeatedly, and ends when all expressions have held for some time without a break.
+  - An expression holds when it has a result, as in an alert. C(node_load1 < 4) has no result while the load is higher.
 extends_documentation_fragment:
   - selfhost.websocket.attributes
   - selfhost.websocket.attributes.reads_only
 attributes:
   check_mode:
     details:
-      - Looks once and does not wait. RV(holds) says what it saw, and only an expression that cannot be used is a failure.
+      - Queries Prometheus once and does not wait. RV(holds) is the result. Only an invalid expression is a failure.
 options:
   prometheus_url:
     description:
-      - Where Prometheus is, as this host reaches it, for example C(http://127.0.0.1:9090).
+      - The URL of Prometheus, as this host reaches it, for example C(http://127.0.0.1:9090).
     type: str
     required: true
   expressions:
     description:
-      - Expressions in PromQL.
+      - The PromQL expressions.
     type: list
     elements: str
     required: true
   hold_s:
     description:
-      - For how many seconds all of them must hold in a row.
+      - For how many seconds in a row all expressions must hold.
     type: float
     default: 10
   timeout_s:
     description:
-      - For how many seconds to wait for that, at most. It must be more than O(hold_s).
+      - The maximum number of seconds to wait, more than O(hold_s).
     type: float
     default: 120
 """
 
 EXAMPLES = r"""
-- name: Go on when nothing is dropped and nobody waits
+- name: Continue once delivery is fast and nothing is dropped
   selfhost.websocket.metrics_gate:
     prometheus_url: http://127.0.0.1:9090
     expressions:
@@ -63,12 +63,12 @@ holds:
   returned: always
   type: bool
 looks:
-  description: How often they were looked at.
+  description: The number of queries.
   returned: always
   type: int
   sample: 12
 seconds:
-  description: How long that took.
+  description: The seconds that the module took.
   returned: always
   type: float
   sample: 11.8

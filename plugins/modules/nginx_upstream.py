@@ -9,17 +9,17 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: nginx_upstream
-short_description: Take servers out of an nginx upstream and back in
+short_description: Take servers out of an nginx upstream, or return them
 version_added: 0.1.0
 author:
   - The selfhost.websocket authors (@selfhost)
 description:
-  - Marks servers of an upstream as down, so that no new client is sent to them, takes the mark away again, or removes them.
-  - A server that is down says for whom in its own line of the configuration. It is down for as long as anybody wants it down.
-    Nobody brings back what another took out, neither this module what the edge watcher took out, nor the reverse.
-  - The changed configuration is tested by nginx before it takes the place of the old one, under a lock. nginx is reloaded, never
-    restarted, and the module waits until the new configuration is in force. If anything fails the old one comes back.
-  - Clients that are connected stay connected.
+  - Marks servers of an upstream as down, so that nginx sends them no new clients. Also removes these marks, or the servers themselves.
+  - The mark of a server names its owners in the server's line of the configuration. The server stays down as long as the mark has an
+    owner, and each owner removes only its own name. So this module does not return a server that the edge watcher took out, and vice versa.
+  - Under a lock, nginx validates the changed configuration before it replaces the old one. nginx is reloaded, never restarted, and the
+    module waits until the new configuration is in force. If anything fails, the module restores the old one.
+  - Connected clients stay connected.
 extends_documentation_fragment:
   - selfhost.websocket.attributes
 attributes:
@@ -32,30 +32,30 @@ attributes:
 options:
   server:
     description:
-      - The servers, each as C(HOST:PORT), written as in the configuration.
+      - The servers, each as C(HOST:PORT), as written in the configuration.
       - Either this or O(host) is required.
     type: list
     elements: str
   host:
     description:
-      - The address of a whole host. All its servers are meant.
+      - The address of a host, for all its servers.
       - Either this or O(server) is required.
     type: str
   state:
     description:
-      - With V(down) O(by) wants the servers out. With V(up) O(by) no longer does.
-      - With V(absent) the servers are removed from the upstream, whoever wanted them out.
+      - V(down) adds O(by) to the owners of the servers' marks, and V(up) removes O(by) from them.
+      - V(absent) removes the servers from the upstream, whether or not they have a mark.
     type: str
     choices: [up, down, absent]
     required: true
   by:
     description:
-      - Who wants the servers out.
-      - V(watcher) is the edge watcher. A line in which somebody wrote C(down) by hand is V(unknown)'s.
+      - The owner of the mark.
+      - V(watcher) is the edge watcher. A C(down) that was written by hand belongs to V(unknown).
     type: str
     default: ansible
   force:
-    description: Take out, or remove, even the last server that is up. Without it that is an error.
+    description: Take out or remove even the last server that is up, which is otherwise an error.
     type: bool
     default: false
   upstream:
@@ -65,12 +65,12 @@ options:
   path:
     description:
       - nginx's configuration file, as the role P(selfhost.websocket.nginx#role) writes it.
-      - It includes no other file, each server of the upstream has a line of its own, and its C(pid) is an absolute path.
+      - The file itself must contain the upstream, with one line for each server, and an absolute path as C(pid).
     type: path
     default: /etc/nginx/nginx.conf
 notes:
-  - When nginx does not run, the configuration is tested and written, and in force from the next start.
-  - When the file is as it should be, but newer than nginx's last reload, nginx is reloaded.
+  - If nginx does not run, the module validates and writes the configuration, which takes effect at the next start.
+  - If the file is correct but newer than nginx's last reload, the module reloads nginx.
 """
 
 EXAMPLES = r"""
@@ -83,7 +83,7 @@ EXAMPLES = r"""
   loop: "{{ groups['ws_edge'] }}"
   throttle: 1
 
-- name: Maintenance is over
+- name: Return this host to all edges
   selfhost.websocket.nginx_upstream:
     host: "{{ ws_server_private_address }}"
     state: up
@@ -100,7 +100,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 before:
-  description: All servers of the upstream as they were.
+  description: All servers of the upstream before the change.
   returned: success
   type: list
   elements: dict
@@ -114,12 +114,12 @@ before:
       type: str
       sample: down
     by:
-      description: Who wants the server out.
+      description: The owners of the server's mark.
       type: list
       elements: str
       sample: [maintenance, watcher]
 after:
-  description: All servers of the upstream as they are now, or would be in check mode. Each is described as in RV(before).
+  description: All servers of the upstream after the change, which check mode only predicts. The fields are those of RV(before).
   returned: success
   type: list
   elements: dict
@@ -128,7 +128,7 @@ after:
       state: up
       by: []
 reloaded:
-  description: Whether nginx was reloaded, and has the new configuration in force.
+  description: Whether nginx was reloaded and uses the new configuration.
   returned: success
   type: bool
 """
@@ -150,7 +150,7 @@ from ansible_collections.selfhost.websocket.plugins.module_utils._upstream impor
 
 
 def chosen(present: list[Server], params: dict[str, Any]) -> set[str]:
-    """The addresses that are meant. Raises UpstreamError."""
+    """Return the addresses that the options select. Raises UpstreamError."""
     if params["host"]:
         found = {server.address for server in present if server.host == params["host"].strip("[]")}
         unknown = [] if found else [params["host"]]
@@ -164,7 +164,7 @@ def chosen(present: list[Server], params: dict[str, Any]) -> set[str]:
 
 
 def changed(configuration: str, params: dict[str, Any]) -> str:
-    """The configuration as it is to be. Raises UpstreamError."""
+    """Return the changed configuration. Raises UpstreamError."""
     upstream, by = params["upstream"], params["by"]
     present = servers(configuration, upstream)
     meant = chosen(present, params)
@@ -181,7 +181,7 @@ def changed(configuration: str, params: dict[str, Any]) -> str:
             )
         if not params["force"] and all(server.down_by for server in left):
             raise UpstreamError(
-                f"no server of the upstream {upstream} would be left up (force: true does it all the same)"
+                f"no server of the upstream {upstream} would be left up (set force: true to do it anyway)"
             )
     return after
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: release_info
-short_description: Which releases of the service a host has
+short_description: List the releases of the service on a host
 version_added: 0.1.0
 author:
   - The selfhost.websocket authors (@selfhost)
 description:
-  - Lists the releases in C(/opt/ws-server/releases), and says whether the host can still run each of them.
-  - After an upgrade of Debian in place, the interpreter of a release may be gone.
+  - Lists the releases in C(/opt/ws-server/releases), and checks whether the host can still run each of them.
+  - After an upgrade of Debian in place, the interpreter of a release may no longer exist.
 extends_documentation_fragment:
   - selfhost.websocket.attributes
   - selfhost.websocket.attributes.reads_only
@@ -49,7 +49,7 @@ releases:
       type: str
       sample: 0.1.0+8c1f0a5be2d4
     environment:
-      description: The name of the environment that has its dependencies, or V(null) if the release has them in itself.
+      description: The name of the environment with its dependencies, or V(null) if the release contains them.
       type: str
       sample: cpython-313-x86_64-linux-gnu-3f7a90c15b2e
     complaint:

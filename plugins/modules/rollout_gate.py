@@ -14,11 +14,11 @@ version_added: 0.1.0
 author:
   - The selfhost.websocket authors (@selfhost)
 description:
-  - A worker may be replaced when no operator has drained a worker of its host, and its clients have somewhere to go, which means that all
-    other workers of the fleet are ready.
-  - Waits up to 20 seconds for the other workers of the host, and then up to 10 seconds for those of the other hosts, which it asks
-    all at once. A worker that crashed is ready again within that time.
-  - A worker that is not ready serves no client, so that the workers of other hosts are not asked.
+  - A worker may be replaced if no operator has drained a worker of its host, and all other workers of the fleet are ready to take its
+    clients.
+  - Waits up to 20 seconds for the other workers of the host, and then up to 10 seconds for the workers of other hosts, which it asks
+    all at once. A crashed worker is ready again within that time.
+  - A worker that is not ready serves no client, so the module does not ask the workers of other hosts.
   - Changes nothing.
 extends_documentation_fragment:
   - selfhost.websocket.attributes
@@ -28,28 +28,28 @@ extends_documentation_fragment:
 attributes:
   check_mode:
     details:
-      - Looks at the workers of the host once, and supposes that those of O(pending) are ready by then.
+      - Checks the workers of the host once, and assumes that those of O(pending) will be ready.
 options:
   host:
     description:
-      - What this host is called in messages.
+      - The name of this host in messages.
     type: str
     required: true
   instance:
     description:
       - The worker to replace, for example V(80).
-      - Without it the question is whether the whole host may leave the fleet. Then only the workers of the other hosts count.
+      - Without this option, the module checks whether the whole host may leave the fleet. Only the workers of other hosts count then.
     type: str
   fleet:
     description:
-      - All workers of the fleet, each as C(ADDRESS:PORT). Those of other hosts are asked at C(/readyz).
+      - All workers of the fleet, each as C(ADDRESS:PORT). The module asks those of other hosts at C(/readyz).
     type: list
     elements: str
     default: []
   pending:
     description:
-      - Those of O(fleet) that this rollout is to repair, on any host, as RV(selfhost.websocket.rollout_plan#module:pending) says. They are
-        not waited for, since they would wait in turn.
+      - The workers of O(fleet) that this rollout repairs, on any host (RV(selfhost.websocket.rollout_plan#module:pending)). The module does
+        not wait for them, because they would wait in turn.
     type: list
     elements: str
     default: []
@@ -60,7 +60,7 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Go no further unless worker 80 may be replaced
+- name: Stop unless worker 80 may be replaced
   selfhost.websocket.rollout_gate:
     host: "{{ inventory_hostname }}"
     instance: "80"
@@ -68,7 +68,7 @@ EXAMPLES = r"""
     endpoints: [10.0.0.1:8080, 10.0.0.1:8081]
   register: gate
 
-- name: Say how many clients are concerned
+- name: Show how many clients are affected
   ansible.builtin.debug:
     msg: "{{ gate.worker.connections }}"
 """
@@ -86,8 +86,8 @@ workers:
   elements: dict
   sample: [{"instance": "80", "state": "ready", "ready": true, "connections": 312, "pid": 4242}]
 missing:
-  description: The workers that are not ready, and why.
-  returned: when other workers are not ready
+  description: The workers that are not ready, with the reasons.
+  returned: if other workers are not ready
   type: list
   elements: str
   sample: ["81 of one (failed)", "10.0.0.2:8080 (503 not ready: draining)"]
@@ -178,7 +178,7 @@ def _worker_may_be_replaced(module: AnsibleModule, gate: Gate, given: dict[str, 
         if missing:
             module.fail_json(
                 msg=f"{left}: its clients need the other workers, and these are not ready: {', '.join(missing)}. {_REMEDY} "
-                "(Workers that serve no client are replaced first, so a worker that this run repairs holds up no other.)",
+                "(Workers that serve no client are replaced first, so a worker that this run repairs delays no other.)",
                 missing=missing,
             )
     module.exit_json(worker=by_name[instance], workers=found)

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: rollout_plan
-short_description: Find out which workers of a host a rollout replaces
+short_description: Plan which workers of a host a rollout replaces
 version_added: 0.1.0
 author:
   - The selfhost.websocket authors (@selfhost)
 description:
-  - Compares what each worker of the host has with what it is to have, and returns which workers are replaced, by what, and in which order.
-  - Workers that serve no client come first. To replace them costs nothing, and the others wait for them.
-  - Changes nothing. What an interrupted run has left is part of the plan.
+  - Compares the current generation of each worker with the wanted one. Returns the workers to replace, their generations, and the order.
+  - Workers that serve no client come first, because replacing them costs nothing and the other workers wait for them.
+  - Changes nothing. The plan completes an interrupted run.
 extends_documentation_fragment:
   - selfhost.websocket.attributes
   - selfhost.websocket.attributes.reads_only
@@ -25,24 +25,24 @@ extends_documentation_fragment:
 attributes:
   check_mode:
     details:
-      - RV(pending) contains workers that are new or idle, too. A run has started them before the first turn, and check mode has not.
+      - RV(pending) also contains new and idle workers. A run starts them before it replaces the first worker, and check mode does not.
 options:
   kind:
     description:
       - V(update) gives every worker of O(instances) the generation O(generation).
-      - V(restart) restarts every worker that was started before the restart was asked for, see M(selfhost.websocket.rollout_state).
-      - V(rollback) gives every worker back what it had before the last rollout.
+      - V(restart) restarts every worker that started before the restart was requested, see M(selfhost.websocket.rollout_state).
+      - V(rollback) returns every worker to its generation from before the last rollout.
     type: str
     choices: [update, restart, rollback]
     required: true
   instances:
     description:
-      - The workers that the host is to have, for example V(80). Needed with O(kind=update).
+      - The wanted workers of the host, for example V(80). Required with O(kind=update).
     type: list
     elements: str
   generation:
     description:
-      - What they are to have, a directory in C(/opt/ws-server/generations). Needed with O(kind=update).
+      - The wanted generation, a directory in C(/opt/ws-server/generations). Required with O(kind=update).
     type: str
 seealso:
   - module: selfhost.websocket.rollout_gate
@@ -59,31 +59,31 @@ EXAMPLES = r"""
     endpoints: [10.0.0.1:8080, 10.0.0.1:8081, 10.0.0.1:8082, 10.0.0.1:8083]
   register: plan
 
-- name: Say which workers would be replaced
+- name: Show the workers to replace
   ansible.builtin.debug:
     msg: "{{ plan.turns | map(attribute='instance') | join(', ') }}"
 """
 
 RETURN = r"""
 kind:
-  description: As given.
+  description: The option O(kind).
   returned: success
   type: str
   sample: update
 new:
-  description: Workers that are wanted and do not exist yet.
+  description: Wanted workers that do not exist yet.
   returned: success
   type: list
   elements: str
   sample: ["83"]
 idle:
-  description: Workers that have the generation, and do not run or would not after a reboot.
+  description: Workers that have the generation, but do not run or would not start after a reboot.
   returned: success
   type: list
   elements: str
   sample: []
 surplus:
-  description: Workers that exist and are not wanted.
+  description: Existing workers that are not wanted.
   returned: success
   type: list
   elements: str
@@ -98,10 +98,10 @@ turns:
       description: The worker.
       type: str
     generation:
-      description: What it is to have.
+      description: The generation to install.
       type: str
     fallback:
-      description: What it goes back to if it does not serve with that.
+      description: The generation to return to if the new one does not serve.
       type: str
   sample:
     - instance: "80"
@@ -109,19 +109,19 @@ turns:
       fallback: 0.1.0+8c1f0a5be2d4-5f0c2a91
 pending:
   description:
-    - Those of O(endpoints) that are not ready and that this rollout repairs. The workers of other hosts do not wait for them.
+    - The workers of O(endpoints) that are not ready and that this rollout repairs. Workers of other hosts do not wait for them.
   returned: success
   type: list
   elements: str
   sample: ["10.0.0.1:8081"]
 abandoned:
-  description: Workers that an interrupted run has drained in the name O(by), and that stay as they are now.
+  description: Workers that an interrupted run drained with the name O(by), and that this plan does not replace.
   returned: success
   type: list
   elements: str
   sample: []
 recorded:
-  description: Whether the host knows of an earlier rollout, which a rollback can take back.
+  description: Whether the host has a record of an earlier rollout that a rollback can undo.
   returned: success
   type: bool
   sample: true

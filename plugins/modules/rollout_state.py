@@ -14,15 +14,15 @@ version_added: 0.1.0
 author:
   - The selfhost.websocket authors (@selfhost)
 description:
-  - An open rollout has a mark on the host, so that a run which was stopped or interrupted and the next one are the same rollout.
-  - Once every worker of every host is replaced, the rollout is closed. What is no longer needed is deleted then.
+  - An open rollout has a mark on the host, so that the next run continues a run that stopped or was interrupted.
+  - Close the rollout once every worker of every host is replaced. The module then deletes what is no longer needed.
 extends_documentation_fragment:
   - selfhost.websocket.attributes
 attributes:
   check_mode:
     support: full
     details:
-      - A restart that has not happened is not over, so a mark of an older restart stays in check mode.
+      - The mark of an older restart stays in check mode, because check mode restarts no worker.
   diff_mode:
     support: none
   idempotent:
@@ -30,23 +30,23 @@ attributes:
 options:
   state:
     description:
-      - V(open) records what the rollout needs, unless a rollout that is still open has done so.
-      - V(closed) removes the mark. It also deletes generations, releases and virtual environments that are not kept.
+      - V(open) records what the rollout needs, unless an open rollout has already done so.
+      - V(closed) removes the mark, and deletes generations, releases and virtual environments that are not kept.
     type: str
     choices: [open, closed]
     required: true
   kind:
     description:
-      - V(update) records what each worker has, for a rollback. It is closed by an update or a rollback.
-      - V(restart) records when the restart was asked for. It is also closed once every worker was replaced for another reason.
-      - V(rollback) has nothing to record.
+      - V(update) records the generation of each worker, for a rollback. An update or a rollback closes it.
+      - V(restart) records when the restart was requested. It also closes once every worker was replaced for another reason.
+      - V(rollback) records nothing.
     type: str
     choices: [update, restart, rollback]
     required: true
   keep:
     description:
-      - With O(state=closed), how many of the newest generations are kept. Those that a worker has, or had before the last rollout, are kept
-        in any case.
+      - With O(state=closed), how many of the newest generations to keep. Generations that a worker has, or had before the last rollout,
+        are always kept.
     type: int
     default: 3
 seealso:
@@ -54,7 +54,7 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Record what each worker has, before the first of them changes
+- name: Record the generation of each worker before the first one changes
   selfhost.websocket.rollout_state:
     state: open
     kind: update
@@ -68,7 +68,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 removed:
-  description: What was deleted, below C(/opt/ws-server).
+  description: The deleted paths, below C(/opt/ws-server).
   returned: with O(state=closed)
   type: list
   elements: str

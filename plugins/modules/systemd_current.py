@@ -9,22 +9,22 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: systemd_current
-short_description: Have a unit run with its newest files
+short_description: Restart a unit if its files are newer than its process
 version_added: 0.1.0
 author:
   - The selfhost.websocket authors (@selfhost)
 description:
   - Enables a unit and starts it. Restarts it if a file is newer than its main process, which therefore has not read the file.
-  - A handler restarts what the same run has changed. This module compares ages, so it also completes a run that was
-    interrupted between the change of a file and the restart.
-  - If files of the unit itself have changed since systemd loaded them, systemd loads them again and the unit is restarted.
+  - A handler only knows the changes of its own run. This module compares ages, so it also completes a run that was interrupted
+    between the change of a file and the restart.
+  - If files of the unit itself have changed since systemd loaded them, the module reloads systemd and restarts the unit.
 extends_documentation_fragment:
   - selfhost.websocket.attributes
 attributes:
   check_mode:
     support: full
     details:
-      - A unit that does not exist would be started. On a bare host, its package is not installed in check mode.
+      - For a unit that does not exist, the module predicts a start, because check mode on a bare host does not install the package.
   diff_mode:
     support: full
   idempotent:
@@ -37,23 +37,22 @@ options:
   files:
     description:
       - The files that the process reads when it starts.
-      - Of a directory, the directory itself and all that is in it count, at any depth.
-      - A path that does not exist does not count.
+      - A directory counts with everything inside, at any depth.
+      - A path that does not exist is ignored.
     type: list
     elements: path
     default: []
 notes:
-  - The ages are compared in microseconds. A file that was written in the second in which the process started causes no
-    second restart.
-  - The time of a file is that of its content (C(mtime)). Files that C(dpkg) unpacks keep the time of their package. For them,
-    name C(/var/lib/dpkg/info/PACKAGE.list).
-  - Name no file that the process itself writes.
+  - The module compares times in microseconds, so a file written in the second of the start causes no second restart.
+  - The time of a file is the time of its content (C(mtime)). Files unpacked by C(dpkg) keep the time of their package. For such files,
+    list C(/var/lib/dpkg/info/PACKAGE.list).
+  - Do not list files that the process itself writes.
 seealso:
   - module: ansible.builtin.systemd_service
 """
 
 EXAMPLES = r"""
-- name: Run Loki with its newest settings
+- name: Restart Loki if its files are newer
   selfhost.websocket.systemd_current:
     name: loki.service
     files:
@@ -64,7 +63,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 action:
-  description: What was done to the unit, V(start) or V(restart), or V(null). In check mode, what would be done.
+  description: The action, V(start), V(restart) or V(null). In check mode, the predicted action.
   returned: success
   type: str
   sample: restart
@@ -74,7 +73,7 @@ enabled:
   type: bool
   sample: false
 newer:
-  description: The files that the process had not read.
+  description: The files that are newer than the process.
   returned: success
   type: list
   elements: str
@@ -95,9 +94,9 @@ from ansible_collections.selfhost.websocket.plugins.module_utils._unit_age impor
 
 
 def look(module: AnsibleModule) -> tuple[Unit, Plan]:
-    """The unit and what is to be done.
+    """Return the unit and the plan. In check mode, systemd is only read.
 
-    In check mode systemd is told nothing. Raises SystemdError, OSError.
+    Raises SystemdError and OSError.
     """
     run, name = module.run_command, module.params["name"]
     unit = show(run, name)
@@ -112,7 +111,7 @@ def look(module: AnsibleModule) -> tuple[Unit, Plan]:
 
 
 def carry_out(module: AnsibleModule, wanted: Plan) -> None:
-    """Raises SystemdError."""
+    """Carry out the plan. Raises SystemdError."""
     run, name = module.run_command, module.params["name"]
     if wanted.reload_systemd:
         systemctl(run, "daemon-reload")

@@ -9,24 +9,23 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: worker_drain
-short_description: Send the clients of a WebSocket worker away, or let them in again
+short_description: Drain a WebSocket worker, or let clients in again
 version_added: 0.1.0
 author:
   - The selfhost.websocket authors (@selfhost)
 description:
-  - A drained worker lets no client in, has asked those that it had to connect elsewhere, and goes on running.
-    The edge passes over it, and nothing is lost when it is replaced then.
-  - Drains are in somebody's name, and a worker stays empty until everybody who drained it has taken that back. So this module
-    can join an operator's drain (C(ws-server ctl drain)), and never ends it.
-  - To drain again in the same name is to join that drain, whether it is under way or done. So a play that was interrupted can simply
-    be run again.
+  - A drained worker keeps running, refuses new clients, and has asked its clients to reconnect elsewhere. The edge skips this worker,
+    so replacing it loses nothing.
+  - Each drain has a name, and a worker stays drained until every name is removed. So this module can join an operator's drain
+    (C(ws-server ctl drain)), and never ends it.
+  - A second drain with the same name joins the first one, whether it is running or done. So an interrupted play can be run again.
 extends_documentation_fragment:
   - selfhost.websocket.attributes
 attributes:
   check_mode:
     support: full
     details:
-      - Returns what would be, supposing that all clients leave.
+      - Returns the result that a run would have if all clients leave.
   diff_mode:
     support: full
   idempotent:
@@ -35,7 +34,7 @@ attributes:
     description: Indicates this has a corresponding action plugin so some parts of the options can be executed on the controller.
     support: full
     details:
-      - While a drain takes longer, it displays every few seconds how many connections are left, and about how many seconds to go.
+      - During a longer drain, the plugin reports every few seconds how many connections are left, and estimates the remaining time.
   async:
     description: Supports being used with the C(async) keyword.
     support: none
@@ -47,33 +46,33 @@ options:
     required: true
   state:
     description:
-      - V(drained) waits until nobody is connected any more. The worker must report then that it is not ready.
-      - V(undrained) takes the drain in the name O(by) back, and does not wait. Drains in other names stay, as RV(drained_by) says.
+      - V(drained) waits until no client is connected. The worker must then report that it is not ready.
+      - V(undrained) ends the drain with the name O(by), and does not wait. Drains with other names stay, see RV(drained_by).
     type: str
     choices: [drained, undrained]
     default: drained
   by:
     description:
-      - In whose name, at most 128 characters.
+      - The name of the drain, at most 128 characters.
     type: str
     default: ansible
   window_s:
     description:
-      - Over how many seconds to spread the clients, at most 600. By default as the worker's own settings say.
-      - A drain that is under way keeps its window.
+      - The number of seconds over which clients are asked to leave, at most 600. By default the worker's own setting.
+      - A running drain keeps its window.
     type: float
   timeout_s:
     description:
-      - How many seconds to wait until nobody is connected. Must leave room for O(window_s), and a few seconds for farewells.
-      - A worker that hangs can take 5 seconds more, since that long it may take to answer.
+      - How many seconds to wait until no client is connected. Must be longer than O(window_s), by a few seconds for closing handshakes.
+      - A worker that hangs can take 5 seconds more, because it may answer that late.
     type: float
     default: 60
   on_timeout:
     description:
-      - What to do about clients that are still there after O(timeout_s).
-      - V(fail) fails. The worker goes on draining in the name O(by).
-      - V(force) sends them away at once, in 15 seconds at most, and does not fail. How many these were is in RV(forced).
-        Where somebody else is draining the worker too, it goes on at their pace.
+      - What to do if clients are still connected after O(timeout_s).
+      - V(fail) fails. The worker continues to drain with the name O(by).
+      - V(force) disconnects these clients at once, within 15 seconds, and does not fail. RV(forced) has their number. If the worker is also
+        drained by another name, the drain continues at its earlier pace.
     type: str
     choices: [fail, force]
     default: fail
@@ -83,20 +82,20 @@ options:
     type: path
   so_far:
     description:
-      - How far the drain is, which is then waited for only some seconds more. Set by the action plugin.
+      - The progress of the drain. With this option, the module waits only some seconds. Set by the action plugin.
     type: dict
 notes:
-  - A worker that does not run has nobody to send away. That is no error, so that it can be replaced, and RV(state) tells.
-    A misspelt O(instance) is V(absent), too.
-  - A worker of a release before the control socket cannot be drained like this, which is an error.
-  - The control socket is for root and the workers' own group, so this usually needs C(become).
+  - A worker that does not run has no clients. This is not an error, so that the worker can be replaced. RV(state) shows it. A misspelt
+    O(instance) is also V(absent).
+  - A worker of an early release without a control socket cannot be drained by this module, which is an error.
+  - Only root and the workers' own group can use the control socket, so this usually needs C(become).
 seealso:
   - module: selfhost.websocket.worker_info
   - module: selfhost.websocket.worker_ready
 """
 
 EXAMPLES = r"""
-- name: Drain worker 80 over ten seconds, and be done with it after a minute
+- name: Drain worker 80 over ten seconds, within a minute
   selfhost.websocket.worker_drain:
     instance: "80"
     window_s: 10
@@ -104,7 +103,7 @@ EXAMPLES = r"""
     on_timeout: force
   register: drain
 
-- name: Say what it took
+- name: Show the result
   ansible.builtin.debug:
     msg: "{{ drain.closed }} clients moved in {{ drain.seconds }} s"
 
@@ -116,7 +115,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 msg:
-  description: What came of it, one sentence.
+  description: The result, in one sentence.
   returned: always
   type: str
   sample: Worker 80 is drained of 312 connections after 6.2 s.
@@ -127,57 +126,57 @@ instance:
   sample: "80"
 state:
   description:
-    - How the worker is now, as it says itself. After a success with O(state=drained) that is V(drained), or V(draining) if the last
-      farewells are still on their way.
-    - V(down) if it does not run, V(absent) if this host has no such worker, V(unknown) if it could not be asked.
+    - The state that the worker reports now. After a success with O(state=drained) this is V(drained), or V(draining) during the last
+      closing handshakes.
+    - V(down) if the worker does not run, V(absent) if this host has no such worker, V(unknown) if it could not be asked.
   returned: always
   type: str
   sample: drained
 drained_by:
-  description: Who wants it empty now, in the order in which they asked.
+  description: The names of the worker's drains, oldest first.
   returned: always
   type: list
   elements: str
   sample: [ansible]
 connections_before:
-  description: How many clients were connected.
+  description: How many clients were connected at the beginning.
   returned: always
   type: int
   sample: 312
 connections_after:
-  description: How many are left.
+  description: How many clients are still connected.
   returned: always
   type: int
   sample: 0
 closed:
-  description: How many left in time.
+  description: How many clients left in time.
   returned: always
   type: int
   sample: 312
 forced:
-  description: How many were sent away at once, after O(timeout_s).
+  description: How many clients were disconnected by force, after O(timeout_s).
   returned: always
   type: int
   sample: 0
 seconds:
-  description: How long it took.
+  description: The seconds that the module took.
   returned: always
   type: float
   sample: 6.2
 timeline:
-  description: What the worker said meanwhile, each time that it changed.
+  description: The changes that the worker reported meanwhile.
   returned: always
   type: list
   elements: dict
   contains:
     seconds:
-      description: When, since the beginning.
+      description: Seconds since the beginning.
       type: float
     connections:
       description: How many clients were connected.
       type: int
     state:
-      description: As RV(state).
+      description: The state, with the values of RV(state).
       type: str
   sample:
     - {"seconds": 0.01, "connections": 312, "state": "draining"}

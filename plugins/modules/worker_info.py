@@ -9,13 +9,13 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: worker_info
-short_description: How the WebSocket workers of a host are
+short_description: Read the state of the WebSocket workers of a host
 version_added: 0.1.0
 author:
   - The selfhost.websocket authors (@selfhost)
 description:
-  - Asks every worker of the host over its control socket how it is, and systemd about those that do not answer.
-  - A worker that hangs does not delay the others. The module takes 10 seconds at most.
+  - Asks every worker of the host for its state over its control socket, and systemd about workers that do not answer.
+  - A worker that hangs does not delay the others. The module takes at most 10 seconds.
 extends_documentation_fragment:
   - selfhost.websocket.attributes
   - selfhost.websocket.attributes.reads_only
@@ -23,7 +23,7 @@ extends_documentation_fragment:
 options:
   instances:
     description:
-      - Which workers, for example V(80). By default all that C(/opt/ws-server/instances) has.
+      - The workers to ask, for example V(80). By default all workers in C(/opt/ws-server/instances).
     type: list
     elements: str
 seealso:
@@ -32,15 +32,15 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Look at the workers
+- name: Read the state of the workers
   selfhost.websocket.worker_info:
   register: host
 
-- name: Go no further unless all of them are ready
+- name: Stop unless all workers are ready
   ansible.builtin.assert:
     that: host.ready == host.workers | length
 
-- name: Remember which process worker 80 is
+- name: Record the process of worker 80
   selfhost.websocket.worker_info:
     instances: ["80"]
   register: before
@@ -54,84 +54,83 @@ workers:
   elements: dict
   contains:
     instance:
-      description: Its name.
+      description: The instance name of the worker.
       type: str
       sample: "80"
     state:
       description:
-        - Of a worker that answers, what it says itself, which is V(starting), V(ready), V(draining), V(drained) or
-          V(broker_unavailable).
-        - Of one that runs and has no control socket, as releases before it, V(ready) or V(not_ready), as its C(/readyz) says.
-        - V(unresponsive) if it has one and does not answer, V(unknown) if it cannot be asked, as RV(workers[].complaint) says.
-        - Of one that does not serve, V(starting), V(failed) or V(down), as systemd says, and V(absent) if the host has no such
-          worker.
+        - The state that the worker reports, V(starting), V(ready), V(draining), V(drained) or V(broker_unavailable).
+        - For a running worker of an early release without a control socket, V(ready) or V(not_ready), from its C(/readyz).
+        - V(unresponsive) if the worker does not answer at its control socket, V(unknown) if it cannot be asked, see
+          RV(workers[].complaint).
+        - For a worker that does not serve, V(starting), V(failed) or V(down) from systemd, and V(absent) if the host has no such worker.
       type: str
       sample: ready
     ready:
       description: Whether RV(workers[].state) is V(ready).
       type: bool
     version:
-      description: The version that its process says it is. Where that does not say, the one of the release in its generation.
+      description: The version that the process reports, or else the version of the release in its generation.
       type: str
       sample: 0.1.0+8c1f0a5be2d4
     generation:
-      description: What its link names, a release with its settings, or V(null) for none.
+      description: The generation that the worker's link names, a release with its settings, or V(null) without a link.
       type: str
       sample: 0.1.0+8c1f0a5be2d4-5f0c2a91
     generation_before:
       description:
-        - What its link named before the rollout that is not closed yet.
-        - V(null) without such a rollout, or if the worker is new since.
+        - The generation before the open rollout.
+        - V(null) without an open rollout, or if the rollout created the worker.
       type: str
       sample: 0.1.0+8c1f0a5be2d4-5f0c2a91
     linked_at:
-      description: When its link was last moved, in Unix time, or V(null) without a link.
+      description: The Unix time when the link was last moved, or V(null) without a link.
       type: float
       sample: 1795529805.03
     serving:
-      description: Whether systemd says that it runs, and starts it at boot.
+      description: Whether systemd runs the worker now and starts it at boot.
       type: bool
     pid:
-      description: Its process, or V(null) for none.
+      description: The process of the worker, or V(null) without a process.
       type: int
       sample: 4242
     started_at:
-      description: When that process began, in Unix time.
+      description: The Unix time when that process started.
       type: float
       sample: 1795529806.17
     last_started_at:
       description:
-        - When systemd last started a process of it, also one that has ended since, in Unix time and whole seconds.
-        - V(null) if it never did. A link that was moved later is one that no process has used yet.
+        - The Unix time, in whole seconds, when systemd last started a process of the worker, even if that process has ended.
+        - V(null) if systemd never did. If the link was moved later, no process has used it yet.
       type: float
       sample: 1795529806.0
     uptime_s:
-      description: For how many seconds it has been running.
+      description: For how many seconds the process has been running.
       type: float
       sample: 86400.5
     connections:
-      description: How many clients are connected, or V(null) if the worker does not say.
+      description: How many clients are connected, or V(null) if the worker does not report it.
       type: int
       sample: 312
     rooms:
-      description: How many rooms these have joined, or V(null) if the worker does not say.
+      description: How many rooms these clients have joined, or V(null) if the worker does not report it.
       type: int
       sample: 17
     drained_by:
-      description: Who wants it empty.
+      description: The names of the worker's drains.
       type: list
       elements: str
       sample: [ansible]
     broker:
-      description: How its connection to the broker is, or V(null) if the worker does not say.
+      description: The state of its connection to the broker, or V(null) if the worker does not report it.
       type: dict
       sample: {"available": true}
     archive:
-      description: How its connection to Postgres is, and what it has yet to move there, or V(null) if it has none or does not say.
+      description: The state of its connection to Postgres, and the messages that wait for Postgres, or V(null) without an archive or report.
       type: dict
       sample: {"available": true, "pending": 0, "lag_s": 0.0}
     complaint:
-      description: Why a worker that runs does not say how it is, or V(null).
+      description: Why a running worker does not report its state, or V(null).
       type: str
   sample:
     - instance: "80"
@@ -153,7 +152,7 @@ workers:
       archive: {"available": true, "pending": 0, "lag_s": 0.0}
       complaint:
 ready:
-  description: How many of them are ready.
+  description: How many workers are ready.
   returned: success
   type: int
   sample: 4

@@ -9,23 +9,23 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: worker_ready
-short_description: Wait until a WebSocket worker is ready, and the one that it should be
+short_description: Wait until the expected WebSocket worker is ready
 version_added: 0.1.0
 author:
   - The selfhost.websocket authors (@selfhost)
 description:
-  - The gate after a worker was started or replaced. It opens when C(/readyz) was good O(successes) times in a row, answered by
-    another process than the one that was replaced, with the expected version.
-  - Fails as soon as that cannot come about any more, which is when the unit has failed or is stopped, the worker crashes again and
-    again, or it is ready with another version or generation than expected.
-  - Looks often at first, and once a second later on.
+  - The gate after a worker was started or replaced. The gate opens when C(/readyz) was good O(successes) times in a row, answered by
+    a new process with the expected version.
+  - Fails as soon as success is impossible, that is if the unit has failed or is stopped, if the worker crashes repeatedly, or if it is
+    ready with another version or generation than expected.
+  - Checks often at first, and later once a second.
 extends_documentation_fragment:
   - selfhost.websocket.attributes
   - selfhost.websocket.attributes.reads_only
 attributes:
   check_mode:
     details:
-      - Looks once and does not wait or fail, since nothing was replaced. RV(ready) says how it is.
+      - Checks once and does not wait or fail, because nothing was replaced. RV(ready) is the result.
 options:
   instance:
     description:
@@ -34,72 +34,70 @@ options:
     required: true
   url:
     description:
-      - What to ask. By default C(http://ADDRESS:80INSTANCE/readyz), with the listen address in the worker's settings.
+      - The URL to ask. By default C(http://ADDRESS:80INSTANCE/readyz), with the listen address in the worker's settings.
     type: str
   socket:
     description:
-      - The worker's control socket, which says what process and version answers. By default
-        C(/run/ws-server/INSTANCE/control.sock).
-      - Of a release without one, the process is systemd's main process, and the version that of the release in the worker's
-        generation.
+      - The worker's control socket, which reports the process and version. By default C(/run/ws-server/INSTANCE/control.sock).
+      - For an early release without a control socket, the module uses systemd's main process, and the version of the release in the
+        worker's generation.
     type: path
   successes:
     description:
-      - How many good answers of one process there must be in a row.
+      - How many good answers of one process are needed in a row.
     type: int
     default: 3
   timeout_s:
     description:
-      - How many seconds to wait for that.
+      - How many seconds to wait for these answers.
     type: float
     default: 60
   hold_s:
     description:
-      - For how many seconds it must stay ready then, with the same process. This is how a canary bakes.
+      - For how many seconds the same process must then stay ready, as for a canary.
     type: float
     default: 0
   previous_pid:
     description:
-      - The process that was replaced, as RV(selfhost.websocket.worker_info#module:workers[].pid) said. The worker must be another
-        one.
+      - The old process, from RV(selfhost.websocket.worker_info#module:workers[].pid). The worker must be another process.
     type: int
   previous_started_at:
     description:
-      - When that process had begun, as RV(selfhost.websocket.worker_info#module:workers[].started_at) said.
-      - With both, another pid or a later start makes another process.
+      - The start time of the old process, from RV(selfhost.websocket.worker_info#module:workers[].started_at).
+      - With both options, another PID or a later start identifies another process.
     type: float
   pid:
     description:
-      - The process that it must still be, as RV(pid) of an earlier gate said. That one is gone, or another in its place, is a failure
-        at once, so that nothing that happens between two gates goes unseen.
+      - The process that must still run, from RV(pid) of an earlier gate. The module fails at once if that process has ended or was
+        replaced, so that no crash between two gates stays undetected.
     type: int
   version:
     description:
-      - The exact version that it must be.
+      - The exact version that the worker must have.
     type: str
   generation:
     description:
-      - The generation that its link must name.
+      - The generation that the worker's link must name.
     type: str
 notes:
-  - The control socket, the settings and the journal are for root, so this usually needs C(become).
+  - Only root can read the control socket, the settings and the journal, so this usually needs C(become).
 seealso:
   - module: selfhost.websocket.worker_drain
   - module: selfhost.websocket.worker_info
 """
 
 EXAMPLES = r"""
-- name: Look at worker 80 before it is replaced
+- name: Read the state of worker 80 before it is replaced
   selfhost.websocket.worker_info:
     instances: ["80"]
   register: before
 
-- name: Replace it
+- name: Restart the worker
   ansible.builtin.systemd_service:
     name: ws-server@80.service
     state: restarted
 
-- name: Wait until its successor is ready, and watch it for half a minute
+- name: Wait until the new process is ready, and watch it for half a minute
   selfhost.websocket.worker_ready:
     instance: "80"
     previous_pid: "{{ before.workers[0].pid or omit }}"
@@ -110,17 +108,17 @@ EXAMPLES = r"""
 
 RETURN = r"""
 msg:
-  description: What came of it. On failure, a sentence with the cause, and then the last lines of the worker's log.
+  description: The result. On failure, a sentence with the cause, followed by the last lines of the worker's log.
   returned: always
   type: str
   sample: Worker 80 is ready, process 4243 with version 0.1.0+8c1f0a5be2d4, after 2.9 s.
 cause:
-  description: That sentence alone.
+  description: The sentence with the cause.
   returned: failure
   type: str
   sample: "Worker 80 has failed and is not restarted: it ended with exit status 2: it refuses its settings."
 log:
-  description: The last lines of the worker's log, 20 at most.
+  description: The last lines of the worker's log, at most 20.
   returned: failure
   type: list
   elements: str
@@ -131,61 +129,61 @@ instance:
   type: str
   sample: "80"
 url:
-  description: What was asked.
+  description: The URL that was asked.
   returned: always
   type: str
   sample: http://127.0.0.1:8080/readyz
 ready:
-  description: Whether the last answer was good, and not that of the process that was to be replaced.
+  description: Whether the last answer was good and did not come from the old process.
   returned: always
   type: bool
 attempts:
-  description: How often it looked.
+  description: The number of checks.
   returned: always
   type: int
   sample: 9
 successes_in_a_row:
-  description: How many of the last answers before O(hold_s) were good.
+  description: How many answers in a row were good before O(hold_s) began.
   returned: always
   type: int
   sample: 3
 last_answer:
-  description: The last answer, or what came instead of one.
+  description: The last answer, or the error instead of an answer.
   returned: always
   type: str
   sample: 200 ready
 pid:
-  description: The process at the last look, or V(null) for none.
+  description: The process at the last check, or V(null) without a process.
   returned: always
   type: int
   sample: 4243
 started_at:
-  description: When that process began, in Unix time.
+  description: The Unix time when that process started.
   returned: always
   type: float
   sample: 1795529806.17
 version:
-  description: The version that its process says it is. Where that does not say, the one of the release in its generation.
+  description: The version that the process reports, or else the version of the release in its generation.
   returned: always
   type: str
   sample: 0.1.0+8c1f0a5be2d4
 generation:
-  description: What its link names, a release with its settings.
+  description: The generation that the worker's link names, a release with its settings.
   returned: always
   type: str
   sample: 0.1.0+8c1f0a5be2d4-5f0c2a91
 restarts:
-  description: How often it was started anew while this looked, as after a crash.
+  description: How often the worker restarted during the checks, for example after a crash.
   returned: always
   type: int
   sample: 0
 held_s:
-  description: For how many seconds of O(hold_s) it was watched.
+  description: For how many seconds of O(hold_s) the module watched the worker.
   returned: always
   type: float
   sample: 30.0
 seconds:
-  description: How long all of it took.
+  description: The seconds that the module took.
   returned: always
   type: float
   sample: 32.9

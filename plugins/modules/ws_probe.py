@@ -14,8 +14,8 @@ version_added: 0.1.0
 author:
   - The selfhost.websocket authors (@selfhost)
 description:
-  - Connects as a client does, joins a room, publishes a message, receives it back, and leaves.
-  - Fails when a step does, and says which.
+  - Connects as a client, joins a room, publishes a message, receives it, and leaves the room.
+  - Fails if a step fails, and names that step.
 requirements:
   - The Python package C(websockets), 15 or newer.
 extends_documentation_fragment:
@@ -24,46 +24,47 @@ extends_documentation_fragment:
 attributes:
   check_mode:
     details:
-      - The conversation takes place in check mode, too. It leaves a message in a room of its own, which the service forgets by itself.
+      - The conversation takes place in check mode, too. It leaves a message in its own room, which expires.
 options:
   url:
-    description: Where clients connect, for example C(wss://ws.example.org/ws).
+    description: The URL to which clients connect, for example C(wss://ws.example.org/ws).
     type: str
     required: true
   address:
     description:
-      - The IP address to connect to, for one of several edges. By default the host of O(url) is looked up.
-      - The certificate must be for the host of O(url) all the same.
+      - The IP address to connect to, for one of several edges. By default, the module resolves the host of O(url).
+      - The certificate must match the host of O(url) in any case.
     type: str
   ca_file:
     description:
-      - A file with the certificates of the authorities to trust, on the host where the module runs.
-      - Without it those that the host trusts are trusted.
+      - A file with the CA certificates to trust, on the host where the module runs.
+      - By default, the module trusts the CAs that the host trusts.
     type: path
   token:
     description:
       - The token to connect with, a JWT.
-      - It must permit to join O(room) and to publish to it. A token for probes alone has the claims C(join) and C(publish) of C(["probe:*"]).
+      - The token must allow joining O(room) and publishing to it. A token for probes only has the claims C(join) and C(publish) of
+        C(["probe:*"]).
     type: str
     required: true
   room:
     description:
-      - The room to talk in.
-      - By default one that nobody else is in, V(probe:) and 32 random hexadecimal digits.
+      - The room of the conversation.
+      - By default a new room, V(probe:) and 32 random hexadecimal digits.
     type: str
   timeout_s:
-    description: How long each step may take, in seconds.
+    description: The time limit of each step, in seconds.
     type: float
     default: 5
 notes:
-  - On a worker host the release's own interpreter has the package. Set C(ansible_python_interpreter) to
+  - On a worker host, the release's own interpreter has the package. Set C(ansible_python_interpreter) to
     C(/opt/ws-server/instances/80/release/bin/python) for this task.
-  - A conversation that meets a worker which is just then going away may fail. Use C(retries) where that is no fault.
-  - No proxy is used, whatever the environment says.
+  - A conversation with a worker that is just draining may fail. Use C(retries) if that is not a fault.
+  - The module uses no proxy, even if the environment sets one.
 """
 
 EXAMPLES = r"""
-- name: Talk through the edge
+- name: Hold a conversation through the edge
   selfhost.websocket.ws_probe:
     url: wss://ws.example.org/ws
     token: "{{ probe_token }}"
@@ -78,29 +79,29 @@ EXAMPLES = r"""
 RETURN = r"""
 steps:
   description:
-    - How long each step took, in milliseconds. After a failure, those that succeeded.
+    - The duration of each successful step, in milliseconds.
     - Both RV(steps.publish) and RV(steps.receive) count from the publish.
   returned: always
   type: dict
   contains:
     connect:
-      description: The connection, with TLS, the upgrade and the welcome of the worker.
+      description: From the start to the worker's welcome, with TLS and the upgrade.
       type: float
       sample: 12.3
     join:
-      description: The room was joined.
+      description: Until the room was joined.
       type: float
       sample: 1.2
     publish:
-      description: The message was acknowledged.
+      description: Until the message was acknowledged.
       type: float
       sample: 1.9
     receive:
-      description: The message came back.
+      description: Until the message was received.
       type: float
       sample: 1.8
     leave:
-      description: The room was left.
+      description: Until the room was left.
       type: float
       sample: 0.6
 step:
@@ -114,12 +115,12 @@ room:
   type: str
   sample: probe:5f0c9d2f9d0b4d58a2d9e7a8f4b8e3c1
 welcome:
-  description: How the worker welcomed the client. Empty when it did not come so far.
+  description: The worker's welcome. Empty if the conversation ended before.
   returned: always
   type: dict
   contains:
     user:
-      description: Whom the worker takes the client for.
+      description: The user of the token.
       type: str
       sample: probe
     heartbeat_s:
@@ -127,11 +128,11 @@ welcome:
       type: float
       sample: 25
     max_message_bytes:
-      description: The size of the largest message that it takes.
+      description: The size of the largest message that the worker accepts.
       type: int
       sample: 65536
     expires:
-      description: When the token does, in Unix time.
+      description: The Unix time when the token expires.
       type: float
       sample: 1767225600
 """

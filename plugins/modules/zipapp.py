@@ -16,7 +16,7 @@ author:
 description:
   - Packs Python files of the control machine into one zip file that C(python3) runs, and copies the file to the host.
   - Equal sources make equal files on every control machine. A second run therefore changes nothing.
-  - A host never has new modules beside old ones, not even after an interrupted run.
+  - A host never has new modules beside old ones, even after an interrupted run.
 extends_documentation_fragment:
   - selfhost.websocket.attributes
 attributes:
@@ -25,23 +25,23 @@ attributes:
   diff_mode:
     support: partial
     details:
-      - The file is binary. The difference says only whether it changes.
+      - The file is binary. The difference shows only whether the file changes.
   idempotent:
     support: full
 options:
   src:
     description:
       - The sources on the control machine, each a Python file or the directory of a package.
-      - Relative paths are looked for as by M(ansible.builtin.copy). Only C(*.py) files of a package are packed.
+      - Relative paths are resolved as in M(ansible.builtin.copy). Only C(*.py) files of a package are packed.
     type: list
     elements: str
     required: true
   main:
-    description: The function that the program begins with, for example V(package.module:main).
+    description: The main function of the program, for example V(package.module:main).
     type: str
     required: true
   dest:
-    description: The file on the host. Its directory exists.
+    description: The file on the host. Its directory must exist.
     type: path
     required: true
   owner:

@@ -76,7 +76,7 @@ def test_the_last_one_stays_unless_forced(upstream, edge):
     before = edge.path.read_text()
     refused = upstream(**everybody)
     assert refused["failed"]
-    assert "no server of the upstream ws would be left up (force: true" in refused["msg"]
+    assert "no server of the upstream ws would be left up (set force: true" in refused["msg"]
     assert edge.path.read_text() == before
     assert upstream(**everybody, force=True)["changed"]
     none = upstream(server=list(UP), state="absent", force=True)
