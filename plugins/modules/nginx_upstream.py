@@ -215,7 +215,7 @@ def main() -> None:
     try:
         if module.check_mode:
             before = nginx.read()
-            done, pending = Applied(before, changed(before, params), reloaded=False), nginx.untold()
+            done, pending = Applied(before, changed(before, params), reloaded=False), nginx.needs_reload()
         else:
             done, pending = nginx.apply(lambda configuration: changed(configuration, params)), False
         result = {

@@ -190,7 +190,7 @@ BAD = [
     ({"prometheus_certificate_days": 0}, ["prometheus_certificate_days is 0", "from 1 to 365"]),
     ({"prometheus_runbooks_url": "https://wiki/"}, ["prometheus_runbooks_url is 'https://wiki/'", "without a slash"]),
     ({"prometheus_listen_address": "203.0.113.9"}, ["prometheus_listen_address is '203.0.113.9'", "127.0.0.1"]),
-    ({"prometheus_webhooks": ["ops"]}, ["prometheus_webhooks has something else", "like http://127.0.0.1:8000/alerts"]),
+    ({"prometheus_webhooks": ["ops"]}, ["prometheus_webhooks contains an entry", "like http://127.0.0.1:8000/alerts"]),
     (
         {"prometheus_mail_to": ["ops@example.org"], "prometheus_mail_from": "ws@example.org"},
         ["prometheus_mail_smarthost ''", "like mail.example.org:587"],

@@ -51,7 +51,7 @@ def test_a_change_is_in_force_when_apply_returns(edge, nginx):
     assert applied.after == edge.path.read_text() != applied.before
     for _time in range(20):
         socket.create_connection(("127.0.0.1", port)).close()
-    assert not nginx.untold()
+    assert not nginx.needs_reload()
     assert leftovers(edge) == []
 
 
@@ -108,7 +108,7 @@ def test_a_refused_reload_brings_the_old_file_back(edge, nginx):
     assert edge.path.stat().st_mtime_ns == written.st_mtime_ns
     assert leftovers(edge) == []
     assert edge.serves()
-    assert not nginx.untold()
+    assert not nginx.needs_reload()
     assert nginx.apply(out("127.0.0.1:7")).reloaded, "the next change goes through"
 
 
@@ -124,7 +124,7 @@ def test_without_a_running_nginx_the_file_is_written(edge, nginx):
     assert not nginx.apply(out("127.0.0.1:7")).reloaded
     assert down_by(edge) == [("test",), (), ()]
     edge.start()
-    assert not nginx.untold()
+    assert not nginx.needs_reload()
 
 
 def test_without_a_running_nginx_a_bad_file_is_not_written(edge, nginx):
@@ -174,11 +174,11 @@ def test_a_run_that_was_killed_is_made_good_by_the_next(edge, nginx, where):
 
 
 def test_what_others_wrote_and_did_not_reload_is_seen(edge, nginx):
-    assert not nginx.untold()
+    assert not nginx.needs_reload()
     edge.write("127.0.0.3:7")
-    assert nginx.untold()
+    assert nginx.needs_reload()
     assert nginx.apply(lambda configuration: configuration).reloaded
-    assert not nginx.untold()
+    assert not nginx.needs_reload()
 
 
 def test_changes_at_once_are_all_there_in_the_end(edge, nginx):

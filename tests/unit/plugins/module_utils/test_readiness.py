@@ -157,10 +157,10 @@ def _some_living_processes(host, count):
 
 def test_what_crashed_between_two_gates_is_not_let_through(gate, host):
     host.tell_of(os.getpid())
-    with pytest.raises(WorkerError, match=rf"its process 1 had ended, replaced by process {os.getpid()}: it ended"):
+    with pytest.raises(WorkerError, match=rf"its process 1 ended, replaced by process {os.getpid()}: it ended"):
         gate(pid=1).open(3, 60)
     crash(host, 1)
-    with pytest.raises(WorkerError, match=r"its process 1 had ended: it ended with exit status 1"):
+    with pytest.raises(WorkerError, match=r"its process 1 ended: it ended with exit status 1"):
         gate(pid=1).open(3, 60)
 
 

@@ -237,7 +237,7 @@ def test_a_pair_that_is_not_there():
 def test_a_pair_that_does_not_fit():
     assert_told(
         pair(_nginx_certificate_key_info={"public_key": "Q"}),
-        "nginx_tls_certificate_key (/k.pem) is not the key of nginx_tls_certificate (/c.pem): name the two files",
+        "nginx_tls_certificate_key (/k.pem) is not the key of nginx_tls_certificate (/c.pem): set both to files that were issued together",
     )
     assert_told(pair(expired=True), "nginx_tls_certificate (/c.pem) expired at 20260101000000Z: renew it first")
     assert_told(
@@ -266,7 +266,7 @@ def test_a_private_authority():
     assert_told(authority(_nginx_ca=""), "nginx_tls_ca (/ca.pem) is not a readable PEM file")
     assert_told(
         authority(_nginx_certificate_issuers=[{"commonName": "another"}]),
-        "nginx_tls_ca (/ca.pem) has not issued nginx_tls_certificate (/c.pem), nor an intermediate in it: name the",
+        "nginx_tls_ca (/ca.pem) has not issued nginx_tls_certificate (/c.pem), nor an intermediate in it: set it to the",
     )
     old = {"subject": {"commonName": "ours"}, "expired": True, "not_after": "20260101000000Z"}
     assert_told(authority(_nginx_ca_info=old), "nginx_tls_ca (/ca.pem) expired at 20260101000000Z")
