@@ -87,10 +87,14 @@ def _shown(default: Any) -> str:
 def _role_variables(properties: dict[str, Any]) -> dict[str, str]:
     """Environment variable -> the variables of the role that make it up, or the unit."""
     made: dict[str, list[str]] = {}
+    parts = ""  # of the value of the next line
     for line in (ROLE / "templates/env.j2").read_text().splitlines():
         name, equals, value = line.partition("=")
-        if equals and re.fullmatch("[A-Z_]+", name):
-            made.setdefault(name, []).extend(re.findall(r"(?<![\w.])ws_server_\w+", value))
+        if line.startswith("{% set "):
+            parts += line
+        elif equals and re.fullmatch("[A-Z_]+", name):
+            made.setdefault(name, []).extend(re.findall(r"(?<![\w.])ws_server_\w+", parts + value))
+            parts = ""
     made |= {name: [f"ws_server_{name.removeprefix('WS_').lower()}"] for name in settings_of_role(properties)}
     columns = {name: ", ".join(f"`{variable}`" for variable in dict.fromkeys(found)) for name, found in made.items()}
     for line in (ROLE / "templates/ws-server@.service.j2").read_text().splitlines():
