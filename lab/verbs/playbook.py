@@ -4,19 +4,24 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
+import signal
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 UP = ROOT / ".lab/up"
 _CALLBACKS = Path(__file__).with_name("callback")
 _LOOK_S = 0.2
 _TAIL_LINES = 40
+_LIBC = ctypes.CDLL(None)
+_PR_SET_PDEATHSIG = 1
 
 
 class ProgramError(Exception):
@@ -32,12 +37,33 @@ class ProgramError(Exception):
         return "\n".join([*(f"    {line}" for line in lines), "", f"{self}. All of its output: {self.log}"])
 
 
+def start(argv: Sequence[str | Path], **options: Any) -> subprocess.Popen[bytes]:
+    """A program in the clone that ends with this process, however that ends.
+
+    A playbook that outlived its verb would keep the lock of the fleet, and change the host of the next one.
+    """
+    return subprocess.Popen(
+        list(map(str, argv)),
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        preexec_fn=_end_with_parent,  # noqa: PLW1509 (no threads here)
+        **options,
+    )
+
+
+def _end_with_parent() -> None:
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def end_as_on_interrupt() -> None:
+    """From now on `kill` ends this process as Ctrl-C does: what it started ends first."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
 def run(name: str, argv: Sequence[str | Path], log: Path, look: Callable[[], None]) -> None:
     """Run a program with its output in `log`, and call `look` all the while. Raises ProgramError."""
     with log.open("ab") as output:
-        process = subprocess.Popen(
-            list(map(str, argv)), cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
-        )
+        process = start(argv, stdout=output, stderr=subprocess.STDOUT)
     try:
         _wait(process, look)
     finally:
@@ -55,14 +81,8 @@ def play(playbook: str, log: Path, take: Callable[[dict[str, str]], None], look:
             "ANSIBLE_NOCOLOR": "1",
             "LAB_EVENTS": events.name,
         }
-        process = subprocess.Popen(
-            ["ansible-playbook", "-i", UP / "inventory", f"playbooks/{playbook}.yml"],
-            cwd=ROOT,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
+        argv = ["ansible-playbook", "-i", f"{UP}/inventory", f"playbooks/{playbook}.yml"]
+        process = start(argv, env=environment, stdout=output, stderr=subprocess.STDOUT)
         rest = ""
 
         def read() -> None:

@@ -43,18 +43,13 @@ class Witness:
             "--rate": 100,
         }
         with self._report.open("wb") as report, self._log.open("wb") as log:
-            self._process = subprocess.Popen(
+            self._process = playbook.start(
                 [
-                    sys.executable,
-                    "-m",
-                    "wsserver",
-                    "witness",
-                    url,
+                    *(sys.executable, "-m", "wsserver", "witness", url),
                     *(str(part) for pair in options.items() for part in pair),
                 ],
                 env=os.environ | {"PYTHONPATH": str(ROOT / "files/wsserver/src")},
                 pass_fds=[reading],
-                stdin=subprocess.DEVNULL,
                 stdout=report,
                 stderr=log,
                 start_new_session=True,  # a Ctrl-C is this program's to answer
@@ -173,6 +168,7 @@ def main() -> int:
     if not (UP / "ca.pem").exists():
         print("There is no fleet. Run: make up", file=sys.stderr)
         return 2
+    playbook.end_as_on_interrupt()
     console = Console()
     try:
         return 0 if roll(given.run, given.playbook, console) else 1
@@ -182,6 +178,7 @@ def main() -> int:
         return 1
     except KeyboardInterrupt:
         console.clear()
+        print("Interrupted. The next make roll completes what is half done.", file=sys.stderr)
         return 130
 
 

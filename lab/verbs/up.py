@@ -95,6 +95,7 @@ def main() -> int:
     parser.add_argument("--suite", default="", help="Debian's release")
     parser.add_argument("--began", type=float, required=True, help="when the verb began, as Unix time")
     given = parser.parse_args()
+    playbook.end_as_on_interrupt()
     console = Console()
     try:
         up(given.run, given.suite, console, given.began)
@@ -104,6 +105,7 @@ def main() -> int:
         return 1
     except KeyboardInterrupt:
         console.clear()
+        print("Interrupted. make up goes on from here, and make down takes away what is there.", file=sys.stderr)
         return 130
     return 0
 

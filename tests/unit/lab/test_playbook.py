@@ -5,11 +5,15 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
-from verbs import playbook
+from program import ROOT, eventually
+from verbs import playbook, roll, up
 from verbs.playbook import ProgramError
 from verbs.progress import Turns
 
@@ -63,3 +67,46 @@ def test_a_program_that_fails_is_named_with_the_end_of_its_output(fleet: Path) -
         playbook.run("Break", ["sh", "-c", "echo the reason; exit 3"], log, lambda: None)
     assert log.read_text() == "hello\nthe reason\n"
     assert "the reason" in failed.value.report()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+def test_what_a_verb_has_started_ends_with_it(tmp_path: Path, number: signal.Signals) -> None:
+    """Also where the verb cannot see to it: a playbook would keep the lock of the fleet."""
+    verb = """
+from pathlib import Path
+from verbs import playbook
+playbook.end_as_on_interrupt()
+playbook.run("Wait", ["sh", "-c", "echo $$ >pid; exec sleep 60"], Path("log"), lambda: None)
+"""
+    pid = tmp_path / "pid"
+    command = [sys.executable, "-c", verb.replace(">pid", f">{pid}").replace('"log"', f'"{tmp_path}/log"')]
+    process = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(ROOT / "lab")}, stderr=subprocess.DEVNULL)
+    eventually(lambda: pid.exists() and pid.read_text().endswith("\n"), "the program runs")
+    running = Path("/proc", pid.read_text().strip())
+    assert running.exists()
+    process.send_signal(number)
+    process.wait(30)
+    eventually(lambda: not running.exists(), "the program has ended")
+
+
+@pytest.mark.parametrize(
+    ("verb", "words"),
+    [
+        (up, "Interrupted. make up goes on from here, and make down takes away what is there.\n"),
+        (roll, "Interrupted. The next make roll completes what is half done.\n"),
+    ],
+    ids=["up", "roll"],
+)
+def test_an_interrupted_verb_says_how_to_go_on(
+    fleet: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], verb: Any, words: str
+) -> None:
+    def interrupted(*_given: object) -> None:
+        raise KeyboardInterrupt
+
+    (fleet / "ca.pem").touch()
+    monkeypatch.setattr(verb, "UP", fleet)
+    monkeypatch.setattr(verb, verb.__name__.rpartition(".")[2], interrupted)
+    monkeypatch.setattr(playbook, "end_as_on_interrupt", lambda: None)
+    monkeypatch.setattr(sys, "argv", ["verb", "--run", "run", *(["--began", "0"] if verb is up else [])])
+    assert verb.main() == 130
+    assert capsys.readouterr().err == words
