@@ -58,7 +58,10 @@ class Steps:
             for step in plays.feed(event, self.elapsed):
                 self.done(*step)
 
-        playbook.play(name, log, take, lambda: self._console.live(f"{clock(self.elapsed):>6}  {plays.where}"))
+        def look() -> None:
+            self._console.live(f"{clock(self.elapsed):>6}  {plays.where}")
+
+        playbook.play(name, log, take, look, playbook.mitogen())
         for step in plays.finish(self.elapsed):
             self.done(*step)
 

@@ -43,11 +43,14 @@ def fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_events_come_with_what_tasks_say_and_a_failure_shows_the_end_of_the_log(fleet: Path) -> None:
+@pytest.mark.parametrize("settings", [{}, playbook.mitogen()], ids=["ansible", "mitogen"])
+def test_events_come_with_what_tasks_say_and_a_failure_shows_the_end_of_the_log(
+    fleet: Path, settings: dict[str, str]
+) -> None:
     log = fleet / "ansible.log"
     events: list[dict[str, str]] = []
     with pytest.raises(ProgramError) as failed:
-        playbook.play("site", log, events.append, lambda: None)
+        playbook.play("site", log, events.append, lambda: None, settings)
     turns = Turns()
     assert [event["event"] for event in events] == ["play", "task", "result", "task", "result"]
     assert [event["name"] for event in events if event["event"] == "task"] == ["Say it", "Fail"]
