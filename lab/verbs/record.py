@@ -22,7 +22,6 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
@@ -88,6 +87,19 @@ def code(language: str) -> str:
     return "\n".join(re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL))
 
 
+def at_fleet(text: str, edge: str, port: int, api: int) -> str:
+    """The tutorial's code with the addresses of the fleet and of its server API, and with a port for the backend."""
+    for old, new in {
+        "http://127.0.0.1:9080": f"http://127.0.0.1:{api}",
+        '"127.0.0.1", 5000': f'"127.0.0.1", {port}',
+        "ws://127.0.0.1:8000": f"wss://{edge}",
+        "http://127.0.0.1:8000": f"https://{edge}",
+    }.items():
+        text = text.replace(old, new)
+    # A room of its own: without the history of an earlier recording.
+    return text.replace('"lobby', f'"lobby-{port}')
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -105,20 +117,10 @@ def backend(run: str, edge: str) -> Iterator[str]:
     show = '. /etc/ws-server/env; printf "%s\\n" "$WS_JWT_SECRET" "$WS_API_KEY"'
     secret, key = subprocess.check_output([*hosts.ssh(one, fleet), show], text=True).split()
     port, api = free_port(), free_port()
-    replaced = {
-        "http://127.0.0.1:9080": f"http://127.0.0.1:{api}",
-        '"127.0.0.1", 5000': f'"127.0.0.1", {port}',
-        "ws://127.0.0.1:8000": f"wss://{edge}",
-        "http://127.0.0.1:8000": f"https://{edge}",
-        '"lobby': f'"lobby-{uuid.uuid4().hex[:8]}',  # without the history of an earlier recording
-    }
     with tempfile.TemporaryDirectory() as name, (UP / "record.log").open("w") as log, ExitStack() as stack:
         directory = Path(name)
         for file, language in _CODE.items():
-            text = code(language)
-            for old, new in replaced.items():
-                text = text.replace(old, new)
-            (directory / file).write_text(text)
+            (directory / file).write_text(at_fleet(code(language), edge, port, api))
         with (directory / "index.html").open("a") as page:
             page.write(_STYLE)
         shutil.copy(ROOT / "files/wsserver/src/wsserver/web/wsclient.js", directory)
