@@ -114,13 +114,20 @@ choose taken
 prepare
 serves
 choices=(-e nginx_take_over=true -e redis_take_over=true -e postgres_take_over=true -e ws_server_instances=2)
+state >"$fleet/before"
+refused snapshot 'CONFIG SET appendonly yes' # what the next step does
+on "$host" sh -s <<'CARRY'
+set -e
+redis-cli config set appendonly yes
+until redis-cli info persistence | grep -q 'aof_rewrite_in_progress:0'; do sleep 0.1; done
+CARRY
 site taken-over "${choices[@]}"
 converses
-# The site ends and Redis has other keys. Each file stays or has a copy, and so does the other database.
+# The site ends. Its file, the keys and the other database stay, and a copy of each file that was replaced.
 on "$host" sh -s <<'KEPT'
 set -ex
 grep -q 'the shop' /etc/nginx/sites-enabled/shop
-test -s /var/lib/redis/dump.rdb
+test "$(REDISCLI_AUTH=$(cat /etc/redis/admin-password) redis-cli --user admin get shop:1)" = apples
 grep -q 'the shop' /etc/postgresql/*/main/pg_hba.conf.*
 test "$(psql -U postgres -tAc 'SELECT name FROM goods' shop)" = apples
 KEPT

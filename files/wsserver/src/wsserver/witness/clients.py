@@ -7,6 +7,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from wsserver.client import Client, Closed, Message, Position, PublishError, State
 from wsserver.protocol.events import Event, Gap, Joined, Reconnect, Reset
@@ -21,12 +22,23 @@ _WINDOW = 32
 _LATE_S = 1.0
 
 
+@dataclass(frozen=True)
+class Absence:
+    """The time from a cut, or a request to reconnect, until the client was back, or until now.
+
+    `failed_tries`: attempts to connect in that time; `failure`: the reason of the last failure.
+    """
+
+    seconds: float = 0.0
+    failed_tries: int = 0
+    failure: str = ""
+
+
 class Attendee:
     """A client, and the record of its connections.
 
-    `disconnects`: how often its connection ended. `longest_away_s`: the longest time from a cut, or
-    a request to reconnect, until it was connected again, or until now. `why`: the reason why it is
-    not connected. `fail` is called with a sentence if it is refused for good.
+    `disconnects`: how often its connection ended. `why`: the reason why it is not connected. `fail`
+    is called with a sentence if it is refused for good.
     """
 
     def __init__(self, plan: Plan, user: str, fail: Callable[[str], None]) -> None:
@@ -43,7 +55,9 @@ class Attendee:
         self._fail = fail
         self._was_connected = False
         self._away_since: float | None = None
-        self._longest_away_s = 0.0
+        self._failed_tries = 0
+        self._failure = ""
+        self._longest = Absence()
         self._closing = False
 
     @property
@@ -51,8 +65,11 @@ class Attendee:
         return self.client.state is State.CONNECTED
 
     @property
-    def longest_away_s(self) -> float:
-        return max(self._longest_away_s, 0.0 if self._away_since is None else time.monotonic() - self._away_since)
+    def longest_absence(self) -> Absence:
+        if self._away_since is None:
+            return self._longest
+        now = Absence(time.monotonic() - self._away_since, self._failed_tries, self._failure)
+        return max(self._longest, now, key=lambda absence: absence.seconds)
 
     async def arrive(self) -> None:
         """Wait for the first connection. Raises Closed."""
@@ -67,6 +84,9 @@ class Attendee:
         if self._was_connected and not self._closing and state is not State.CONNECTED:
             self.disconnects += 1
             self._leaves()
+        elif self._away_since is not None and state is not State.CONNECTED:
+            self._failed_tries += 1
+            self._failure = why
         if state is State.CLOSED and not self._closing:
             self._fail(f"{self.user} is refused: {why}")
         self._was_connected = state is State.CONNECTED
@@ -80,8 +100,8 @@ class Attendee:
             self._away_since = time.monotonic()
 
     def _is_back(self) -> None:
-        self._longest_away_s = self.longest_away_s
-        self._away_since = None
+        self._longest = self.longest_absence
+        self._away_since, self._failed_tries, self._failure = None, 0, ""
 
 
 class Subscriber(Attendee):

@@ -24,12 +24,16 @@ class Verdict(StrEnum):
 class Attendance:
     """One client: its disconnects, its longest time without a connection, and a subscriber's
     longest silence.
+
+    `failed_tries`: attempts to connect in that time; `failure`: the reason of the last failure.
     """
 
     user: str
     room: str | None  # a subscriber's
     disconnects: int
     longest_away_s: float
+    failed_tries: int
+    failure: str
     longest_silence_s: float | None  # a subscriber's
     connected: bool
 
@@ -125,7 +129,11 @@ class Report:
         away = sum(not client.connected for client in self.clients)
         still = f"; {away} are still disconnected" if away else ""
         who = f"{self.disconnects}, of {len(cut)} of {len(self.clients)} clients"
-        return f"{who}; {times}{self.longest_away_s:.2f} s at most until back{still}"
+        longest = max(self.clients, key=lambda client: client.longest_away_s)
+        back = f"{longest.longest_away_s:.2f} s at most until back"
+        if longest.failed_tries:
+            back += f" after {longest.failed_tries} failed tries, the last: {longest.failure}"
+        return f"{who}; {times}{back}{still}"
 
 
 def _percentiles(latencies: Latencies) -> dict[str, float | None]:

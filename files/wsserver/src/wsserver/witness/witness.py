@@ -157,11 +157,14 @@ def _mended(one: Attendee) -> str:
 
 def _attendance(client: Attendee) -> Attendance:
     subscriber = client if isinstance(client, Subscriber) else None
+    absence = client.longest_absence
     return Attendance(
         user=client.user,
         room=subscriber.room if subscriber else None,
         disconnects=client.disconnects,
-        longest_away_s=client.longest_away_s,
+        longest_away_s=absence.seconds,
+        failed_tries=absence.failed_tries,
+        failure=absence.failure,
         longest_silence_s=subscriber.longest_silence_s if subscriber else None,
         connected=client.connected,
     )

@@ -256,6 +256,7 @@ async def test_an_unacknowledged_message_is_not_lost_and_its_repeats_are_not_cou
 
 async def test_a_client_that_is_asked_to_reconnect_counts_as_disconnected() -> None:
     async with scripted() as server, one_of_each(server) as (one, member, _publisher, room):
+        server.refusals += [503, 429]
         await member.send("reconnect", after_ms=1000, reason="going away")
         member = await server.welcomed()
         await member.joined((await member.receive("join"))["room"])
@@ -264,6 +265,9 @@ async def test_a_client_that_is_asked_to_reconnect_counts_as_disconnected() -> N
     subscriber, publisher = report.clients
     assert (subscriber.disconnects, publisher.disconnects) == (1, 0)
     assert subscriber.longest_away_s >= 1
+    assert (subscriber.failed_tries, publisher.failed_tries) == (2, 0)
+    assert f"s at most until back after 2 failed tries, the last: {subscriber.failure}\n" in report.text()
+    assert "HTTP 429" in subscriber.failure
     assert (publisher.longest_away_s, publisher.longest_silence_s) == (0, None)
     assert report.verdict is Verdict.UNKNOWN  # no publish was acknowledged
 
