@@ -8,7 +8,7 @@ ifneq ($(origin USER),command line)
 USER :=
 endif
 
-.PHONY: help up status look token roll down packages lint unit test soak bench
+.PHONY: help up status look token roll down packages docs lint unit test soak bench
 .SILENT:
 
 help: ## this list, in the order of use
@@ -35,6 +35,10 @@ down: ## 15 s · unmake everything that make up made
 packages: ## 20 s · the Python package for PyPI and the browser's client for npm, into .lab/packages
 	lab/prerequisites.sh
 	.venv/bin/python tools/packages.py .lab/packages
+
+docs: ## 30 s · the documentation as a site, into .lab/docs/html: the pages, and one for each module and role
+	lab/environment.sh
+	.venv/bin/python tools/docsite/build.py .lab/docs
 
 lint: ## 2 min · the linters alone
 	ci/lint.sh

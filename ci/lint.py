@@ -64,6 +64,21 @@ LINTERS = [
         ("plugins/*", "roles/*/meta/*", "meta/*", "galaxy.yml", "docs/docsite/*"),
     ),
     Linter(
+        "docs",
+        (sys.executable, "tools/docsite/build.py", ".lab/docs"),
+        (
+            "*.md",
+            "docs/*",
+            "plugins/*",
+            "roles/*/meta/*",
+            "roles/*/templates/*",
+            "meta/*",
+            "galaxy.yml",
+            "tools/docsite/*",
+        ),
+        ("tests/*",),
+    ),
+    Linter(
         "ansible-lint",
         ("ansible-lint", "--offline"),
         ("*.yml", "*.yaml", "*.j2", "plugins/*", "roles/*", "playbooks/*", ".ansible-lint", ".yamllint", "ansible.cfg"),
