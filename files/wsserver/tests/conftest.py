@@ -95,8 +95,8 @@ def start_cold(redis: RedisServer) -> Iterator[Callable[..., Worker]]:
         yield start
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def browser() -> AsyncIterator[Browser]:
-    """One browser for all tests of a module, which share an event loop."""
+    """One browser for all tests of a process. Their modules share an event loop."""
     async with chromium() as browser:
         yield browser

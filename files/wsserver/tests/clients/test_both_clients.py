@@ -29,7 +29,7 @@ from support.worker import SECRET, Worker
 from wsserver.auth import mint
 
 # A browser on a busy machine takes its time.
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(240)]
 
 Start = Callable[..., Worker]
 
@@ -56,7 +56,7 @@ def talk(language: str, request: pytest.FixtureRequest) -> MakeTalk:
     return python_talk
 
 
-@pytest_asyncio.fixture(loop_scope="module")
+@pytest_asyncio.fixture(loop_scope="session")
 async def server() -> AsyncIterator[Scripted]:
     async with scripted() as server:
         yield server

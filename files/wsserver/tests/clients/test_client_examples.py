@@ -21,7 +21,7 @@ from support.worker import SECRET, Worker, environment
 from wsserver import client
 from wsserver.auth import mint
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(240)]
 
 expect.set_options(timeout=PATIENCE_MS)
 

@@ -14,7 +14,7 @@ from playwright.async_api import Browser, Page, expect
 from support.browser import PATIENCE_MS
 from support.dev import ws_server_dev
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(240)]
 
 expect.set_options(timeout=PATIENCE_MS)
 

@@ -23,7 +23,7 @@ from support.dev import ws_server_dev
 from support.wait import until
 from support.worker import SECRET, environment, free_port
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(240)]
 
 expect.set_options(timeout=PATIENCE_MS)
 

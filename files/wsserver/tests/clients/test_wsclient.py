@@ -23,12 +23,12 @@ from support.worker import SECRET, Worker
 from wsserver.auth import mint
 
 # A browser on a busy machine takes its time.
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(240)]
 
 Start = Callable[..., Worker]
 
 
-@pytest_asyncio.fixture(loop_scope="module")
+@pytest_asyncio.fixture(loop_scope="session")
 async def server() -> AsyncIterator[Scripted]:
     async with scripted() as server:
         yield server
