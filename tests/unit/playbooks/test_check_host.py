@@ -4,8 +4,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+from pathlib import Path
 from typing import Any
 
+import jinja2
 import pytest
 import yaml
 from program import ROOT
@@ -70,3 +74,37 @@ def test_all_faults_of_a_host_are_told_at_once() -> None:
         "old has 480 MB of memory and needs 900, and 0 MB free on / and needs 1024. The defaults are for a host of 4 GB that runs "
         "everything; lower ws_server_instances and redis_maxmemory on smaller ones.",
     ]
+
+
+OFFER_TWO = """#!/bin/sh
+# As apt-cache does it: a record for each version of what there is, and an error for what there is not.
+echo "$@" >>"$0.calls"
+printf 'Package: nginx\\nVersion: 2\\n\\nPackage: nginx\\nVersion: 1\\n\\nPackage: openssl\\nVersion: 1\\n'
+echo "N: Unable to locate package" >&2
+exit 100
+"""
+
+
+@pytest.mark.parametrize(
+    ("lists", "missing"), [(["x_Packages"], ["redis", "nginx-full"]), ([], [])], ids=["lists", "no_lists"]
+)
+def test_which_packages_the_distribution_does_not_offer(tmp_path: Path, lists: list[str], missing: list[str]) -> None:
+    """One call for all of them. Without lists nothing is known yet."""
+    tasks = yaml.safe_load((ROOT / "playbooks/tasks/check_host.yml").read_text())
+    [text] = [task["ansible.builtin.shell"] for task in tasks if "ansible.builtin.shell" in task]
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined)
+    environment.filters["flatten"] = lambda groups: [name for group in groups for name in group]
+    command = environment.from_string(text).render(_packages=[["nginx", "redis"], [], ["openssl", "nginx-full"]])
+    for name in lists:
+        (tmp_path / name).touch()
+    program = tmp_path / "apt-cache"
+    program.write_text(OFFER_TWO)
+    program.chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["sh", "-c", command.replace("/var/lib/apt/lists", str(tmp_path))],
+        env={"PATH": path}, check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    assert (done.stdout.split(), done.stderr) == (missing, "")
+    calls = tmp_path / "apt-cache.calls"
+    assert (calls.read_text() if calls.exists() else "") == "show nginx redis openssl nginx-full\n" * len(lists)
