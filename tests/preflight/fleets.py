@@ -143,19 +143,23 @@ def _plays(stage: str, hosts: list[str]) -> list[dict[str, Any]]:
 
 
 def _is_of_stage(task: dict[str, Any], play: str, stage: str) -> bool:
-    """The stages: "inventory" and "parts", which look at no host; "hosts", before any role; "names"; and a role, without facts.
+    """The stages: "inventory" and "parts", which look at no host; "hosts", before any role; "names"; "ports"; and a role.
 
     Of the stage "hosts" are the tasks that compare a host with its fleet. What the host itself must have: unit tests.
+    The stage of a role, and "ports" with that of the workers, run without facts.
     """
     role = task.get("ansible.builtin.include_role", {}).get("name", "").rpartition(".")[2]
     if role or stage == "all":
-        return stage in ("all", role)
+        return stage in ("all", role) or (stage == "ports" and role == "ws_server")
     if stage in ("inventory", "parts"):
         asks_facts = "distribution" in str(task)
         return play == {"inventory": "Check the inventory", "parts": "Check the monitoring"}[stage] and not asks_facts
     checked = str(task.get("selfhost.websocket.check_variables"))
     if stage == "hosts":
-        return play == "Check the hosts" and "'check'" not in checked and "ansible.builtin.import_tasks" not in task
+        compared = play == "Check the hosts" and "'check'" not in checked and "ansible.builtin.import_tasks" not in task
+        return compared or task["name"] == "The host that observes answers"
+    if stage == "ports" and task.get("tags") == "ports":
+        return True
     return "ws_server_private_address" in task.get("ansible.builtin.set_fact", {}) or (
-        stage == "names" and "'names'" in checked
+        stage in ("names", "ports") and f"'{stage}'" in checked
     )

@@ -186,7 +186,7 @@ STAGES = {
     "keys": "ws_server", "fitting": "nginx", "other_key": "nginx", "other_domain": "nginx", "other_authority": "nginx",
     "api_public": "hosts", "api_private": "hosts", "pair": "hosts", "pair_public": "hosts", "two": "hosts",
     "two_named": "hosts", "inside": "hosts", "inside_too": "hosts", "without_redis": "hosts", "away": "hosts",
-    "no_python": "hosts", "no_sudo": "hosts",
+    "no_python": "hosts", "no_sudo": "hosts", "watched": "hosts", "watching": "hosts", "many_workers": "ports",
 }  # fmt: skip
 STAGES |= {role: role for role in ROLES if role in REFUSED}
 
@@ -219,8 +219,8 @@ GOOD: dict[str, dict[str, Any]] = {
 
 # What the preflights of other roles would have found out.
 FOUND = {
-    "redis_endpoint": {"address": "127.0.0.1", "port": 1, "socket": "/redis", "unit": "redis-server.service"},
-    "postgres_endpoint": {"address": "127.0.0.1", "port": 1, "socket": "/postgres", "database": "ws", "user": "ws"},
+    "redis_endpoint": {"address": "127.0.0.1", "port": 6379, "socket": "/redis", "unit": "redis-server.service"},
+    "postgres_endpoint": {"address": "127.0.0.1", "port": 5432, "socket": "/postgres", "database": "ws", "user": "ws"},
     "ws_server_endpoints": [],
     "ws_server_api_endpoints": [],
 }
@@ -307,7 +307,7 @@ def fleets(tmp_path_factory: pytest.TempPathFactory) -> Fleets:
         "watching": closed | {"fleet": "watched"},
     }
     for name, stage in STAGES.items():
-        if stage in ("ws_server", "sysctl", "exporters"):
+        if stage in ("ws_server", "sysctl", "exporters", "ports"):
             hosts[name] = FOUND | hosts[name]
     members = {
         "unobserved": {"ws_observability": []},
@@ -336,12 +336,11 @@ def occupied_network() -> Iterator[int]:
 def shared_machines(tmp_path_factory: pytest.TempPathFactory, occupied_network: int) -> Fleets:
     """Hosts that have other programs: the run that looks at these, too."""
     directory = tmp_path_factory.mktemp("shared-machines")
-    taken_over = {f"{service}_take_over": True for service in ("nginx", "redis", "postgres")}
     hosts: dict[str, dict[str, Any]] = {
         "user": FOUND | {"ws_server_user": "nobody"},
-        "port": taken_over | interpreter(directory, "occupied", f"nsenter --target {occupied_network} --net"),
+        "port": FOUND | interpreter(directory, "occupied", f"nsenter --target {occupied_network} --net"),
     }
-    return Fleets(directory, hosts, {}, {"user": "ws_server"}, machine=True)
+    return Fleets(directory, hosts, {}, {"user": "ws_server", "port": "ports"}, machine=True)
 
 
 def assert_told(fleets: Fleets, host: str, *begins: str) -> None:
