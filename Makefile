@@ -17,19 +17,19 @@ help: ## this list, in the order of use
 up: ## 3 min, again 40 s · a test host with the whole fleet on it, and how to connect (SUITE=bookworm: on Debian 12)
 	SUITE="$(SUITE)" lab/up.sh
 
-status: ## at once · that fleet as one JSON object
+status: ## at once · describe that fleet as one JSON object
 	lab/status.sh
 
-look: ## 2 s · the state of that fleet in numbers, and its alerts
+look: ## 2 s · show the state of that fleet in numbers, and its alerts
 	lab/look.sh
 
-token: ## 2 s · a token for it: make token USER=alice
+token: ## 2 s · print a token for that fleet: make token USER=alice
 	lab/token.sh "$(USER)"
 
-roll: ## 2 min · replace its workers while 500 clients talk over it, and say what they saw (PLAYBOOK=rollback)
+roll: ## 2 min · replace its workers while 500 clients use it, and report what they saw (PLAYBOOK=rollback)
 	lab/roll.sh $(PLAYBOOK)
 
-down: ## 15 s · unmake everything that make up made
+down: ## 15 s · remove everything that make up created
 	lab/down.sh
 
 packages: ## 20 s · the Python package for PyPI and the browser's client for npm, into .lab/packages
@@ -40,7 +40,7 @@ docs: ## 30 s · the documentation as a site, into .lab/docs/html: the pages, an
 	lab/environment.sh
 	.venv/bin/python tools/docsite/build.py .lab/docs
 
-lint: ## 2 min · the linters alone
+lint: ## 2 min · only the linters
 	ci/lint.sh
 
 unit: ## 5 min · the tests that need neither root nor hosts

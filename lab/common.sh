@@ -2,11 +2,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
 #
-# What the verbs' scripts share: they work in the root of the clone, with its environment, under a name of its own.
+# Shared by the verbs' scripts: they work in the root of the clone, with its environment and its own run name.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 PATH=$PWD/.venv/bin:$PATH
-# Runs are named after the clone, so that the verbs of two clones do not meet.
+# Runs are named after the clone, so that the verbs of two clones do not interfere.
 # shellcheck disable=SC2034
 clone=$(pwd -P | sha256sum | cut -c1-8)

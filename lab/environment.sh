@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
 #
-# Makes .venv from requirements/dev.txt; needs no root. A second run finds the environment in place
-# and ends at once; the next run completes an interrupted one.
+# Creates .venv from requirements/dev.txt, without root. A second run finds the environment in place
+# and ends at once. The next run completes an interrupted run.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -19,7 +19,7 @@ if [ ! -e "$environment/complete" ]; then
     echo "Installing Python packages from requirements/dev.txt into .venv (about a minute)"
     rm -rf "$environment"
     $python -m venv "$environment" || {
-        echo "Python cannot make an environment. Install python3-venv, or run lab/prerequisites.sh as root." >&2
+        echo "Python cannot create an environment. Install python3-venv, or run lab/prerequisites.sh as root." >&2
         exit 2
     }
     "$environment/bin/pip" install -qq --disable-pip-version-check --require-hashes -r requirements/dev.txt

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
 #
-# The state in numbers of the fleet that `make up` deployed, and its alerts.
+# Shows the state of the fleet of `make up` in numbers, and its alerts.
 . "$(dirname "$0")/common.sh"
 
 lab/status.sh >/dev/null

@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
 #
-# Makes a Debian machine able to run the verbs: the missing Debian packages, and .venv from requirements/dev.txt.
-# More Debian packages may be named (the benchmark's): prerequisites.sh [PACKAGE…]
-# A second run finds everything in place and is done at once; a run that was killed is made good by the next.
+# Prepares a Debian machine for the verbs: installs missing Debian packages, and .venv from requirements/dev.txt.
+# Further Debian packages may be named, such as the benchmark's: prerequisites.sh [PACKAGE…]
+# A second run finds everything in place and ends at once. The next run completes a killed run.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -38,13 +38,13 @@ mkdir -p .lab
 exec 9>.lab/prerequisites.lock
 flock 9
 
-# A server that apt installs is started and enabled at once; nobody asked for one on this machine.
+# apt starts and enables a server at once, which is not wanted on this machine.
 install_quietly() {
     local policy=/usr/sbin/policy-rc.d unit
     local before after
     before=$({ systemctl list-unit-files --state=enabled --type=service --no-legend 2>/dev/null || true; } | awk '{print $1}' | sort)
     if [ ! -e "$policy" ]; then
-        # The lab's own policy is known by its marker, so that one left behind by a killed run is taken away, too.
+        # A marker identifies the lab's own policy, so that the policy of a killed run is removed, too.
         printf '#!/bin/sh\n# selfhost.websocket lab\nexit 101\n' >"$policy"
         chmod 755 "$policy"
     fi

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
 #
-# Builds the packages that stand in for Grafana, Loki, Tempo and Alloy in the lab, which cannot have those themselves, in .lab/standins, and a
-# signed apt repository of them in .lab/standins/repository, with its key beside it.
+# Builds packages that stand in for Grafana, Loki, Tempo and Alloy, which the lab cannot download, in .lab/standins. Also builds a signed
+# apt repository of them in .lab/standins/repository, with its key beside it.
 . "$(dirname "$0")/common.sh"
 
 version=0+standin1
@@ -28,7 +28,7 @@ Depends: python3, adduser${5:+, $5}
 Description: stand-in for $1, for the lab of selfhost.websocket
  This is not $1. It takes its place where $1 cannot be had.
 END
-    # As the real ones do: a user of its own, and for Loki and Tempo a service that runs at once.
+    # Like the real packages: a separate user, and for Loki and Tempo a service that starts at once.
     cat >"$root/DEBIAN/postinst" <<END
 #!/bin/sh
 set -e

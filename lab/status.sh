@@ -2,11 +2,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
 #
-# Prints what `make up` deployed, as one JSON object.
+# Prints the fleet of `make up` as one JSON object.
 . "$(dirname "$0")/common.sh"
 
 if [ ! -e .lab/up/ca.pem ]; then
-    echo "Nothing is up here. Run: make up" >&2
+    echo "There is no fleet. Run: make up" >&2
     exit 1
 fi
 cat .lab/up/status.json

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""Talks through the fleet that `make up` deployed: talk.py USER. What you type goes to everyone in the room."""
+"""Chats through the fleet of `make up`: talk.py USER. Sends each line that you type to the room."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def show(connection: ClientConnection) -> None:
         if message["type"] == "message":
             print(f"{message['from']}: {message['data']}", flush=True)
         elif message["type"] == "joined":
-            print(f"You are in {ROOM}. Type; end with Ctrl-D.", flush=True)
+            print(f"You are in {ROOM}. Type a message; end with Ctrl-D.", flush=True)
         elif message["type"] == "error":
             print(f"error: {message['message']}", flush=True)
 

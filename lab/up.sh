@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
 #
-# From a fresh machine to a serving fleet on a test host. A second run changes nothing.
+# Deploys a fleet on a test host, also from a fresh machine. A second run changes nothing.
 began=$EPOCHSECONDS
 "$(dirname "$0")/prerequisites.sh" || exit
 . "$(dirname "$0")/common.sh"

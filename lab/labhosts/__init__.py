@@ -2,6 +2,7 @@
 # Copyright: the selfhost.websocket authors
 """Booted Debian hosts on one machine: systemd-nspawn containers in network namespaces.
 
-``state`` says which runs and hosts there are, ``image`` makes what they boot from, ``network`` connects them,
-``host`` starts and ends one, ``snapshot`` keeps them for later runs. ``shell`` runs the programs that do the work. ``lab/lab`` is the command line.
+``state`` records runs and hosts, ``image`` builds their base systems, ``network`` connects them,
+``host`` starts and ends one host, and ``snapshot`` keeps hosts for later runs. ``shell`` runs the
+external programs. ``lab/lab`` is the command line.
 """

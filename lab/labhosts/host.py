@@ -30,10 +30,10 @@ def directory(one: Run, host: Host) -> Path:
 
 
 def memory(one: Run, host: Host) -> Path:
-    """Where the own layer of a host of the tests is: in memory.
+    """The directory, in memory, of a test host's own layer.
 
-    A Redis that writes to a busy disk answers some writes after ten seconds. What kill -9 or a reboot
-    of the host leaves of a file is the same.
+    A Redis that writes to a busy disk answers some writes after ten seconds. After kill -9 or a
+    reboot of the host, memory holds the same data as a disk.
     """
     return MEMORY / one.name / host.name
 
@@ -43,7 +43,7 @@ def machine(one: Run, host: Host) -> str:
 
 
 def make(one: Run, host: Host) -> None:
-    """Make a host's file system: the base below, then its snapshot if it has one, its own layer above."""
+    """Create a host's file system: the base, then its snapshot if any, then its own layer."""
     unmake(one, host)
     home = directory(one, host)
     (home / "root").mkdir(parents=True)
@@ -68,7 +68,8 @@ def _identify(one: Run, host: Host, root: Path) -> None:
     write(etc / "hosts", f"127.0.0.1 localhost\n::1 localhost\n127.0.1.1 {host.name}\n")
     write(etc / "machine-id", f"{secrets.token_hex(16)}\n")
     write(etc / "default/locale", "LANG=C.UTF-8\n")
-    # Kernel settings beyond the network are the control machine's: booting a host must not apply Debian's to it.
+    # Kernel settings other than the network's belong to the control machine: booting a host must
+    # not apply Debian's settings to that machine.
     (etc / "sysctl.d").mkdir()
     for name in ("50-default.conf", "50-pid-max.conf"):
         (etc / "sysctl.d" / name).symlink_to("/dev/null")
@@ -122,7 +123,8 @@ def boot(one: Run, host: Host) -> None:
     ]
     environment = {
         "PATH": os.environ["PATH"],
-        # systemd in the host refuses version 1 control groups; on a machine that still has them it gets version 2.
+        # systemd in the host refuses version 1 control groups, so it gets version 2 even on a
+        # machine with version 1.
         "UNIFIED_CGROUP_HIERARCHY": "1",
         "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1",
         # Roles set sysctls.
@@ -144,7 +146,7 @@ def boot(one: Run, host: Host) -> None:
 
 
 def wait(one: Run, host: Host) -> None:
-    """Wait until a host that was booted has finished booting and takes SSH."""
+    """Wait until a host has finished booting and accepts SSH."""
     deadline = time.monotonic() + BOOT_TIMEOUT
     asked = "no answer over SSH"
     while time.monotonic() < deadline:
@@ -178,7 +180,7 @@ def ssh(one: Run, host: Host, *options: str) -> list[str]:
 
 
 def power_off(one: Run, host: Host) -> None:
-    """Have a host end its services and itself, as its file system is to be used again."""
+    """Shut a host down cleanly, because its file system will be used again."""
     succeeds([*ssh(one, host), "systemctl poweroff"])
     deadline = time.monotonic() + BOOT_TIMEOUT
     while is_running(one, host):
@@ -189,8 +191,9 @@ def power_off(one: Run, host: Host) -> None:
 
 
 def halt(one: Run, host: Host) -> None:
-    """End a host's processes and take away what booting it made; its file system stays."""
-    # Ansible keeps a connection open for its next task. Without its host it would hang there, under a living name.
+    """End a host's processes and undo its boot. The file system stays."""
+    # Ansible keeps a connection open for its next task. Without the host, that connection would
+    # hang.
     succeeds(["ssh", "-F", "none", "-O", "exit", "-S", one.directory / f"ssh-{network.address(one, host)}", "host"])
     deadline = time.monotonic() + END_TIMEOUT
     while is_running(one, host):
@@ -233,7 +236,7 @@ def _console(one: Run, host: Host) -> Path:
 
 
 def _mounts(one: Run, host: Host) -> list[str]:
-    """What is mounted for a host, innermost first. (nspawn has places of its own under /run, by machine name.)"""
+    """The mounts of a host, innermost first. (nspawn has its own under /run, by machine name.)"""
     table = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
     own = re.compile(
         rf"{re.escape(str(directory(one, host)))}/root(/.*)?|/run/.*/{re.escape(machine(one, host))}(/.*)?"
@@ -241,9 +244,9 @@ def _mounts(one: Run, host: Host) -> list[str]:
     return [path for path in reversed(table) if own.fullmatch(path)]
 
 
-# Control groups. A host needs one of its own in each hierarchy that systemd uses: without, all hosts would share the
-# control machine's and stop each other's services. Below it, "keeper" holds the process that starts the host (again
-# after a reboot), and "machine" is the host's.
+# Control groups. A host needs its own group in each hierarchy that systemd uses: otherwise all
+# hosts would share the control machine's groups and stop each other's services. Below this group,
+# "keeper" has the process that starts the host (again after a reboot), and "machine" is the host's.
 
 
 def _groups(one: Run, host: Host) -> list[Path]:
@@ -255,11 +258,11 @@ def _groups(one: Run, host: Host) -> list[Path]:
 def _make_group(group: Path) -> None:
     for part in ("keeper", "machine"):
         (group / part).mkdir(parents=True, exist_ok=True)
-    # Version 2 hands controllers down one level at a time.
+    # Version 2 delegates controllers one level at a time.
     for level in reversed([group, *group.parents[: len(group.parents) - len(CGROUPS.parents)]]):
         controllers = level / "cgroup.controllers"
         for name in controllers.read_text().split() if controllers.exists() else []:
-            with contextlib.suppress(OSError):  # one that this machine does not hand down
+            with contextlib.suppress(OSError):  # a controller that this machine does not delegate
                 (level / "cgroup.subtree_control").write_text(f"+{name}")
 
 
@@ -273,13 +276,13 @@ def _processes(group: Path) -> list[int]:
     for path in group.rglob("cgroup.procs"):
         try:
             found += map(int, path.read_text().split())
-        except OSError:  # the group went away meanwhile
+        except OSError:  # the group was removed meanwhile
             continue
     return found
 
 
 def _note_cpu_seconds(group: Path) -> None:
-    """Append the CPU seconds that a host has used to the file that $WS_LAB_CPU_SECONDS names, if it does."""
+    """Append the CPU seconds of a host to the file in $WS_LAB_CPU_SECONDS, if set."""
     file, statistics = os.environ.get("WS_LAB_CPU_SECONDS"), group / "cpu.stat"
     if file and statistics.exists():
         used = dict(line.split() for line in statistics.read_text().splitlines())
@@ -292,7 +295,7 @@ def _remove_group(group: Path, deadline: float) -> None:
         try:
             for path, _, _ in os.walk(group, topdown=False):
                 Path(path).rmdir()
-        except OSError:  # a dead process is not yet out of its group
+        except OSError:  # a dead process has not left its group yet
             if time.monotonic() > deadline:
                 raise LabError(f"the control group {group} cannot be removed") from None
             time.sleep(0.05)

@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""The cached base systems, and what each host takes over from the control machine so that it installs from where
-the control machine does: apt's sources and settings, the resolver, trusted CAs and pip's index."""
+"""The cached base systems, and the settings that hosts copy from the control machine.
+
+Hosts install from the same sources as the control machine: apt's sources and settings, the
+resolver, trusted CAs and pip's index.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ LOCAL_CAS = Path("/usr/local/share/ca-certificates")
 
 
 def base(suite: str) -> Path:
-    """The base system of a suite, built when the cache has none for this package list and these CAs."""
+    """The base system of a suite, built if the cache has none for these packages and CAs."""
     if suite not in SUITES:
         raise LabError(f"the suite must be one of {', '.join(sorted(SUITES))}, not {suite!r}")
     authorities = sorted(LOCAL_CAS.rglob("*.crt"))
@@ -43,7 +46,7 @@ def base(suite: str) -> Path:
             stdin=apt_sources(suite),
             timeout=600,
         )
-        # Keys and the machine's identity are each host's own.
+        # Each host has its own keys and machine id.
         for path in [*draft.glob("etc/ssh/ssh_host_*"), draft / "etc/machine-id", draft / "etc/hostname"]:
             path.unlink(missing_ok=True)
         for path in draft.glob("etc/apt/apt.conf.d/99mmdebstrap"):
@@ -53,10 +56,10 @@ def base(suite: str) -> Path:
 
 
 def furnish(root: Path, suite: str) -> None:
-    """Give a host's file system what it takes over from the control machine."""
+    """Copy the control machine's settings into a host's file system."""
     write(root / "etc/apt/sources.list", apt_sources(suite))
     write(root / "etc/apt/apt.conf.d/90control-machine", apt_settings())
-    # There are no package lists yet. Their directory must not look as if they had just been fetched.
+    # There are no package lists yet, so their directory must look old.
     lists = root / "var/lib/apt/lists"
     lists.mkdir(parents=True)
     os.utime(lists, (0, 0))
@@ -65,7 +68,7 @@ def furnish(root: Path, suite: str) -> None:
     write(root / "etc/resolv.conf", resolver())
     pip, certificate = pip_settings()
     if certificate:
-        # Not where update-ca-certificates, run by some package, would put another in its place.
+        # update-ca-certificates, run by some package, would replace a file in its usual place.
         write(root / "etc/ssl/control-machine.pem", Path(certificate).read_text())
         pip["cert"] = "/etc/ssl/control-machine.pem"
     write(root / "etc/pip.conf", "[global]\n" + "".join(f"{key} = {value}\n" for key, value in pip.items()))
@@ -74,14 +77,14 @@ def furnish(root: Path, suite: str) -> None:
 
 
 def lend_packages(root: Path, suite: str) -> None:
-    """Put the .deb files that earlier hosts downloaded into a host's apt cache (each has its own: apt locks it)."""
+    """Copy .deb files of earlier hosts into a host's own apt cache, which apt locks."""
     cache = CACHE / f"debs-{suite}"
     cache.mkdir(parents=True, exist_ok=True)
     _link_packages(cache, root / "var/cache/apt/archives")
 
 
 def keep_packages(root: Path, suite: str) -> None:
-    """Take the .deb files that a host downloaded into the cache."""
+    """Copy the .deb files that a host downloaded into the cache."""
     cache = CACHE / f"debs-{suite}"
     cache.mkdir(parents=True, exist_ok=True)
     _link_packages(root / "var/cache/apt/archives", cache)
@@ -102,7 +105,7 @@ def _link_packages(source: Path, target: Path) -> None:
 
 
 def apt_sources(suite: str) -> str:
-    """The control machine's Debian sources, for another suite. Third parties' sources stay where they are."""
+    """The control machine's Debian sources, for another suite, without third parties' sources."""
     own = _os_release()["VERSION_CODENAME"]
     lines: list[str] = []
     for uri, suites, components, signed_by in _debian_sources():
@@ -133,19 +136,19 @@ def _debian_sources() -> list[tuple[str, list[str], list[str], str]]:
                 signed_by = fields.get("signed-by", [""])
                 kind = (fields["suites"], fields.get("components", []), signed_by[0])
                 found += [(uri, *kind) for uri in fields.get("uris", [])]
-    # A source signed with another key than Debian's is somebody else's.
+    # A source that is signed with another key than Debian's belongs to a third party.
     return [one for one in found if "main" in one[2] and (not one[3] or "debian-archive" in one[3])]
 
 
 def apt_settings() -> str:
-    """The control machine's settings for reaching those sources: proxies, time-outs, checks of dates."""
+    """The control machine's settings for these sources: proxies, timeouts, checks of dates."""
     kept = re.compile(r"Acquire::(https?|Retries|Check|Force|By-Hash)", re.IGNORECASE)
     lines = run(["apt-config", "dump", "--no-empty"]).splitlines()
     return "".join(f"{line}\n" for line in lines if kept.match(line))
 
 
 def resolver() -> str:
-    """The control machine's resolver, if a host can reach it: not one that listens on its loopback."""
+    """The control machine's resolver, unless it listens on loopback, out of the hosts' reach."""
     for path in (Path("/etc/resolv.conf"), Path("/run/systemd/resolve/resolv.conf")):
         text = path.read_text() if path.exists() else ""
         lines = [line for line in text.splitlines() if not re.match(r"nameserver\s+(127\.|::1)", line)]
@@ -155,7 +158,7 @@ def resolver() -> str:
 
 
 def pip_settings() -> tuple[dict[str, str], str]:
-    """pip's index and certificate bundle on the control machine; nothing else of its settings fits another machine."""
+    """pip's index and certificate bundle, the only settings of pip that fit another machine."""
     python = Path(__file__).parents[2] / ".venv/bin/python"
     listing = run([python if python.exists() else sys.executable, "-m", "pip", "config", "list"])
     settings: dict[str, str] = {}

@@ -3,8 +3,8 @@
 # Copyright: the selfhost.websocket authors
 #
 # Runs one host until it is powered off: keeper.sh systemd-nspawn ARGUMENTS…
-# A host that reboots ends its systemd-nspawn with status 133 and is started again, each time from the control groups
-# in LAB_CGROUPS (nspawn moves itself further down).
+# The reboot of a host ends its systemd-nspawn with status 133. This script then starts the host again, each time from the
+# control groups in LAB_CGROUPS (nspawn moves itself further down).
 
 while :; do
     (

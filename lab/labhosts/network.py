@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""A run's network: one bridge with a /24 of the pool, a namespace per host, and masquerading to the outside."""
+"""A run's network: a bridge with a /24 of the pool, a namespace per host, and masquerading."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def namespace(one: Run, host: Host) -> str:
 
 
 def free_subnets() -> dict[str, int]:
-    """Each /24 of the pool that no run has and that this machine routes nowhere, with its number."""
+    """Return each unused /24 of the pool that this machine does not route, with its number."""
     taken = {other.subnet for other in state.all_runs()}
     routes = [
         ipaddress.IPv4Network(route["dst"])
@@ -50,7 +50,7 @@ def free_subnets() -> dict[str, int]:
 
 
 def choose_subnet(one: Run, kept: set[str]) -> None:
-    """Take the first free /24, one outside of `kept` if there is one. Call with the lock of all runs held."""
+    """Take the first free /24, if possible outside `kept`. Call with the lock of all runs held."""
     free = free_subnets()
     if not free:
         raise LabError(f"no free /24 is left in {POOL}; set WS_LAB_POOL to another private range")
@@ -58,7 +58,7 @@ def choose_subnet(one: Run, kept: set[str]) -> None:
 
 
 def connect(one: Run) -> None:
-    """Make the run's bridge and let its hosts reach the outside."""
+    """Create the run's bridge and let its hosts reach other networks."""
     bridge, net = _bridge(one), subnet(one)
     if not succeeds(["ip", "link", "show", bridge]):
         run(["ip", "link", "add", bridge, "address", _mac(str(net[1])), "mtu", _mtu(), "type", "bridge"])
@@ -85,7 +85,7 @@ def connect(one: Run) -> None:
 
 
 def disconnect(one: Run) -> None:
-    """Unmake what connect() made; with the last run, put the machine's forwarding back as it was."""
+    """Undo connect(). With the last run, also restore the machine's forwarding."""
     succeeds(["ip", "link", "delete", _bridge(one)])
     succeeds(["nft", "delete", "table", "ip", _table(one)])
     with state.locked(".all"):
@@ -95,10 +95,10 @@ def disconnect(one: Run) -> None:
 
 
 def plug_in(one: Run, host: Host) -> None:
-    """Make a host's namespace and its cable to the bridge.
+    """Create a host's namespace and its link to the bridge.
 
-    The hardware address follows from the IP address: a host that is made again on an address is found at once,
-    where a new hardware address would have to wait until its neighbours forget the old one.
+    The hardware address follows from the IP address. A host that is created again on an address is
+    reachable at once, because its neighbours already have its hardware address.
     """
     name, cable, bridge, net = namespace(one, host), f"{_bridge(one)}-{host.number}", _bridge(one), subnet(one)
     unplug(one, host)
@@ -118,7 +118,7 @@ def unplug(one: Run, host: Host) -> None:
     succeeds(["ip", "link", "delete", f"{_bridge(one)}-{host.number}"])
     name = namespace(one, host)
     if Path("/run/netns", name).exists() and not succeeds(["ip", "netns", "delete", name]):
-        Path("/run/netns", name).unlink(missing_ok=True)  # made by a run that was killed before it was mounted
+        Path("/run/netns", name).unlink(missing_ok=True)  # the run was killed before it mounted the file
 
 
 def _bridge(one: Run) -> str:
@@ -134,7 +134,7 @@ def _mac(own: str) -> str:
 
 
 def _mtu() -> str:
-    """The way out may carry less than Ethernet does, and so then must the hosts."""
+    """The MTU of the default route, which may be smaller than Ethernet's, for all hosts."""
     defaults = json.loads(run(["ip", "-4", "-json", "route", "show", "default"]))
     ways = [json.loads(run(["ip", "-json", "link", "show", route["dev"]]))[0]["mtu"] for route in defaults]
     return str(min([1500, *ways]))

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""Running other programs, writing files, and the one error that the lab shows a person."""
+"""Runs other programs, writes files, and defines the error that the lab shows to users."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path
 
 
 class LabError(Exception):
-    """Something a person has to know, in one sentence."""
+    """An error for the user, in one sentence."""
 
 
 def run(argv: Sequence[str | Path], *, stdin: str = "", timeout: float = 60) -> str:
-    """Run a program and return what it printed; its own error message becomes the LabError."""
+    """Run a program and return its output. Its own error message becomes the LabError."""
     command = " ".join(map(str, argv))
     try:
         done = subprocess.run(

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""Snapshots: the hosts of a run as they were, kept in the cache, for later runs to begin with.
+"""Snapshots: hosts of a run in the cache, with which later runs begin.
 
-A host's own layer becomes a read-only layer that hosts of later runs have below their own, so that
-using a snapshot copies nothing. Deployed hosts know their addresses, so a
-snapshot is of use only while the subnet that its run had is free.
+A host's own layer becomes a read-only layer below the layers of later hosts, so that using a
+snapshot copies nothing. Deployed hosts know their addresses, so a snapshot is usable only while the
+subnet of its run is free.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ KEYS = ("ssh_key", "ssh_key.pub", "known_hosts")
 
 
 class UnavailableError(LabError):
-    """There is no such snapshot, its subnet is in use, or its hosts stand on other base systems."""
+    """The snapshot does not exist, its subnet is in use, or its hosts need other base systems."""
 
 
 def layer(host: Host) -> Path:
-    """The directory of a host's file system in the snapshot that the host began with."""
+    """The directory of a host's layer in the snapshot with which the host began."""
     return DIRECTORY / host.snapshot / "hosts" / host.name
 
 
@@ -37,7 +37,7 @@ def subnets() -> set[str]:
 
 
 def keep(one: Run, name: str, uppers: dict[str, Path]) -> None:
-    """Move the layers of a run's halted hosts into a snapshot. From then on the run's hosts stand on it."""
+    """Move the layers of a run's halted hosts into a snapshot, which the run's hosts then use."""
     draft = DIRECTORY / f"{name}.new"
     shutil.rmtree(draft, ignore_errors=True)
     (draft / "hosts").mkdir(parents=True)
@@ -54,7 +54,7 @@ def keep(one: Run, name: str, uppers: dict[str, Path]) -> None:
 
 
 def _move(upper: Path, target: Path) -> None:
-    """Move a layer, with the marks that overlay keeps in extended attributes, and leave an empty one."""
+    """Move a layer with the extended attributes of overlay, and leave an empty layer."""
     if upper.is_relative_to(state.STATE):
         upper.rename(target)
         upper.mkdir()
@@ -65,9 +65,9 @@ def _move(upper: Path, target: Path) -> None:
 
 
 def begin(one: Run, name: str) -> None:
-    """Give a new run the hosts, the keys and the subnet of a snapshot. Call with the lock of all runs held.
+    """Give a new run the hosts, the keys and the subnet of a snapshot.
 
-    Raises UnavailableError where the snapshot cannot be used.
+    Call with the lock of all runs held. Raises UnavailableError if the snapshot cannot be used.
     """
     directory = DIRECTORY / name
     try:
@@ -80,7 +80,7 @@ def begin(one: Run, name: str) -> None:
     one.subnet = number
     one.hosts = {key: Host(**value) for key, value in record["hosts"].items()}
     if record["bases"] != _bases(one):
-        raise UnavailableError(f"the hosts of snapshot {name} stand on other base systems")
+        raise UnavailableError(f"the hosts of snapshot {name} need other base systems")
     for host in one.hosts.values():
         host.snapshot, host.ready = name, False
     one.save()
@@ -93,7 +93,7 @@ def _bases(one: Run) -> dict[str, str]:
 
 
 def forget_others(name: str) -> None:
-    """Delete the snapshots that `name` replaces: of the same name up to the last dash, and used by no run."""
+    """Delete unused snapshots that `name` replaces, with the same name up to the last dash."""
     used = {host.snapshot for run in state.all_runs() for host in run.hosts.values()}
     for path in DIRECTORY.glob(f"{name.rpartition('-')[0]}-*"):
         if path.name != name and path.name not in used:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""What runs there are, which subnet and hosts each has, and who may change them.
+"""The records of runs, with their subnets and hosts, and the locks for changing them.
 
-A run's record is written before anything of it is made, so that whatever a killed run leaves behind has a name.
+The record of a run is written before any of its parts are created, so that the remains of a killed
+run have a name.
 """
 
 from __future__ import annotations
@@ -28,18 +29,18 @@ class Host:
     name: str
     number: int
     suite: str
-    # Made completely and seen to answer: a host that is not ready is made again, one that is can be booted again.
+    # A complete host that has answered. A host that is not ready is created again.
     ready: bool = False
-    # The snapshot that the host began with; empty for one that began with a bare base system.
+    # The snapshot with which the host began; empty for a bare base system.
     snapshot: str = ""
 
 
 @dataclass
 class Run:
     name: str
-    # The run's /24 out of the pool, by number.
+    # The number of the run's /24 in the pool.
     subnet: int = -1
-    # The process that will take the run down ("PID START-TIME"); empty for a run that stays until it is told.
+    # The process that will take the run down ("PID START-TIME"); empty for a run without an owner.
     owner: str = ""
     hosts: dict[str, Host] = field(default_factory=dict)
 
@@ -62,7 +63,7 @@ class Run:
         draft.rename(self.directory / "run.json")
 
     def forget(self) -> None:
-        # The record goes last: while anything of the run is there, its name is.
+        # The record is deleted last, so that the remains of a run always have a name.
         for path in self.directory.iterdir():
             if path.name != "run.json":
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
@@ -91,7 +92,10 @@ def all_runs() -> list[Run]:
 
 @contextlib.contextmanager
 def locked(name: str, *, wait: bool = True) -> Iterator[bool]:
-    """Hold the lock of a run (or, as ``.all``, that of what all runs share). Yields whether it was had."""
+    """Hold the lock of a run (or ``.all``, the lock of all runs).
+
+    Yields whether the lock is held.
+    """
     LOCKS.mkdir(parents=True, exist_ok=True)
     with (LOCKS / name).open("w") as lock:
         try:
@@ -103,7 +107,7 @@ def locked(name: str, *, wait: bool = True) -> Iterator[bool]:
 
 
 def process_identity(pid: int) -> str:
-    """A process's number with its start time, which tells it from a later one of the same number; '' if it is gone."""
+    """A process's PID and start time, which identify the process; '' if it has ended."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):

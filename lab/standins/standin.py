@@ -1,10 +1,11 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""A stand-in for Grafana, Loki, Tempo or Alloy, whichever it is called as. It is none of them.
+"""A stand-in for Grafana, Loki, Tempo or Alloy, selected by the program's name.
 
-Each listens where its settings say. Loki and Tempo keep what they are sent, byte for byte, for the tests to decode; Alloy passes traces on as
-they come, and pushes the journal to Loki with the labels that its settings ask for. They check no settings: they read them.
+Each stand-in listens at the address in its settings. Loki and Tempo store every body, byte for
+byte, for the tests to decode. Alloy forwards traces unchanged, and pushes the journal to Loki with
+the labels in its settings. The stand-ins read settings and do not validate them.
 """
 
 from __future__ import annotations
@@ -24,13 +25,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import NamedTuple
 
-# Answers the status of a body that came with headers.
+# Takes a body with its headers, and returns the status of the answer.
 Take = Callable[[bytes, Message], int]
 NAME = Path(sys.argv[0]).name.removesuffix("-server")
 
 
 def serve(address: tuple[str, int], posted: dict[str, Take]) -> ThreadingHTTPServer:
-    """Answer 200 to each GET, and hand the body of a POST to whom its path belongs; 503 if that does not take it."""
+    """Answer 200 to each GET, and pass the body of a POST to the handler of its path, or answer
+    503.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -52,7 +55,7 @@ def serve(address: tuple[str, int], posted: dict[str, Take]) -> ThreadingHTTPSer
             self.end_headers()
 
         def log_message(self, *_: object) -> None:
-            """Nothing is said of what works."""
+            """Log nothing."""
 
     server = ThreadingHTTPServer(address, Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -60,7 +63,7 @@ def serve(address: tuple[str, int], posted: dict[str, Take]) -> ThreadingHTTPSer
 
 
 def keep(directory: Path) -> Take:
-    """Write each body to a file of its own, in the order of their names; 415 for what is no protobuf."""
+    """Write each body to a separate, numbered file. Answer 415 to a body that is not protobuf."""
     directory.mkdir(parents=True, exist_ok=True)
     in_turn = threading.Lock()
 
@@ -123,7 +126,7 @@ def read_journal(host: str, entries: queue.Queue[Entry]) -> None:
 
 
 def ship_journal(url: str, host: str) -> None:
-    """As Alloy does: what comes within a second is one request, in protobuf and compressed with Snappy."""
+    """Send the entries of each second as one request, like Alloy, in protobuf with Snappy."""
     import snappy  # noqa: PLC0415 - the package alloy alone depends on it
 
     entries: queue.Queue[Entry] = queue.Queue(1000)
@@ -179,7 +182,7 @@ def main() -> None:
     if NAME == "grafana":
         secret = Path(os.environ["CREDENTIALS_DIRECTORY"], "admin-password").read_text()
         if len(secret) < 8:
-            sys.exit("no password of the administrator was handed over")
+            sys.exit("the administrator's password is missing")
         settings = Path(os.environ["CONF_FILE"]).read_text()
         host = setting(r"^http_addr = (\S+)", settings)
         serve((host, 3000), {})

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""What `make up` and `make roll` do, and how they show it.
+"""The verbs `make up` and `make roll`, and the display of their progress.
 
-``progress`` turns Ansible's events and the witness's lines into words, ``console`` shows them, ``playbook`` runs a playbook under
-both. ``up`` and ``roll`` are the verbs.
+``progress`` turns Ansible's events and the witness's lines into text, ``console`` shows the text,
+and ``playbook`` runs a playbook with both. ``up`` and ``roll`` are the verbs.
 """

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""Lines that stay and one live line at the end of a terminal. Without a terminal, the live line becomes a line now and then."""
+"""Prints permanent lines and one live line at the end of a terminal.
+
+Without a terminal, the live line is printed from time to time.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import TextIO
 
-# How often the live line is printed where it cannot be replaced, in seconds.
+# The seconds between two prints of the live line without a terminal.
 _SELDOM_S = 15.0
 
 
@@ -22,13 +25,13 @@ class Console:
         self._printed_at = now()
 
     def line(self, text: str) -> None:
-        """Print a line that stays."""
+        """Print a permanent line."""
         self._stream.write(f"\r\x1b[K{text}\n" if self._live else f"{text}\n")
         self._stream.flush()
         self._printed_at = self._now()
 
     def live(self, text: str) -> None:
-        """Show what happens now."""
+        """Show the current activity."""
         if self._live:
             self._stream.write(f"\r\x1b[K{text[: shutil.get_terminal_size().columns - 1]}")
             self._stream.flush()

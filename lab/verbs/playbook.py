@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""Runs programs with their output in a log, and playbooks with their events in hand."""
+"""Runs programs with their output in a log, and playbooks with access to their events."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _PR_SET_PDEATHSIG = 1
 
 
 class ProgramError(Exception):
-    """A program failed. `log`: where its output is."""
+    """A program failed. `log` is the path of its output."""
 
     def __init__(self, what: str, status: int, log: Path) -> None:
         super().__init__(f"{what} failed with status {status}")
         self.log = log
 
     def report(self) -> str:
-        """What failed, below the end of its log."""
+        """The end of the log, and below it the failure."""
         lines = self.log.read_text(errors="replace").splitlines()[-_TAIL_LINES:]
         return "\n".join([*(f"    {line}" for line in lines), "", f"{self}. All of its output: {self.log}"])
 
@@ -63,7 +63,7 @@ def end_as_on_interrupt() -> None:
 
 
 def run(name: str, argv: Sequence[str | Path], log: Path, look: Callable[[], None]) -> None:
-    """Run a program with its output in `log`, and call `look` all the while. Raises ProgramError."""
+    """Run a program with its output in `log`, and call `look` repeatedly. Raises ProgramError."""
     with log.open("ab") as output:
         process = start(argv, stdout=output, stderr=subprocess.STDOUT)
     try:
@@ -87,7 +87,10 @@ def play(
     look: Callable[[], None],
     settings: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
-    """Run a playbook on the lab's fleet with its output in `log`. `take` gets each event. Raises ProgramError."""
+    """Run a playbook on the lab's fleet with its output in `log`. `take` gets each event.
+
+    Raises ProgramError.
+    """
     with tempfile.NamedTemporaryFile("r", dir=UP, prefix="events-") as events, log.open("ab") as output:
         environment = os.environ | {
             "ANSIBLE_CALLBACK_PLUGINS": str(_CALLBACKS),
@@ -123,7 +126,7 @@ def _wait(process: subprocess.Popen[bytes], look: Callable[[], None]) -> None:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """A verb that is interrupted leaves nothing running."""
+    """End the program, so that an interrupted verb leaves nothing running."""
     if process.poll() is None:
         process.terminate()
         process.wait()

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""Words for what a verb does: pure functions of Ansible's events, the witness's lines and the clock."""
+"""The text of a verb's progress: pure functions of Ansible's events, the witness and the clock."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-# The first words of a worker's turn, as roles/ws_server says them.
+# The beginning of the message about a worker's replacement, from roles/ws_server.
 _TURN = re.compile(r"Worker (?P<instance>\d+) of (?P<host>\S+), (?P<number>\d+) of (?P<turns>\d+):")
 _CONNECTIONS = re.compile(r"(?P<connections>\d+) connections")
 _WORKER = re.compile(r"Worker \d+ of ")
@@ -28,7 +28,7 @@ def clock(seconds: float) -> str:
 
 
 def step_line(elapsed: float, name: str, seconds: float) -> str:
-    """The line of a step that is done: when it ended, its name, how long it took."""
+    """The line of a finished step: when it ended, its name, its duration."""
     return f"{clock(elapsed):>6}  {name:<60} {seconds:4.0f} s"
 
 
@@ -38,7 +38,7 @@ class Step(NamedTuple):
 
 
 class Plays:
-    """The plays of one run as steps. A play in which no host had anything to do is no step."""
+    """The plays of one run as steps. A play without hosts is not a step."""
 
     def __init__(self, began: float) -> None:
         self.play = self.task = ""
@@ -70,7 +70,7 @@ class Plays:
 
 @dataclass(frozen=True)
 class Witnessed:
-    """What the clients see at this moment."""
+    """The clients' current state."""
 
     connected: int
     clients: int
@@ -85,12 +85,12 @@ class Witnessed:
 
     @property
     def ready(self) -> bool:
-        """All clients are in, and messages flow."""
+        """Whether all clients are connected and receive messages."""
         return self.connected == self.clients and self.acknowledged > 0
 
 
 def witnessed(text: str) -> Witnessed | None:
-    """The last line of the witness in a text, if there is any."""
+    """Parse the last line of the witness in a text, if there is one."""
     found = list(_WITNESS.finditer(text))
     if not found:
         return None
@@ -106,7 +106,7 @@ class Turns:
         self._words = ""
 
     def feed(self, event: dict[str, str]) -> str:
-        """Take one event; return what it says of a worker, if anything."""
+        """Take one event, and return its text about a worker, if any."""
         said = " ".join(event.get("said", "").split())
         if turn := _TURN.match(said):
             self.begun += 1
@@ -120,9 +120,11 @@ class Turns:
 
 
 def next_playbook(asked: str, done: Sequence[tuple[str, int]]) -> str | None:
-    """The playbook to run after those that are done (each with how many workers it replaced), or None at the end.
+    """The next playbook after `done`, or None at the end.
 
-    Without a wish the workers get what is new; if nothing is new, they are restarted, so that a roll always replaces workers.
+    `done` has each playbook with the number of workers that it replaced. By default, the workers
+    get a new release. If nothing is new, they are restarted, so that a roll always replaces
+    workers.
     """
     if not done:
         return asked or "rolling_update"

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""`make roll`: replaces the workers of the fleet of `make up` while 500 clients talk over it, and says what they saw."""
+"""`make roll`: replaces the workers of `make up` while 500 clients use them, and reports the
+result.
+"""
 
 from __future__ import annotations
 
@@ -21,13 +23,13 @@ from verbs.playbook import ROOT, UP, ProgramError
 from verbs.progress import PLAYBOOKS, Plays, Turns, Witnessed, clock, next_playbook, witnessed
 
 _CONNECTIONS, _PUBLISHERS = 500, 4
-# What the last clients to be sent away may still need to be back.
+# The time that the last drained clients may still need to reconnect.
 _AFTERMATH_S = 3.0
 _LOOK_S = 0.2
 
 
 class Witness:
-    """`ws-server witness` in a process of its own."""
+    """`ws-server witness` in a separate process."""
 
     def __init__(self, url: str, secret: str) -> None:
         self._log, self._report = UP / "witness.log", UP / "witness.txt"
@@ -52,7 +54,7 @@ class Witness:
                 pass_fds=[reading],
                 stdout=report,
                 stderr=log,
-                start_new_session=True,  # a Ctrl-C is this program's to answer
+                start_new_session=True,  # only this program handles a Ctrl-C
             )
         os.close(reading)
 
@@ -65,7 +67,7 @@ class Witness:
         return self._process.poll() is None
 
     def wait_for_clients(self, console: Console, began: float) -> None:
-        """Raises ProgramError."""
+        """Wait until all clients are connected. Raises ProgramError."""
         while not ((sees := self.sees) and sees.ready):
             if not self.watches:
                 raise ProgramError("The witness", self._process.returncode, self._log)
@@ -73,11 +75,11 @@ class Witness:
             time.sleep(_LOOK_S)
 
     def finish(self, console: Console) -> str:
-        """End it and return its report. Raises ProgramError if it has none."""
-        if self.watches:  # it ends early when clients do not get in
+        """End the witness and return its report. Raises ProgramError without a report."""
+        if self.watches:  # the witness ends early if clients cannot connect
             self._process.send_signal(signal.SIGINT)
         while self.watches:
-            console.live("The clients wait for what is on its way")
+            console.live("The clients wait for messages in flight")
             time.sleep(_LOOK_S)
         report = self._report.read_text().strip()
         if not report:
@@ -104,7 +106,7 @@ def watching(url: str, secret: str) -> Iterator[Witness]:
 
 
 def roll(run: str, asked: str, console: Console) -> bool:
-    """Whether the rollout succeeded and the promise was kept. Raises ProgramError."""
+    """Return whether the rollout succeeded and the promise was kept. Raises ProgramError."""
     began = time.monotonic()
     url = json.loads((UP / "status.json").read_text())["url"]
     secret = subprocess.check_output(
@@ -134,12 +136,12 @@ def roll(run: str, asked: str, console: Console) -> bool:
 
 
 def _said(name: str, done: list[tuple[str, int]]) -> str:
-    """Why this playbook runs now."""
+    """The reason why this playbook runs now."""
     return f"nothing is new, so {name} restarts the workers" if done else f"playbooks/{name}.yml begins"
 
 
 def _play(name: str, log: Path, witness: Witness, console: Console, began: float) -> tuple[ProgramError | None, int]:
-    """Run a playbook; return why it failed, if it did, and how many workers had their turn."""
+    """Run a playbook. Return its error, if any, and the number of replaced workers."""
     plays, turns = Plays(0), Turns()
 
     def take(event: dict[str, str]) -> None:

@@ -27,15 +27,15 @@ Talk, two terminals  .venv/bin/python lab/talk.py alice
 With websocat        SSL_CERT_FILE=.lab/up/ca.pem websocat -H="Authorization: Bearer $(make token USER=alice)" {url}
                      then type  {{"type":"join","room":"lobby"}}
                      and        {{"type":"publish","room":"lobby","data":"hello","id":"1"}}
-Everything about it  make status
-Its state in numbers make look
+All addresses        make status
+State in numbers     make look
 Replace its workers  make roll
 A shell on the host  lab/lab ssh --run {run} fleet
-Take it away         make down"""
+Remove the fleet     make down"""
 
 
 class Steps:
-    """Steps with a line each. `began`: when the verb began, by the wall clock."""
+    """Prints a line for each step. `began` is the Unix time when the verb began."""
 
     def __init__(self, console: Console, began: float) -> None:
         self._console = console
@@ -51,7 +51,7 @@ class Steps:
         self.done(name, self.elapsed - began)
 
     def play(self, name: str, log: Path) -> None:
-        """The plays of a playbook, a step each."""
+        """Run a playbook, with one step per play."""
         plays = Plays(self.elapsed)
 
         def take(event: dict[str, str]) -> None:
@@ -70,7 +70,7 @@ class Steps:
 
 
 def up(run: str, suite: str, console: Console, began: float) -> None:
-    """Raises ProgramError."""
+    """Deploy the fleet. Raises ProgramError."""
     UP.mkdir(parents=True, exist_ok=True)
     log, ansible = UP / "lab.log", UP / "ansible.log"
     for each in (log, ansible):

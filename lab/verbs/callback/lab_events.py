@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Writes each play, task and result as a JSON line, for the verbs that show a playbook's progress."""
+"""Writes each play, task and result as a JSON line, for the verbs' progress display."""
 
 from __future__ import annotations
 
