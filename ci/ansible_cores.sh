@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
 #
-# Each ansible-core that README and meta/runtime.yml promise reads every playbook, and carries out the preflight. The later ones need a
+# Each ansible-core version in README and meta/runtime.yml reads every playbook and runs the preflight. The later versions need a
 # Python that Debian 12 lacks, so all of them run on a Debian 13 host, which checks itself.
 . "$(dirname "$0")/../lab/common.sh"
 
@@ -15,7 +15,7 @@ lab/lab down --run "$run"
 trap 'lab/lab down --run "$run"' EXIT
 lab/lab up --run "$run" --suite trixie host
 
-# The control machine's collections: those that galaxy.yml asks for, and this one.
+# The control machine's collections: the dependencies in galaxy.yml, and this collection.
 collections=$(python -c 'import ansible_collections; print(list(ansible_collections.__path__)[0])')
 host 'apt-get -qq update && apt-get -qq install -y python3-venv >/dev/null && mkdir -p /root/ansible_collections/selfhost/websocket'
 tar -C "$collections" -cz ansible/posix community/crypto community/general community/postgresql |
@@ -40,9 +40,9 @@ cd /root/ansible_collections/selfhost/websocket/playbooks
 for playbook in *.yml; do
     ansible-playbook -i /root/inventory.json --syntax-check "$playbook"
 done
-# A tag that no task has leaves the checks, which always run.
+# With an unknown tag, only the checks run, because they always run.
 ansible-playbook -i /root/inventory.json --check --tags preflight site.yml | tee /root/output
-# Nothing failed, and the checks of the last role ran, too.
+# No task failed, and the checks of the last role ran, too.
 grep -q '^one .* changed=0 .* failed=0 ' /root/output
 grep -q 'selfhost.websocket.alloy : ' /root/output
 HOST

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""A control group (version 2) that holds whatever a stage of the tests starts.
+"""A control group (version 2) for all processes of one stage of the tests.
 
-It tells the CPU seconds of all these processes, ended ones included, and ends them all, also when
-their parents are long gone.
+The group counts the CPU seconds of all these processes, including ended ones. It can end all of
+them, even if their parents have ended.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ MOUNT = Path("/sys/fs/cgroup")
 
 
 class ControlGroup:
-    """The group of a name, such as "ws-test/1a2b/lint". Making it needs root."""
+    """The group with a name such as "ws-test/1a2b/lint". Creating the group needs root."""
 
     def __init__(self, name: str) -> None:
         pure = (MOUNT / "cgroup.controllers").exists()
@@ -28,11 +28,11 @@ class ControlGroup:
         self.path.mkdir(parents=True, exist_ok=True)
 
     def enter(self) -> None:
-        """Move the calling process into the group; the processes that it starts follow."""
+        """Move the calling process into the group, with the processes that it starts later."""
         (self.path / "cgroup.procs").write_text("0")
 
     def cpu_seconds(self) -> float:
-        """CPU seconds of all processes that are or were in the group, its subgroups included."""
+        """CPU seconds of all present and past processes of the group and its subgroups."""
         return read_cpu_seconds(self.path)
 
     def end(self) -> None:
@@ -46,7 +46,7 @@ class ControlGroup:
             while True:
                 try:
                     Path(path).rmdir()
-                except OSError:  # a dead process is not yet out of its group
+                except OSError:  # a dead process has not left its group yet
                     time.sleep(0.05)
                 else:
                     break

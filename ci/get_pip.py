@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""Stands in for the get-pip script that ansible-test would download: puts the pip that comes with Python into the
-environment it is run in, then the version that ansible-test asks for."""
+"""Replaces the get-pip script that ansible-test would download.
+
+Installs Python's own pip into the environment, then the version that ansible-test requests.
+"""
 
 import subprocess
 import sys

@@ -2,13 +2,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
 #
-# The operator's path, on several hosts: two with an edge and workers, and Redis and Postgres on a
-# third. Two of them are Debian 12, so that both Debians serve the same rooms. The collection is built,
-# and installed from its tarball into an empty project; so is the previous release, which the fleet has
-# first. Hosts with the previous release are kept as a snapshot: deploying it tests nothing of this tree.
-# Before they get it, while they are bare, check mode runs on them.
-# hosts.sh long runs the tests that make test leaves out, too, and check mode always; hosts.sh clear
-# unmakes what a killed run has left.
+# The operator's path on several hosts: two with an edge and workers, and Redis and Postgres on a third.
+# Two hosts have Debian 12, so that both Debians serve the same rooms. The collection is built and
+# installed from its tarball into an empty project. So is the previous release, which is deployed first.
+# A snapshot keeps hosts with the previous release, because deploying it tests nothing of this tree.
+# While the hosts are bare, check mode runs on them. hosts.sh long also runs the tests that make test
+# leaves out, and check mode always. hosts.sh clear removes the remains of a killed run.
 . "$(dirname "$0")/../lab/common.sh"
 
 run=hosts-$clone
@@ -75,7 +74,7 @@ if [ "${1:-}" = long ]; then
 fi
 
 echo "--- previous release"
-# What the snapshot depends on, and the month: certificates in it expire.
+# The snapshot depends on these files, and on the month, because its certificates expire.
 made_of=$( (date +%Y-%m; echo "$previous"; cat ci/hosts.sh lab/lab lab/labhosts/* lab/inventory requirements/dev.txt) | sha256sum)
 snapshot=previous-release-${made_of:0:12}
 status=0
@@ -99,7 +98,7 @@ echo "--- tests/fleet"
 export WS_FLEET_STATUS=$fleet/status.json WS_FLEET_PROJECTS=$projects
 chosen="not rolls"
 [ "${1:-}" = long ] || chosen="$chosen and not long"
-# The upgrade comes first, the way back last. What the layout does not concern, the other fleets show.
+# The upgrade comes first, the rollback last. Other fleets run the tests that do not depend on this layout.
 (
     cd tests/fleet
     pytest -v -m "$chosen" test_upgrade.py::test_the_upgrade test_host.py test_conversation.py test_edge.py test_failures.py \

@@ -2,9 +2,9 @@
 # Copyright: the selfhost.websocket authors
 """All linters, the ones that fail most often first, with the wall and CPU seconds of each.
 
-The slow ones read the same files on most runs. What such a linter found clean is remembered under
-the digest of all files that it reads and of the tools' lock, outside of the clone, so that the next
-clone profits as well. Nothing is remembered of a failure.
+The slow linters read the same files on most runs. A clean result is cached outside the clone, under
+a digest of all files that the linter reads and of the tools' lock, so that other clones can use the
+result. Failures are not cached.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "ws-lint")
-# What ansible-galaxy packs, and so what ansible-test sees: all but these (build_ignore of
-# galaxy.yml).
+# ansible-galaxy packs all files except these (build_ignore of galaxy.yml), so ansible-test sees
+# only the others.
 UNPACKED = ("bench/*", "ci/*", "lab/*", "molecule/*", "tests/*", "tools/*", "files/wsserver/tests/*")
 
 
 @dataclass(frozen=True)
 class Linter:
-    """`reads`: patterns of the files that decide its answer; if empty, it always runs.
+    """One linter. `reads`: patterns of the files that decide its result; if empty, it always runs.
 
-    `but`: patterns of files that it does not read all the same.
+    `but`: patterns of exceptions.
     """
 
     name: str
@@ -100,7 +100,7 @@ def matches(name: str, patterns: Iterable[str]) -> bool:
 
 
 def digest(linter: Linter, names: Iterable[str]) -> str:
-    """Of what decides the answer: the command, the tools, the files, and the scripts of ci."""
+    """The digest of everything that decides the result: command, tools, files and scripts of ci."""
     whole = hashlib.sha256("\0".join((sys.version, *linter.command)).encode())
     always = ("requirements/dev.txt", "ci/lint.py", linter.command[0])
     for name in names:
@@ -129,7 +129,7 @@ def is_clean(linter: Linter, names: Iterable[str]) -> bool:
 
 
 def forget_old() -> None:
-    """Marks that no run has used for a month."""
+    """Delete marks that no run has used for a month."""
     for mark in (CACHE / "clean").iterdir():
         if time.time() - mark.stat().st_mtime > 30 * 86400:
             mark.unlink(missing_ok=True)

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
 #
-# The syntax of all JavaScript of the tree.
+# Checks the syntax of all JavaScript of the tree.
 . "$(dirname "$0")/../lab/common.sh"
 
 status=0

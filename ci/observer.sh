@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
 #
-# What observes a fleet, on a host of its own beside two worker hosts, Debian 12 and 13: all of its tests.
+# All tests of the monitoring, on a separate host beside two worker hosts, with Debian 12 and 13.
 . "$(dirname "$0")/../lab/common.sh"
 
 run=observer-$clone

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""What a stage is doing, read from its log: the step, the test or task, and each test that failed."""
+"""Reads a stage's progress from its log: the step, the test or task, and each failed test."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
-# A stage's script announces each step with a line like "--- mypy"; molecule announces its own.
+# A stage's script announces each step with a line like "--- mypy". molecule has its own format.
 STEP = re.compile(r"^--- (.+)|^INFO +\[(\S+ > \w+)\] Executing")
 # A line of pytest -v, alone or as xdist prints it: "[gw1] [ 12%] PASSED tests/test_x.py::test_y".
 TEST = re.compile(
@@ -27,7 +27,7 @@ class Progress:
         self.failed: list[str] = []
 
     def read(self) -> list[str]:
-        """Read what was written since the last call; return the tests that failed in it."""
+        """Read new lines since the last call, and return failed tests in them."""
         with self._log.open("rb") as file:
             file.seek(self._offset)
             new = file.read()

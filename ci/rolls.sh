@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
 #
-# Rollouts that must stop, that are killed, that wait: on a fleet of their own.
+# Rollouts that must stop, that are killed and that wait, on a separate fleet.
 . "$(dirname "$0")/../lab/common.sh"
 
 run=rolls-$clone

@@ -2,13 +2,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
 #
-# ansible-test sanity on what an operator would install: built and unpacked, free of environments
-# and caches.
+# ansible-test sanity on the collection as an operator installs it: built and unpacked, without
+# environments and caches.
 . "$(dirname "$0")/../lab/common.sh"
 
-# ansible-test makes environments for its tools in HOME. They are kept from run to run, outside of
-# the clone. A run has a HOME to itself: the first that no other run has locked. After a killed run,
-# ansible-test replaces an environment that is not complete.
+# ansible-test creates environments for its tools in HOME, which are kept outside the clone for later
+# runs. Each run uses the first HOME that no other run has locked. After a killed run, ansible-test
+# replaces an incomplete environment.
 number=0
 while :; do
     home=${XDG_CACHE_HOME:-$HOME/.cache}/ws-lint/sanity/$number
@@ -17,7 +17,7 @@ while :; do
     if flock -n 9; then break; fi
     number=$((number + 1))
 done
-# ansible-test fetches a script to put pip into an environment. Python has pip with it.
+# ansible-test would download a script to install pip into an environment, but Python includes pip.
 cp ci/get_pip.py "$home/.ansible/test/cache/get_pip_24_2.py"
 printf '[global]\nquiet = 2\ndisable-pip-version-check = true\n' >"$home/.config/pip/pip.conf"
 
@@ -28,8 +28,8 @@ collection=$copy/ansible_collections/selfhost/websocket
 mkdir -p "$collection"
 tar -xzf "$copy"/selfhost-websocket-*.tar.gz -C "$collection"
 
-# One Python, the environment's: what else is called python3.N on a machine may be anything.
+# Only the environment's Python is used: another python3.N on the machine may be of any kind.
 version=$(python -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 cd "$collection"
-# Inherits the lock: the environments stay its own, also after this script was killed.
+# The command inherits the lock, so that it keeps the environments even if this script is killed.
 HOME=$home ansible-test sanity --local --python "$version" --color no

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
 #
-# The long trials, one after the other. Each is a line at the end: its name, the minutes it takes, its command.
+# The long trials, one after the other. Each is a line at the end: its name, its minutes, its command.
 # Output goes to the terminal and to .lab/soak/NAME.log.
 "$(dirname "$0")/../lab/prerequisites.sh" || exit
 . "$(dirname "$0")/../lab/common.sh"
@@ -17,7 +17,7 @@ trial() {
     "$@" 2>&1 | tee ".lab/soak/$name.log" || { outcome=FAILED failed=$((failed + 1)); }
     summary+=("$(printf '%-10s %-7s %5d s of about %d' "$name" "$outcome" $((SECONDS - begin)) $((minutes * 60)))")
 }
-# The service's tests, from its folder: NAME=VALUE… and what pytest is to run.
+# Runs the service's tests from its folder, with NAME=VALUE… and arguments of pytest.
 service() {
     env --chdir=files/wsserver "$@"
 }

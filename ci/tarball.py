@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""Builds the collection, and checks what an operator would install.
+"""Builds the collection and checks its contents.
 
-The tarball has all that its pages link to, and nothing that is for developers only.
+The tarball has every file that its pages link to, and no file that is only for developers.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def contents(directory: str) -> set[str]:
 
 
 def missing(packed: set[str]) -> list[str]:
-    """What the pages of the tarball link to, and what is not in it."""
+    """Return links of the tarball's pages to files that it does not contain."""
     pages = sorted(name for name in packed if name.endswith(".md"))
     return [
         f"{page} links to {target}, which is not packed"
@@ -56,7 +56,7 @@ def _resolved(page: str, target: str) -> str:
 
 def superfluous(packed: set[str]) -> list[str]:
     return [
-        f"{name} is packed, and no operator needs it"
+        f"{name} is packed, but no operator needs it"
         for name in sorted(packed)
         if name and (name.split("/")[0] not in FOR_USE or NOT_FOR_USE.search(name))
     ]

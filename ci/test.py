@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""Everything that CI checks, in stages side by side.
+"""Runs everything that CI checks, in parallel stages.
 
-Shows what each stage is doing, each test that fails as soon as it does, and at the end what every
-stage took in wall and CPU seconds. Each stage's output is in .lab/test/NAME.log.
+Shows the progress of each stage and each failed test at once, and at the end the wall and CPU
+seconds of every stage. Each stage's output is in .lab/test/NAME.log.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ from progress import Progress
 ROOT = Path(__file__).resolve().parent.parent
 CLONE = hashlib.sha256(bytes(ROOT)).hexdigest()[:8]
 LOGS = ROOT / ".lab/test"
-# Short, since there will be sockets in it. In memory, since on a busy disk a Redis or Postgres of
-# the tests answers some writes after seconds; what kill -9 leaves of it is the same.
+# The path is short, because it will contain sockets. The directory is in memory, because on a busy
+# disk a Redis or Postgres of the tests answers some writes after seconds. After kill -9, memory
+# holds the same data as a disk.
 SCRATCH = Path("/dev/shm", f"ws-test-{CLONE}")  # noqa: S108 - this run clears what is there
 GROUP = ControlGroup(f"ws-test/{CLONE}")
 # Lanes run side by side, each one stage after the other.
@@ -50,7 +51,7 @@ stopping = threading.Event()
 
 @dataclass
 class Stage:
-    """One stage: its process, and what came of it."""
+    """One stage: its process and its outcome."""
 
     name: str
     command: list[str]
@@ -98,7 +99,7 @@ class Stage:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                start_new_session=True,  # a Ctrl-C is this program's to answer
+                start_new_session=True,  # only this program handles a Ctrl-C
                 preexec_fn=group.enter,  # noqa: PLW1509 - it writes one file
             )
             try:
@@ -115,14 +116,14 @@ class Stage:
             self.tell()
 
     def tell(self) -> None:
-        """Say how the stage ended, and show the end of a failed one's log."""
+        """Report the outcome, and show the end of the log of a failed stage."""
         say(f"{self.name}: {self.outcome} in {self.wall_s:.0f} s, {self.cpu_s:.0f} CPU seconds")
         if self.outcome == "FAILED":
             tail = self.log.read_text(errors="replace").splitlines()[-TAIL:]
             print("\n".join(f"    {line}" for line in tail), f"    (all of it: {self.log})", sep="\n", flush=True)
 
     def look(self, heartbeat: bool) -> None:
-        """Show the tests that failed since the last look, and with a heartbeat what is being done."""
+        """Show tests that failed since the last call, and with `heartbeat` the current step."""
         for test in self.progress.read():
             say(f"{self.name}: FAILED {test}")
         now = str(self.progress)
@@ -137,7 +138,7 @@ begin = time.monotonic()
 def say(text: str) -> None:
     """Print a line that begins with the time since the tests began."""
     minutes, seconds = divmod(int(time.monotonic() - begin), 60)
-    sys.stdout.write(f"[{minutes:2}:{seconds:02}] {text}\n")  # in one write: stages end side by side
+    sys.stdout.write(f"[{minutes:2}:{seconds:02}] {text}\n")  # one write: stages may end at the same time
     sys.stdout.flush()
 
 
@@ -162,7 +163,7 @@ def watch(stages: list[Stage], runs: list[concurrent.futures.Future[None]]) -> N
 
 
 def clear() -> None:
-    """End what this run or a killed one has started, and unmake its hosts."""
+    """End all processes of this run or a killed run, and remove their hosts."""
     GROUP.make()
     GROUP.end()
     shutil.rmtree(SCRATCH, ignore_errors=True)
@@ -183,7 +184,7 @@ def main() -> int:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        print("The tests are running in this clone already.", file=sys.stderr)
+        print("The tests are already running in this clone.", file=sys.stderr)
         return 2
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
 #
-# The tests that need neither root nor hosts: unit.sh [service | rest]. Without a word both run side by side, since many tests
-# wait, and the output of the rest comes after that of the service. The first suite that fails is the last.
+# The tests that need neither root nor hosts: unit.sh [service | rest]. Without a word, both run side by side, because many
+# tests wait, and the output of the rest follows that of the service. In each, the first suite that fails ends the run.
 "$(dirname "$0")/../lab/environment.sh" || exit
 . "$(dirname "$0")/../lab/common.sh"
 
@@ -17,7 +17,7 @@ if [ ${#missing[@]} -gt 0 ]; then
     exit 2
 fi
 
-# In memory, as in make test: on a busy disk a Redis or Postgres of the tests answers some writes after seconds.
+# The directory is in memory, as in make test: on a busy disk a Redis or Postgres of the tests answers some writes after seconds.
 if [ -z "${TMPDIR:-}" ] && [ -w /dev/shm ]; then
     TMPDIR=$(mktemp -d /dev/shm/ws-unit-XXXXXX)
     export TMPDIR
@@ -33,7 +33,7 @@ suite() {
     "$@"
     summary+=("$(printf '%4d s  %s' $((SECONDS - begin)) "$name")")
 }
-# Worksteal lets a process that is done take tests of another.
+# With worksteal, a finished process takes tests of another.
 beside="-v -n $((2 * $(nproc))) --dist worksteal"
 
 service() {
@@ -43,9 +43,9 @@ service() {
 rest() {
     # shellcheck disable=SC2086
     suite "modules, plugins and roles" pytest $beside tests/unit
-    # A file to a process: the cases of test_fleets.py share their runs.
+    # Each file stays in one process, because the cases of test_fleets.py share their runs.
     suite "refused inventories" pytest -v -n 2 --dist loadfile tests/preflight
-    # The benchmark in small: that it works and counts right, not how fast anything is.
+    # A small benchmark run tests that the benchmark works and counts correctly, not any speed.
     suite "the benchmark in small" pytest -v bench
     suite "alerts" pytest -v -n "$(nproc)" tests/alerts
 }
