@@ -33,13 +33,13 @@ PEERS: list[Peer] = [WsServer(), Nats(), Nchan(), SocketIo(), Plain()]
 FULL = Scale(2000, 7, (100_000, 100_000, 200_000), (1000, 4000, 16000), 26.0, 10.0, 12800)
 QUICK = Scale(500, 3, (25_000, 25_000, 50_000), (500, 2000), 5.0, 2.0, 2560)
 SMOKE = Scale(20, 1, (40, 200, 1000), (40, 80), 0.2, 0.2, 256)
-# What a process has open beside its connections.
+# Files that a process has open in addition to its connections.
 _OTHER_FILES = 300
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="smaller counts: whether it works, not how fast it is")
+    parser.add_argument("--quick", action="store_true", help="smaller counts: tests that it works, not how fast it is")
     parser.add_argument("--only", default="", metavar="NAMES", help="these servers, separated by commas")
     parser.add_argument("--write", action="store_true", help="put the tables into docs/benchmarks.md")
     arguments = parser.parse_args()
@@ -65,7 +65,7 @@ def main() -> None:
 
 
 def fitting(scale: Scale) -> Scale:
-    """As much of it as the limit of open files allows. Where that can be raised, it is."""
+    """Raise the limit of open files if possible, and return the scale that fits."""
     wanted = 65536
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
@@ -80,7 +80,10 @@ def fitting(scale: Scale) -> Scale:
 
 
 def run(peers: list[Peer], scale: Scale) -> dict[str, Any]:
-    """All trials of these servers; plain data. Raises BenchError where a message is missing or came twice."""
+    """Run all trials of these servers.
+
+    Raises BenchError if a message is missing or arrived twice.
+    """
     begin = time.monotonic()
     results: dict[str, Any] = {
         "machine": machine(Cores.of_this_machine()),
@@ -107,7 +110,7 @@ def run(peers: list[Peer], scale: Scale) -> dict[str, Any]:
 
 
 def _told(what: str, trial: Callable[..., Any], *arguments: Any) -> Any:
-    """Say on standard error what is being measured, and how long that took."""
+    """Report the current measurement and its duration on standard error."""
     begin = time.monotonic()
     print(f"{what} …", end="", file=sys.stderr, flush=True)
     result = trial(*arguments)

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""The load: thousands of WebSocket clients in one thread, on the kernel's own terms (epoll, non-blocking sockets).
+"""The load: thousands of WebSocket clients in one thread, with epoll and non-blocking sockets.
 
-Deliveries are not decoded but counted, for each client, by a mark that every payload holds once: so the generator
-stays cheaper than any server under test, and what did not arrive, or arrived twice, is still noticed.
+The generator does not decode deliveries. It counts them for each client by a mark that every
+payload contains once. So the generator costs less than any server under test, and still detects
+messages that are missing or arrive twice.
 """
 
 from __future__ import annotations
@@ -15,30 +16,30 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-# Once in every payload, and nowhere else: not by chance in the random bytes of a ping, either.
+# The mark is once in every payload, and nowhere else, even by chance in the random bytes of a ping.
 MARK = b"<--->"
 _KEPT = len(MARK) - 1
 DELIVERY = re.compile(rb'"n":(\d+)')
 ACK = re.compile(rb'"id":"(\d+)"')
 _REFUSAL = re.compile(rb'^HTTP/1.1 [45]|"type":"error"|-ERR')
-# A delivery that has not come by then will not come.
+# A delivery that is missing after this time counts as lost.
 _PATIENCE_S = 30.0
 _AT_ONCE = 64
 
 
 class Step(NamedTuple):
-    """What a client says, and what is in the answer that it then waits for."""
+    """The bytes that a client sends, and a part of the answer that it waits for."""
 
     send: bytes
     expect: bytes
 
 
 class BenchError(Exception):
-    """The run cannot go on; the text says what did not happen."""
+    """The run cannot continue; the text has the reason."""
 
 
 class Watch:
-    """Sightings of what the pattern captures: the client's number, the message's, and when (time.perf_counter)."""
+    """Matches of a pattern: the client's number, the message's number, and the time."""
 
     def __init__(self, pattern: re.Pattern[bytes]) -> None:
         self.pattern = pattern
@@ -46,7 +47,7 @@ class Watch:
 
 
 class Client:
-    """One connection. `delivered`: messages that it received; `steps`: what it still has to say before it only counts."""
+    """One connection. `delivered` counts its messages; `steps` are left before it only counts."""
 
     __slots__ = ("delivered", "heard", "number", "receive", "room", "server", "socket", "steps", "tail", "waits_for")
 
@@ -62,7 +63,7 @@ class Client:
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         self.socket.setblocking(False)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        # A reset at the end, so that nothing lingers in TIME_WAIT.
+        # A reset at the end, so that no socket stays in TIME_WAIT.
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
         self.socket.bind((bind, 0))
         self.receive: Callable[[bytearray], int] = self.socket.recv_into
@@ -72,7 +73,7 @@ class Client:
 
 
 class Generator:
-    """All clients of a run. `delivered`: messages that all of them received; `watch`: what to look for, if anything."""
+    """All clients of a run. `delivered` counts their messages; `watch` records matches, if set."""
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
@@ -95,13 +96,14 @@ class Generator:
         *,
         first: int = 0,
     ) -> list[Client]:
-        """A client for each of `rooms`, numbered from `first` on, 64 of them under way at a time.
+        """Connect a client for each of `rooms`, numbered from `first` on, 64 at a time.
 
-        server: its name, for errors; ping: what a heartbeat of it holds, and what to answer. Raises BenchError.
+        `server` is the name for errors; `ping` is a heartbeat of the server and its answer. Raises
+        BenchError.
         """
         clients: list[Client] = []
         for number, room in enumerate(rooms, first):
-            # Many source addresses, since one has no more than 28,000 ports.
+            # Many source addresses, because each has at most 28,000 ports.
             client = Client(server, number, room, steps(number, room), f"127.0.1.{1 + number % 200}")
             fd = client.socket.fileno()
             self._clients[fd] = client
@@ -115,7 +117,7 @@ class Generator:
         return clients
 
     def converse(self, clients: Sequence[Client], steps: Callable[[Client], list[Step]]) -> None:
-        """Have each client take more steps. Raises BenchError."""
+        """Let each client take more steps. Raises BenchError."""
         for client in clients:
             client.steps = iter(steps(client))
             self._busy += 1
@@ -148,15 +150,15 @@ class Generator:
             raise BenchError(f"{client} could send only {sent} of {len(data)} bytes")
 
     def await_deliveries(self, total: int) -> None:
-        """Read until `total` messages have been delivered since the generator was made. Raises BenchError."""
+        """Read until `total` messages have been delivered in all. Raises BenchError."""
         self._pump_until(lambda: self.delivered >= total, f"delivery number {total}")
 
     def await_sightings(self, watch: Watch, total: int) -> None:
-        """Read until `total` have been noted. Raises BenchError."""
-        self._pump_until(lambda: len(watch.seen) >= total, f"number {total} of what was watched for")
+        """Read until `total` matches have been recorded. Raises BenchError."""
+        self._pump_until(lambda: len(watch.seen) >= total, f"match number {total}")
 
     def read_for(self, seconds: float) -> None:
-        """Read whatever comes for so long."""
+        """Read all data for some seconds."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
             self._pump(left)
@@ -167,10 +169,12 @@ class Generator:
             if self._pump(1.0):
                 deadline = time.monotonic() + _PATIENCE_S
             elif time.monotonic() > deadline:
-                raise BenchError(f"{what} did not come within {_PATIENCE_S:.0f} s ({self.delivered} delivered so far)")
+                raise BenchError(
+                    f"{what} did not arrive within {_PATIENCE_S:.0f} s ({self.delivered} delivered so far)"
+                )
 
     def _pump(self, timeout: float) -> bool:
-        """Read once from each socket that has something; whether any had."""
+        """Read once from each socket that has data. Return whether any had."""
         buffer = self._buffer
         clients = self._clients
         ready = self._epoll.poll(timeout, 1024)
@@ -200,7 +204,7 @@ class Generator:
         return bool(ready)
 
     def _cut_in_two(self, client: Client, size: int) -> int:
-        """How many marks begin in what was read before and end in what was read now."""
+        """Count marks that begin in the previous bytes and end in the new ones."""
         begin, end = self._buffer[: min(size, _KEPT)], self._buffer[max(0, size - _KEPT) : size]
         marks = (client.tail + begin).count(MARK)
         client.tail = (client.tail + end)[-_KEPT:] if end[-1] in MARK else b""
@@ -227,7 +231,7 @@ class Generator:
 
 
 def text_frame(payload: bytes) -> bytes:
-    """A client's text frame, masked with zeros: unmasking costs the server the same."""
+    """A client's text frame, masked with zeros, which the server must unmask, too."""
     return _frame(0x81, payload)
 
 
@@ -241,7 +245,7 @@ def _frame(first: int, payload: bytes) -> bytes:
     return bytes((first,)) + length + b"\0\0\0\0" + payload
 
 
-# A protocol ping is seen by its first byte, which is in no text; a pong that nobody asked for is allowed.
+# The first byte of a protocol ping occurs in no text. An unsolicited pong is allowed.
 PROTOCOL_PING = (b"\x89", _frame(0x8A, b""))
 
 

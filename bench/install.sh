@@ -2,17 +2,17 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
 #
-# What the benchmark needs beside what the verbs need: the other servers, none of them started as a service.
+# Installs the other servers of the benchmark. None of them is started as a service.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 packages=(nats-server nginx libnginx-mod-nchan)
-# A Node that is there already, from wherever, brings its npm.
+# An existing Node has its own npm.
 command -v node >/dev/null || packages+=(nodejs)
 command -v npm >/dev/null || packages+=(npm)
 lab/prerequisites.sh "${packages[@]}"
 
-# Beside the tree, so that no tool takes its packages for the project's.
+# The packages are beside the tree, so that no tool mistakes them for the project's.
 node=.lab/bench/node
 mkdir -p "$node"
 if ! cmp -s bench/peers/node/package-lock.json "$node/complete"; then

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""What the numbers were made on."""
+"""The machine and the programs of a run."""
 
 from __future__ import annotations
 

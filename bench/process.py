@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""What a process costs, as the kernel counts it, and where it may run."""
+"""The cost of a process as the kernel counts it, and the core on which it runs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _CPUCLOCK_SCHED = 2
 
 
 class Cores(NamedTuple):
-    """One core each: for the server under test, for the load, for the stores; fewer where the machine has fewer."""
+    """Cores for the server under test, the load and the stores; shared on a smaller machine."""
 
     server: int
     load: int
@@ -30,13 +30,13 @@ class Cores(NamedTuple):
 
     def __str__(self) -> str:
         if self.server == self.load:
-            return "one core for everything: the server waits for the load, and the times say little"
+            return "one core for everything: the server waits for the load, so the times are not meaningful"
         shared = "with the load" if self.stores == self.load else f"on core {self.stores}"
         return f"server on core {self.server}, load on core {self.load}, Redis and Postgres {shared}"
 
 
 class Tree:
-    """A process and those that it started."""
+    """A process and its descendants."""
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
@@ -49,7 +49,7 @@ class Tree:
         return found
 
     def cpu_s(self) -> float:
-        """User and system time in seconds, to the nanosecond: the sum that /proc/PID/stat rounds."""
+        """User and system time in seconds, with nanoseconds, which /proc/PID/stat rounds."""
         total = 0.0
         for pid in self.pids():
             with contextlib.suppress(OSError):
@@ -73,9 +73,9 @@ class Service(Tree):
         self._log = log
         with log.open("ab") as output:
             self._process = subprocess.Popen(
-                # Whatever becomes of the benchmark, it leaves no server behind.
+                # However the benchmark ends, it leaves no server behind.
                 ["taskset", "--cpu-list", str(core), "setpriv", "--pdeathsig", "KILL", *map(str, command)],
-                # A setting of the service that happens to be in this environment was not meant for it.
+                # A setting of the service in this environment is not for the benchmark.
                 env={name: value for name, value in os.environ.items() if not name.startswith("WS_")}
                 | dict(environment or {}),
                 stdin=subprocess.DEVNULL,
@@ -85,7 +85,7 @@ class Service(Tree):
         super().__init__(self._process.pid)
 
     def await_port(self, port: int) -> None:
-        """Returns once something listens there. Raises RuntimeError if the program ends before."""
+        """Wait until the port is open. Raises RuntimeError if the program ends before."""
         deadline = time.monotonic() + 30
         while True:
             with socket.socket() as probe:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""Where ws-server's CPU goes: python -m bench.profile PY_SPY [--write].
+"""Profiles ws-server's CPU: python -m bench.profile PY_SPY [--write].
 
-Prints, for each function, its own share and its share with what it calls. `--write`: the shares of the service's parts at work
-in rooms of ten go into docs/profile.md, which says why small rooms cost what they cost.
+Prints each function's own share and its share with callees. `--write`: writes the shares of the
+service's parts in rooms of ten to docs/profile.md, which explains the cost of small rooms.
 """
 
 from __future__ import annotations
@@ -24,28 +24,29 @@ from bench.trials import BURSTS, MEMBERS, opened
 
 _SECONDS = 8
 _SHOWN = 25
-# What a publish passes through, on its way in and out: a function's share with all that it calls.
+# The path of a publish, in and out: a function's share with its callees.
 _PARTS = {
-    "WebSocketConnection.buffer_updated": "a client's frames: read, taken apart, checked, handed to the broker",
+    "WebSocketConnection.buffer_updated": "a client's frames: read, parsed, checked, passed to the broker",
     "WebSocketProtocol.receive": "… of which the WebSocket protocol",
     "Session._publish": "… of which the publish itself: permission, limits, keys, the queue to Redis",
     "RedisBroker._send_publishes": "the commands to Redis, and its answers",
-    "RedisBroker._read_feed": "the live feed from Redis: decoded, put in order, queued for the members",
+    "RedisBroker._read_feed": "the live feed from Redis: decoded, ordered, queued for the members",
     "BatchWriter.flush": "the writes to the members",
     "Archiver._move": "the move to Postgres",
 }
 _PAGE = """\
 # Where a publish's CPU goes
 
-This page is made by `bench/profile.sh --write`: shares of ws-server's CPU, all features on, with {members:,} clients in rooms of {size},
-as py-spy samples it. [benchmarks.md](benchmarks.md) has what it adds up to.
+`bench/profile.sh --write` generates this page: shares of ws-server's CPU, with all features on and
+{members:,} clients in rooms of {size}, sampled by py-spy. [benchmarks.md](benchmarks.md) has the totals.
 
 {table}
 
-In a room of thousands the writes are nearly all of it, and a publish's own way hardly counts. In a room of ten that way is
-most of it: a message is checked, numbered, deduplicated and kept by Redis, heard again by every worker, and moved to Postgres. Servers
-that pass messages on and forget them have no such way, and in C or Go they spend a few microseconds where Python spends tens.
-The larger the bursts, the less the writes count, which all servers have in common, and the greater the difference.
+In a room with thousands of members, the writes are nearly all of the cost, and the publish itself hardly
+counts. In a room of ten, the publish is most of the cost: Redis checks, numbers, deduplicates and stores a
+message, every worker receives it again, and it moves to Postgres. Servers that forward messages without
+storing them have no such cost, and in C or Go they spend a few microseconds where Python spends tens. With
+larger bursts, the writes, which all servers share, count less, and the difference grows.
 """
 
 
@@ -74,9 +75,9 @@ def main() -> None:
 
 
 def _profile(py_spy: str, process: Tree, what: str, work: Callable[[], object]) -> Counter[str]:
-    """Each function's share with what it calls, of 1."""
+    """Return each function's share, with its callees, of 1."""
     with tempfile.NamedTemporaryFile() as stacks:
-        # A process that is stopped for each sample is found in system calls more often than it is there.
+        # Stopping the process for each sample would overstate system calls.
         command = [py_spy, "record", "--pid", process.pid, "--nonblocking", "--rate", 400, "--duration", _SECONDS]
         command += ["--format", "raw", "--output", stacks.name]
         recorder = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

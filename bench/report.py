@@ -12,24 +12,26 @@ from bench.trials import BURSTS, MEMBERS
 
 OWN = "ws-server"
 _RIVALS = ("nats-server", "nchan")
-# The issue's: times the better rival's, at bursts of BURSTS.
+# The goals: factors of the better rival's cost, at bursts of BURSTS.
 _DELIVERY_GOALS = {1: 1.0, 10: 0.8, 50: 0.8}
 _KIB_GOAL = 8.0
 _IDLE_US_GOAL = 3.0
 _HANDSHAKES_GOAL = 2500.0
 
 _METHOD = """\
-The load generator runs on one core and the server under test on another; both are pinned. All servers get the same load from
-the same generator: a member of a room publishes 64 bytes of JSON on its own WebSocket, and a burst is so many publishes in one
-write; the next burst starts when the last delivery has come. Every client counts what it received, and a run in which one
-message is missing, or came twice, has no result. CPU is user and system time of the server's processes, read from the kernel's clock
-of the process to the nanosecond. A cell shows the median of the samples, and the lowest and highest beside it; where
-several servers are up, samples take turns, so that what else the machine does hits all of them.
+The load generator runs on one core and the server under test on another; both are pinned. All servers get
+the same load from the same generator. A member of a room publishes 64 bytes of JSON on its own WebSocket. A
+burst is a number of publishes in one write, and the next burst starts after the last delivery. Every client
+counts its messages. A run in which one message is missing or arrives twice has no result. CPU is user and
+system time of the server's processes, read from the kernel's process clock with nanoseconds. A cell shows
+the median of the samples, with the lowest and highest sample. If several servers are up, their samples
+alternate, so that other load of the machine affects all of them.
 
-They do not do the same. ws-server runs with everything on: each publish is deduplicated, numbered and kept by Redis on disk
-(`appendfsync always`) before it is acknowledged, then archived in Postgres; each handshake checks a token, each join a subscription
-and presence. nats-server (core NATS) and the `websockets` server pass messages on and forget them; nchan keeps the last 1,000 of
-each channel in memory; socket.io passes them on through Redis too, without keeping them."""
+The servers do different work. ws-server runs with all features on: Redis deduplicates, numbers and stores
+each publish on disk (`appendfsync always`) before the acknowledgement, and Postgres archives it. Each
+handshake checks a token, and each join a subscription and presence. nats-server (core NATS) and the
+`websockets` server forward messages and do not store them. nchan keeps the last 1,000 messages of each channel
+in memory. socket.io also forwards messages through Redis, without storing them."""
 
 _HOW = """\
 ## Run it
@@ -37,19 +39,19 @@ _HOW = """\
 On Debian 12 or 13, as root, from a clone:
 
     make bench                               # everything: about 10 minutes
-    make bench QUICK=1                       # smaller counts, under 3 minutes: whether it works, not how fast it is
-    make bench ONLY=ws-server,nats-server    # these servers
-    bench/profile.sh                         # where ws-server's CPU goes (--write: into profile.md)
+    make bench QUICK=1                       # smaller counts, under 3 minutes: tests that it works, not how fast it is
+    make bench ONLY=ws-server,nats-server    # only these servers
+    bench/profile.sh                         # a profile of ws-server's CPU (--write: into profile.md)
 
-It installs what it needs (nats-server, nginx with nchan, Redis and Postgres from Debian, socket.io from npm) and starts none of
-it as a service. `make bench WRITE=1` puts the tables into this page."""
+The command installs the other programs (nats-server, nginx with nchan, Redis and Postgres from Debian, socket.io
+from npm) and starts none of them as a service. `make bench WRITE=1` writes the tables to this page."""
 
 
 def report(results: dict[str, Any]) -> str:
     """The page, in Markdown."""
     parts = [
         "# Benchmarks",
-        "This page is made by `make bench WRITE=1`; every number on it is from one run.",
+        "`make bench WRITE=1` generates this page; all its numbers are from one run.",
         _where(results),
         _METHOD,
         *_goals(results),
@@ -81,7 +83,7 @@ def _one_room(results: dict[str, Any]) -> list[str]:
     rows = [[name, *(_spread(bursts[burst]) for burst in BURSTS)] for name, bursts in results["one_room"].items()]
     return [
         f"## CPU per delivery: {results['scale']['subscribers']:,} subscribers in one room",
-        "Microseconds of the server's CPU per delivered message. Redis's own CPU, in brackets, comes beside it.",
+        "Microseconds of the server's CPU per delivered message. Square brackets show Redis's own CPU.",
         _table(["server", *(f"burst {burst}" for burst in BURSTS)], rows),
     ]
 
@@ -92,8 +94,8 @@ def _small_rooms(results: dict[str, Any]) -> list[str]:
     rows = [[name, *(_spread(step[f"burst_{burst}"]) for burst in BURSTS)] for name, step in last.items()]
     return [
         f"## CPU per delivery: {connections // MEMBERS:,} rooms of {MEMBERS}",
-        f"Microseconds per delivery, bursts into 20 rooms at a time. Each publish has only {MEMBERS} deliveries to spread its own cost over:"
-        " what a service does for a publish beside passing it on shows here. [profile.md](profile.md) says where that goes.",
+        f"Microseconds per delivery, with bursts into 20 rooms at a time. Each publish has only {MEMBERS} deliveries to spread its own"
+        " cost over, so the cost of all work besides forwarding shows here. [profile.md](profile.md) breaks this cost down.",
         _table(["server", *(f"burst {burst}" for burst in BURSTS)], rows),
     ]
 
@@ -116,9 +118,10 @@ def _connections(results: dict[str, Any]) -> list[str]:
     steps = results["scale"]["steps"]
     return [
         "## Connections",
-        f"Handshakes: how many one core can do (from CPU time), and how many a second were seen. A join's CPU in microseconds. Memory: the"
-        f" server's RSS per joined connection, from {steps[0]:,} to {steps[-1]:,} of them in rooms of {MEMBERS}. Idle: microseconds of CPU per"
-        f" connection and second at a heartbeat of 25 s, over {results['scale']['idle_s']:.0f} s with {steps[-1]:,} connections.",
+        f"Handshakes: the number that one core can do (from CPU time), and the number per second that was measured. A join's CPU is in"
+        f" microseconds. Memory: the server's RSS per joined connection, from {steps[0]:,} to {steps[-1]:,} connections in rooms of {MEMBERS}."
+        f" Idle: microseconds of CPU per connection and second at a heartbeat of 25 s, over {results['scale']['idle_s']:.0f} s with"
+        f" {steps[-1]:,} connections.",
         _table(
             ["server", "a handshake proves", "handshakes/s per core", "seen/s", "join µs", "KiB each", "idle µs/s"],
             rows,
@@ -138,7 +141,7 @@ def _growth(results: dict[str, Any]) -> list[str]:
         rows.append([name, *cpu, *memory])
     return [
         f"## Growth from {steps[0]:,} to {steps[-1]:,} connections",
-        f"Rooms of {MEMBERS}: microseconds per delivery at burst 10, and KiB of RSS for each connection that came since the step before.",
+        f"Rooms of {MEMBERS}: microseconds per delivery at burst 10, and KiB of RSS for each additional connection since the previous step.",
         _table(head, rows),
     ]
 
@@ -152,8 +155,8 @@ def _across(results: dict[str, Any]) -> list[str]:
     ]
     return [
         "## Across two workers",
-        "From a publish at one process to its delivery by another, milliseconds, at 100 a second. Both processes share a core. nchan and the"
-        " `websockets` server run as one process here.",
+        "Milliseconds from a publish at one process to its delivery by another, at 100 per second. Both processes share a core. nchan and"
+        " the `websockets` server run as one process here.",
         _table(["server", "through", "p50", "p99"], rows),
     ]
 
@@ -172,9 +175,9 @@ def _fsync(results: dict[str, Any]) -> list[str]:
     ]
     return [
         "## What `appendfsync` costs",
-        "ws-server: from a publish to its ack in milliseconds at 100 a second, and acks a second with 128 publishes under way. `always`"
-        " (the role's default) keeps what was acknowledged through a power cut, `everysec` may lose the last second. It is this"
-        " machine's disk that is measured.",
+        "ws-server: milliseconds from a publish to its ack at 100 per second, and acks per second with 128 publishes in flight. With `always`"
+        " (the role's default), acknowledged messages survive a power cut; `everysec` may lose the last second. The result depends on"
+        " this machine's disk.",
         _table(["appendfsync", "p50", "p99", "acks/s"], rows),
     ]
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""A Redis and a Postgres of the run's own, as the unit tests start them."""
+"""The run's own Redis and Postgres, started as in the unit tests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from support.redis_server import RedisServer
 
 from bench.process import Cores, Tree
 
-# A disk: /tmp may be memory, where an append only file costs nothing.
+# The stores need a disk: /tmp may be memory, where an append only file costs nothing.
 _DISK = "/var/tmp"  # noqa: S108 - the directories below it are made by mkdtemp
 
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""One server under test with its clients, and what a piece of work costs it."""
+"""One server under test with its clients, and the cost of a piece of work."""
 
 from __future__ import annotations
 
@@ -17,13 +17,15 @@ from bench.stores import Stores
 
 _T = TypeVar("_T")
 
-# Work that a server does behind the last delivery belongs to it.
+# Work of a server after the last delivery still belongs to that delivery.
 _AFTERMATH_S = 0.03
 _NUMBERS = itertools.count(1)
 
 
 class Cost(NamedTuple):
-    """Seconds of CPU of the server, of Redis, of Postgres and of the load, and the seconds that passed."""
+    """Seconds of CPU of the server, of Redis, of Postgres and of the load, and the seconds that
+    passed.
+    """
 
     server: float
     redis: float
@@ -51,7 +53,7 @@ class Swarm:
         return sum(process.rss_kib() for process in self.processes)
 
     def cost_of(self, work: Callable[..., _T], *arguments: Any) -> tuple[Cost, _T]:
-        """What `work(*arguments)` costs, and what it returns."""
+        """Return the cost and the result of `work(*arguments)`."""
         stores = self._stores
 
         def readings() -> tuple[float, ...]:
@@ -67,7 +69,7 @@ class Swarm:
     # Clients.
 
     def connect(self, rooms: Sequence[str], node: int = 0) -> list[Client]:
-        """A client for each of `rooms`, in without being in its room yet."""
+        """Connect a client for each of `rooms`, which has not joined its room yet."""
         peer = self.peer
         port = self.nodes[node].port
         new = self._generator.connect(peer.name, port, rooms, peer.connect_steps, peer.ping, first=len(self.clients))
@@ -80,7 +82,7 @@ class Swarm:
     # Messages.
 
     def publish(self, publishers: Sequence[Client], burst: int) -> list[int]:
-        """`burst` messages by each of these clients, at once; returns their numbers."""
+        """Publish `burst` messages by each of these clients at once, and return their numbers."""
         numbers = []
         for publisher in publishers:
             burst_numbers = [next(_NUMBERS) for _message in range(burst)]
@@ -91,13 +93,13 @@ class Swarm:
         return numbers
 
     def deliver(self, publishers: Sequence[Client], members: int, burst: int) -> None:
-        """As `publish`, and wait until all `members` members of each publisher's room have everything."""
+        """Publish, and wait until all `members` of each publisher's room have every message."""
         wanted = self._generator.delivered + len(publishers) * members * burst
         self.publish(publishers, burst)
         self._generator.await_deliveries(wanted)
 
     def check(self) -> None:
-        """Raises BenchError unless every client received every message of its room, once."""
+        """Raise BenchError unless every client received every message of its room once."""
         for client in self.clients:
             if client.delivered != self._published[client.room]:
                 raise BenchError(f"{client} received {client.delivered} of {self._published[client.room]} messages")

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""The benchmark works, and what it counts is right. The other servers are not needed."""
+"""The benchmark works and counts correctly. These tests need no other servers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from bench.report import report
 
 @contextmanager
 def conversation(*answers: bytes) -> Iterator[tuple[Generator, Client]]:
-    """A client that is in, of a server that then sends these, one by one, as separate segments."""
+    """A connected client, whose server sends these answers as separate segments."""
     go = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as server:
 
@@ -88,7 +88,7 @@ def test_a_client_that_is_cut_off_ends_the_run():
 
 
 def test_ws_server_is_measured():
-    """A whole run in small: it raises BenchError if any message is missing or comes twice."""
+    """A small complete run, which raises BenchError if a message is missing or arrives twice."""
     results = run([WsServer()], SMOKE)
     page = report(results)
     assert "| ws-server |" in page

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""What is measured. Each trial returns plain data for the raw results; CPU times are in microseconds."""
+"""The measurements. Each trial returns plain data; CPU times are in microseconds."""
 
 from __future__ import annotations
 
@@ -26,12 +26,15 @@ _ROOMS_AT_ONCE = 20
 _CHUNK = 1000  # clients in one sample of handshakes
 _SUBSCRIBERS_ACROSS = 10
 _PUBLISHERS = 8
-_WINDOW = 16  # publishes of each that wait for their acks
+_WINDOW = 16  # unacknowledged publishes of each client
 _PACE_S = 0.01
 
 
 class Scale(NamedTuple):
-    """How much of everything. deliveries: in one sample, at the bursts of BURSTS; steps: of growth, in connections."""
+    """The size of a run.
+
+    `deliveries` per sample, at the bursts of BURSTS; `steps` in connections.
+    """
 
     subscribers: int
     rounds: int
@@ -43,7 +46,7 @@ class Scale(NamedTuple):
 
 
 class Bench(NamedTuple):
-    """What every trial needs."""
+    """The common parts of every trial."""
 
     generator: Generator
     place: Place
@@ -64,7 +67,10 @@ class Bench(NamedTuple):
 
 @contextmanager
 def opened(scale: Scale, fsync: str = "always") -> Iterator[Bench]:
-    """With stores of its own, and this process, which is the load, on its core. `fsync`: Redis's appendfsync."""
+    """Start the stores, and pin this process, the load, to its core.
+
+    `fsync`: Redis's appendfsync.
+    """
     everywhere = os.sched_getaffinity(0)
     cores = Cores.of_this_machine()
     LOGS.mkdir(parents=True, exist_ok=True)
@@ -78,7 +84,10 @@ def opened(scale: Scale, fsync: str = "always") -> Iterator[Bench]:
 
 
 def one_room(bench: Bench, peers: Sequence[Peer]) -> dict[str, Any]:
-    """CPU per delivery, all subscribers in one room. All servers stay up, and take turns sample by sample."""
+    """CPU per delivery, with all subscribers in one room.
+
+    All servers stay up; samples alternate.
+    """
     swarms: list[Swarm] = []
     try:
         for peer in peers:
@@ -90,7 +99,7 @@ def one_room(bench: Bench, peers: Sequence[Peer]) -> dict[str, Any]:
             for burst, deliveries in zip(BURSTS, bench.scale.deliveries, strict=True):
                 for swarm in swarms[turn % len(swarms) :] + swarms[: turn % len(swarms)]:
                     sample = _lobby_sample(swarm, burst, deliveries)
-                    if turn:  # the first warms up
+                    if turn:  # the first sample is a warm-up
                         samples[swarm.peer.name][burst].append(sample)
         for swarm in swarms:
             swarm.check()
@@ -113,7 +122,7 @@ def _lobby_sample(swarm: Swarm, burst: int, deliveries: int) -> dict[str, float]
 
 
 def growth(bench: Bench, peer: Peer) -> dict[str, Any]:
-    """Rooms of ten, more and more of them: handshakes, memory, CPU per delivery at each step; idle CPU at the last."""
+    """A growing number of rooms of ten: handshakes, memory, CPU per delivery, and idle CPU."""
     handshakes: list[dict[str, float]] = []
     joins: list[dict[str, float]] = []
     steps: list[dict[str, Any]] = []
@@ -126,7 +135,7 @@ def growth(bench: Bench, peer: Peer) -> dict[str, Any]:
                 handshakes.append(_per(cost, size))
                 cost, _nothing = swarm.cost_of(swarm.join, new)
                 joins.append(_per(cost, size))
-            # What start-up and handshakes left behind is not what a connection holds.
+            # Memory left by start-up and handshakes does not belong to a connection.
             bench.generator.read_for(1.0)
             step: dict[str, Any] = {"connections": count, "rss_kib": swarm.rss_kib()}
             last = count == bench.scale.steps[-1]
@@ -149,29 +158,29 @@ def _small_room_samples(bench: Bench, swarm: Swarm, burst: int, deliveries: int)
             swarm.deliver(list(itertools.islice(publishers, _ROOMS_AT_ONCE)), MEMBERS, burst)
 
     costs = [swarm.cost_of(work)[0] for _round in range(bench.scale.rounds + 1)]
-    return [_per(cost, times * _ROOMS_AT_ONCE * MEMBERS * burst) for cost in costs[1:]]  # the first warms up
+    return [_per(cost, times * _ROOMS_AT_ONCE * MEMBERS * burst) for cost in costs[1:]]  # the first is a warm-up
 
 
 def _idle(bench: Bench, swarm: Swarm) -> dict[str, float]:
-    """Per connection and second, over whole heartbeats."""
+    """Idle CPU per connection and second, over whole heartbeats."""
     cost, _nothing = swarm.cost_of(bench.generator.read_for, bench.scale.idle_s)
     return _per(cost, len(swarm.clients) * cost.wall)
 
 
 def across_workers(bench: Bench, peer: Peer) -> dict[str, float]:
-    """From a publish at one worker to its deliveries by another, at 100 a second; in milliseconds."""
+    """Milliseconds from a publish at one worker to its delivery by another, at 100 per second."""
     with bench.swarm(peer, workers=2) as swarm:
         publisher = swarm.connect(["lobby"], node=0)
         swarm.join([*publisher, *swarm.connect(["lobby"] * _SUBSCRIBERS_ACROSS, node=1)])
-        bench.generator.read_for(1.0)  # a cluster learns of its subscriptions
+        bench.generator.read_for(1.0)  # a cluster exchanges its subscriptions
         seen, sent = _paced(bench, swarm, DELIVERY)
         swarm.check()
-    # The publisher has its own from its own worker.
+    # The publisher's own worker delivers its own message.
     return _percentiles((at - sent[number]) * 1000 for client, number, at in seen if client != publisher[0].number)
 
 
 def acknowledged(bench: Bench, peer: Peer) -> dict[str, Any]:
-    """From a publish to its ack at 100 a second, in milliseconds; and acks a second with 128 publishes under way."""
+    """Milliseconds from a publish to its ack at 100 per second, and acks per second at most."""
     with bench.swarm(peer) as swarm:
         swarm.join(swarm.connect([f"room{number}" for number in range(_PUBLISHERS)]))
         seen, sent = _paced(bench, swarm, ACK)
@@ -190,15 +199,15 @@ def _acks_per_s(bench: Bench, swarm: Swarm) -> float:
         bench.generator.await_sightings(watch, done)
     seconds = time.perf_counter() - begin
     bench.generator.watch = None
-    bench.generator.read_for(0.2)  # the last deliveries may come behind the acks
+    bench.generator.read_for(0.2)  # the last deliveries may arrive after the acks
     return len(watch.seen) / seconds
 
 
 def _paced(
     bench: Bench, swarm: Swarm, pattern: re.Pattern[bytes]
 ) -> tuple[list[tuple[int, int, float]], dict[int, float]]:
-    """100 publishes a second by the first client; what was seen, and when each number was sent."""
-    for seconds in (1.0, bench.scale.latency_s):  # the first warms up
+    """Publish 100 messages per second by the first client. Return matches and send times."""
+    for seconds in (1.0, bench.scale.latency_s):  # the first pass is a warm-up
         watch = bench.generator.watch = Watch(pattern)
         sent: dict[int, float] = {}
         begin = time.perf_counter()
@@ -217,7 +226,7 @@ def _percentiles(values: Iterable[float]) -> dict[str, float]:
 
 
 def _per(cost: Cost, units: float) -> dict[str, float]:
-    """Microseconds per unit, and the load's share of the time, to show that it was not what was measured."""
+    """Microseconds per unit, and the load's share of the time, which must not be the bottleneck."""
     server, redis, postgres, load, wall = cost
     return {
         "server_us": server / units * 1e6,

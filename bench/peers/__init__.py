@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""The servers that are measured, each behind the same few methods."""
+"""The servers under test, each behind the same few methods."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SIGNING_KEY = "a secret of at least 32 characters"
 
 
 class Place(NamedTuple):
-    """Where servers run. `directory`: for their files and logs; the stores are real ones of this run's own."""
+    """The place of servers: a `directory` for files and logs, and the run's own real stores."""
 
     cores: Cores
     directory: Path
@@ -32,29 +32,29 @@ class Node(NamedTuple):
 
 
 class Peer(Protocol):
-    """auth: what a handshake proves, in words; ping: what a heartbeat holds, and what to answer."""
+    """A server. `auth` describes a handshake's proof; `ping` is a heartbeat and its answer."""
 
     name: str
     auth: str
     ping: tuple[bytes, bytes]
-    across_workers: str | None  # how two workers hear of each other's publishes, in words
+    across_workers: str | None  # how two workers exchange publishes, in words
 
     def version(self) -> str: ...
 
     def start(self, place: Place, workers: int = 1) -> list[Node]:
-        """Start so many processes that serve the same rooms, with a heartbeat of HEARTBEAT_S."""
+        """Start processes that serve the same rooms, with a heartbeat of HEARTBEAT_S."""
 
     def connect_steps(self, number: int, room: str) -> list[Step]:
-        """What client `number` says until it is in, with its proof of who it is."""
+        """The steps of client `number` until it is connected, with its credential."""
 
     def join_steps(self, number: int, room: str) -> list[Step]:
-        """What it says to join its room."""
+        """The steps to join the client's room."""
 
     def publish(self, room: str, number: int) -> bytes:
         """One message from a member of the room."""
 
 
 def command_output(*command: str) -> str:
-    """What a program says, on either of its outputs."""
+    """A program's standard output and standard error."""
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return (done.stdout + done.stderr).strip()

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""nats-server with its WebSocket listener: subjects are the rooms. Core NATS, so at most once and without a log."""
+"""nats-server with its WebSocket listener: subjects are the rooms.
+
+Core NATS, so at most once and without a log.
+"""
 
 from __future__ import annotations
 

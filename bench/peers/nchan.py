@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""nchan in nginx, one worker process: channels are the rooms; messages are kept in memory for reconnects."""
+"""nchan in nginx, one worker process: channels are the rooms, with messages kept in memory."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Nchan:
         return [Step(upgrade(f"/room/{room}"), b"\r\n\r\n")]
 
     def join_steps(self, number: int, room: str) -> list[Step]:
-        return []  # the address says which room
+        return []  # the URL names the room
 
     def publish(self, room: str, number: int) -> bytes:
         return text_frame(payload(number))

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""The `websockets` library's own asyncio server: what one writes in an afternoon (plain_server.py)."""
+"""A simple server on the `websockets` library's asyncio server (plain_server.py)."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from bench.peers import HEARTBEAT_S, SIGNING_KEY, Node, Place, command_output
 from bench.process import Service, free_port
 
 _SOURCE = Path(__file__).parent / "node"
-# install.sh puts the packages here, and a module finds them only from beside them.
+# install.sh puts the packages here. A module finds them only from the same directory.
 _INSTALLED = Path(__file__).parents[2] / ".lab/bench/node"
 
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""This project's worker as it is deployed: Redis, archive, presence, tokens and limits; the limits only higher."""
+"""This project's worker as deployed: Redis, archive, presence, tokens, and higher limits."""
 
 from __future__ import annotations
 
