@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""Brings docs/asyncapi.yaml up to date: messages and schemas come from the service's types, the rest is written by hand.
+"""Updates docs/asyncapi.yaml: messages and schemas come from the service's types.
 
-asyncapi.py          rewrite what follows the mark in the file
-asyncapi.py --check  only say whether that would change it
+asyncapi.py          rewrite the part of the file after the mark
+asyncapi.py --check  only check that the file is up to date
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MARK = "  # Made by tools/asyncapi.py from the service's types: all below this l
 
 
 class _Ping(msgspec.Struct, tag="ping"):
-    """As the service's, which keeps `t` as raw JSON; a raw default is more than msgspec can describe."""
+    """The service's Ping keeps `t` as raw JSON, whose default msgspec cannot describe."""
 
     t: Any = None
 
@@ -39,7 +39,7 @@ def main() -> None:
     if sys.argv[1:] != ["--check"]:
         DOCUMENT.write_text(by_hand + mark + current)
     elif made != current:
-        sys.exit("docs/asyncapi.yaml is not what the service's types say. Run: .venv/bin/python tools/asyncapi.py")
+        sys.exit("docs/asyncapi.yaml is out of date. Run: .venv/bin/python tools/asyncapi.py")
 
 
 def generated() -> str:
@@ -61,7 +61,7 @@ def _message(kind: type[msgspec.Struct]) -> dict[str, Any]:
 
 
 def _portable(schema: Any) -> Any:
-    """Python's regular expressions as JavaScript reads them, too: characters in place of their numbers, $ for \\Z."""
+    """Rewrite Python's regular expressions for JavaScript: literal characters, $ for \\Z."""
     if isinstance(schema, list):
         return [_portable(item) for item in schema]
     if not isinstance(schema, dict):
@@ -75,7 +75,7 @@ def _portable(schema: Any) -> Any:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Indents lists, and repeats what occurs twice."""
+    """Indents lists, and writes no aliases."""
 
     def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:  # noqa: ARG002
         super().increase_indent(flow, indentless=False)

@@ -2,12 +2,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
 #
-# changelog.sh [--check]: writes CHANGELOG.md from changelogs/fragments, or checks that it is what
-# they say. The fragments stay: they become a release of changelogs/changelog.yaml when the version
+# changelog.sh [--check]: writes CHANGELOG.md from changelogs/fragments, or checks that the file is
+# up to date. The fragments stay: they become a release in changelogs/changelog.yaml when the version
 # is tagged.
 . "$(dirname "$0")/../lab/common.sh"
 
-# A copy, which has no plugins: antsibull-changelog would start Ansible to list them.
+# The copy has no plugins, because antsibull-changelog would start Ansible to list them.
 copy=$(mktemp -d)
 trap 'rm -rf "$copy"' EXIT
 cp -R galaxy.yml changelogs "$copy"
@@ -18,7 +18,7 @@ version=$(sed -n 's/^version: //p' galaxy.yml)
     antsibull-changelog release --version "$version" --date 2000-01-01 >/dev/null
 )
 if [ "${1-}" = --check ]; then
-    diff -u CHANGELOG.md "$copy/CHANGELOG.md" >&2 || { echo "CHANGELOG.md is not what the fragments say: run tools/changelog.sh" >&2; exit 1; }
+    diff -u CHANGELOG.md "$copy/CHANGELOG.md" >&2 || { echo "CHANGELOG.md is out of date: run tools/changelog.sh" >&2; exit 1; }
 else
     cp "$copy/CHANGELOG.md" CHANGELOG.md
 fi

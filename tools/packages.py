@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""Builds the packages for applications: the Python package for PyPI, and the browser's client for npm."""
+"""Builds the packages for applications: the Python package for PyPI, the browser client for npm."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def repository() -> str:
 
 
 def npm_files() -> dict[str, bytes]:
-    """What is in the npm package, by path."""
+    """The files of the npm package, by path."""
     about = {
         "name": _NPM_NAME,
         "version": version(),
@@ -68,7 +68,10 @@ def npm_files() -> dict[str, bytes]:
 
 
 def build_npm(directory: Path) -> Path:
-    """As `npm pack` does it, without npm. The same files make the same bytes but for gzip's time."""
+    """Build the package like `npm pack`, without npm.
+
+    Equal files give equal bytes, except gzip's time.
+    """
     path = directory / f"{_NPM_NAME}-{version()}.tgz"
     with tarfile.open(path, "w:gz") as archive:
         for name, content in npm_files().items():
@@ -79,7 +82,7 @@ def build_npm(directory: Path) -> Path:
 
 
 def build_python(directory: Path) -> list[Path]:
-    """The source distribution and the wheel; the build backend comes from PyPI, as pyproject.toml pins it."""
+    """Build the source distribution and the wheel, with the backend pinned in pyproject.toml."""
     command = [sys.executable, "-m", "build", "--outdir", str(directory), str(SERVICE)]
     done = subprocess.run(command, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode:
@@ -89,7 +92,7 @@ def build_python(directory: Path) -> list[Path]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("directory", type=Path, help="where the packages go")
+    parser.add_argument("directory", type=Path, help="the directory for the packages")
     directory = parser.parse_args().directory
     directory.mkdir(parents=True, exist_ok=True)
     for path in [build_npm(directory), *build_python(directory)]:

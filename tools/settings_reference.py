@@ -18,15 +18,16 @@ INTRODUCTION = """\
 
 <!-- Made by tools/settings_files.py from the service's settings: change them there. -->
 
-The settings of a worker, from its environment. On a host that the role `ws_server` deploys they are in `/etc/ws-server/env`,
-made from the role's variables ("set by"); where one is not set, the default holds. What the unit sets differs for each worker.
+A worker reads its settings from its environment. On a host of the role `ws_server`, the file `/etc/ws-server/env` has
+them, generated from the role's variables ("set by"). A variable that is not set leaves the default in force. The unit
+sets values that differ for each worker.
 
-All are checked at start: a value that is not allowed, or a variable `WS_…` that is none of these, ends the worker with status 2
-and a sentence for each. `ws-server check-settings` does the same without starting. It and `ws-server token` read the environment,
-then `/etc/ws-server/env`; with `--env-file` only that file. `WS_JWT_SECRET` or `WS_JWT_JWKS` is needed,
-and nothing else.
+The worker checks all settings at start. A value that is not allowed, or an unknown variable `WS_…`, ends the worker
+with status 2 and one sentence for each fault. `ws-server check-settings` does the same without starting a worker. This
+command and `ws-server token` read the environment, then `/etc/ws-server/env`; with `--env-file`, only that file. Only
+`WS_JWT_SECRET` or `WS_JWT_JWKS` is required.
 
-A secret is never logged, nor shown when it is wrong.
+A secret is never logged or shown, even if it is invalid.
 
 [settings.schema.json](settings.schema.json) is the same as JSON Schema, for programs; its patterns are Python's.
 """
@@ -47,9 +48,9 @@ GROUPS = {
 
 NOTES = {
     "What an operator sees": """
-Without `WS_OTLP_ENDPOINT` there are no traces. A trace is a publish and its delivery by each worker whose clients got it. Its spans
-name the room, and neither users nor what was published. The metric `ws_trace_spans_total` counts spans sent, and those lost because the collector failed or was too slow; a
-collector that wants to know who sends gets the headers in OpenTelemetry's own `OTEL_EXPORTER_OTLP_HEADERS`.
+Without `WS_OTLP_ENDPOINT` there are no traces. A trace is a publish and its delivery by each worker. Its spans name the room, but neither users nor the published data. The
+metric `ws_trace_spans_total` counts spans that were sent, and spans that were lost because the collector failed or was too
+slow. For a collector with authentication, set OpenTelemetry's own `OTEL_EXPORTER_OTLP_HEADERS`.
 """,
 }
 
@@ -64,7 +65,7 @@ def page(properties: dict[str, Any]) -> str:
     for title, fields in GROUPS.items():
         parts += [
             f"\n## {title}\n\n",
-            "| variable | default | what it is, and what it may be | set by |\n|---|---|---|---|\n",
+            "| variable | default | meaning and allowed values | set by |\n|---|---|---|---|\n",
         ]
         names = [variable(field) for field in fields.split()]
         parts += [_row(name, properties[name], set_by.get(name, "")) for name in names]
@@ -85,7 +86,7 @@ def _shown(default: Any) -> str:
 
 
 def _role_variables(properties: dict[str, Any]) -> dict[str, str]:
-    """Environment variable -> the variables of the role that make it up, or the unit."""
+    """Map each environment variable to the role's variables that set it, or to the unit."""
     made: dict[str, list[str]] = {}
     parts = ""  # of the value of the next line
     for line in (ROLE / "templates/env.j2").read_text().splitlines():

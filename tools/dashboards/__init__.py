@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""Grafana's dashboards, written down once: python -m dashboards makes the JSON that the role grafana installs."""
+"""The source of Grafana's dashboards: python -m dashboards generates the role's JSON."""
 
 from __future__ import annotations
 

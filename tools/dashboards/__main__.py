@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""Writes the dashboards to the directory that the role grafana installs them from."""
+"""Writes the dashboards to the directory from which the role grafana installs them."""
 
 from __future__ import annotations
 

@@ -9,14 +9,14 @@ from .panels import Dashboard, Number, Panel, Query, States
 DASHBOARD = Dashboard(
     "ws-edge",
     "Edge",
-    "nginx as it counts itself and as a client sees it, and the workers as each edge sees them.",
+    "nginx from its own counters and from a client's probe, and each edge's view of the workers.",
     (
         (
             "Now",
             (
                 Number(
                     "Reached from outside",
-                    "1 while the edge answers over TLS, with a certificate that is trusted.",
+                    "1 while the edge answers over TLS with a trusted certificate.",
                     "none",
                     (Query('probe_success{job="edge"}', "{{host}}"),),
                     runbook="WsEdgeDown",
@@ -26,7 +26,7 @@ DASHBOARD = Dashboard(
                 ),
                 Number(
                     "Certificate",
-                    "The time until it runs out.",
+                    "The time until the certificate expires.",
                     "s",
                     (Query("edge:probe_certificate_left:seconds", "{{host}}"),),
                     runbook="WsCertificateExpiring",
@@ -43,7 +43,7 @@ DASHBOARD = Dashboard(
                 ),
                 Number(
                     "Old configurations",
-                    "How many earlier configurations of nginx, in full, still serve their last clients.",
+                    "The number of earlier configurations of nginx that still serve their last clients.",
                     "short",
                     (Query("edge:ws_edge_nginx_lingering:generations", "{{host}}"),),
                     runbook="WsNginxLingering",
@@ -57,13 +57,13 @@ DASHBOARD = Dashboard(
             (
                 Panel(
                     "Requests",
-                    "Each second. A WebSocket counts when it begins.",
+                    "Per second. A WebSocket counts when it begins.",
                     "reqps",
                     (Query("rate(nginx_http_requests_total[$__rate_interval])", "{{host}}"),),
                 ),
                 Panel(
                     "New connections",
-                    "Accepted each second, and those that were accepted but not handled: nginx is short of connections or files.",
+                    "Accepted per second, and accepted but not handled because nginx lacks connections or files.",
                     "ops",
                     (
                         Query("rate(nginx_connections_accepted[$__rate_interval])", "{{host}} accepted"),
@@ -74,8 +74,8 @@ DASHBOARD = Dashboard(
                     ),
                 ),
                 Panel(
-                    "What the connections do",
-                    "Writing has the WebSockets in it; waiting are idle HTTP connections.",
+                    "Connections by state",
+                    "Writing includes WebSockets; waiting means idle HTTP connections.",
                     "short",
                     (
                         Query("nginx_connections_reading", "{{host}} reading"),
@@ -84,22 +84,22 @@ DASHBOARD = Dashboard(
                     ),
                 ),
                 Panel(
-                    "A visit from outside",
-                    "How long each part of one takes: the TLS handshake, the connection, the answer.",
+                    "Time of a probe",
+                    "The duration of each part: the TLS handshake, the connection, the answer.",
                     "s",
                     (Query('probe_http_duration_seconds{job="edge"}', "{{host}} {{phase}}"),),
                     runbook="WsEdgeDown",
                 ),
                 Panel(
                     "Old processes",
-                    "nginx processes of earlier configurations, which end with their last client.",
+                    "nginx processes of earlier configurations. Each ends with its last client.",
                     "short",
                     (Query("ws_edge_nginx_lingering_processes", "{{host}}"),),
                     runbook="WsNginxLingering",
                 ),
                 Panel(
                     "Reloads by the watcher",
-                    "How often the workers to send clients to changed, and changes that could not be made.",
+                    "Changes of the upstream by the watcher, and failed changes.",
                     "short",
                     (
                         Query("increase(ws_edge_reloads_total[5m])", "{{host}} reloads"),
@@ -109,19 +109,19 @@ DASHBOARD = Dashboard(
             ),
         ),
         (
-            "The workers, as the edges see them",
+            "The edges' view of the workers",
             (
                 States(
                     "Gets new clients",
                     "Whether nginx sends new clients to a worker.",
                     "none",
                     (Query("ws_edge_server_up", "{{host}} to {{server}}"),),
-                    texts=((0, "taken out", "orange"), (1, "in", "green")),
+                    texts=((0, "out", "orange"), (1, "in", "green")),
                     runbook="WsWorkerNotReady",
                 ),
                 States(
                     "Last answer",
-                    "What each worker did with the watcher's last question.",
+                    "Each worker's answer to the watcher's last poll.",
                     "none",
                     (
                         Query(

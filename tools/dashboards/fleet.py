@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""Fleet: is the service well, and if not, which worker is not."""
+"""Fleet: whether the service is healthy, and if not, which worker is not."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DASHBOARD = Dashboard(
             (
                 Number(
                     "Workers ready",
-                    "The share of the workers that let clients in, of those that nobody has drained. One that does not answer counts as not ready.",
+                    "The share of ready workers, without draining ones. A worker that does not answer counts as not ready.",
                     "percentunit",
                     (Query("fleet:ws_workers_ready:ratio", "ready"),),
                     runbook="WsFleetBelowQuorum",
@@ -26,19 +26,19 @@ DASHBOARD = Dashboard(
                 ),
                 Number(
                     "Connections",
-                    "WebSockets and event streams that are open, on all workers.",
+                    "Open WebSockets and event streams on all workers.",
                     "short",
                     (Query("fleet:ws_connections:sum", "connections"),),
                 ),
                 Number(
                     "Deliveries",
-                    "Room messages written to clients each second: one for each message and client.",
+                    "Room messages written to clients per second: one for each message and client.",
                     "ops",
                     (Query("fleet:ws_messages_out:rate5m", "deliveries"),),
                 ),
                 Number(
                     "Publish to deliver, p99",
-                    "From a publish reaching its worker to a worker's last write of it.",
+                    "From the arrival of a publish at its worker to a worker's last write of the message.",
                     "s",
                     (Query("fleet:ws_publish_to_deliver_seconds:p99_5m", "p99"),),
                     runbook="WsDeliverySlow",
@@ -46,7 +46,7 @@ DASHBOARD = Dashboard(
                 ),
                 Number(
                     "Commands failed",
-                    "The share of the clients' commands that failed by no fault of theirs, over an hour. One in a thousand may.",
+                    "The share of commands that failed without the client's fault, over an hour. The budget is one in a thousand.",
                     "percentunit",
                     (Query("fleet:ws_commands_failed:ratio_rate1h", "failed"),),
                     runbook="WsErrorBudgetBurnFast",
@@ -67,7 +67,7 @@ DASHBOARD = Dashboard(
             (
                 Panel(
                     "Connections by worker",
-                    "WebSockets and event streams that are open. A worker that is drained falls to 0, the others take its clients.",
+                    "Open WebSockets and event streams. A draining worker falls to 0, and the other workers take its clients.",
                     "short",
                     (Query("worker:ws_connections:sum", "{{host}} {{worker}}"),),
                     runbook="WsConnectionsNearCap",
@@ -75,7 +75,7 @@ DASHBOARD = Dashboard(
                 ),
                 Panel(
                     "Messages",
-                    "What clients send, and what is written to them.",
+                    "Messages from clients, and messages written to clients.",
                     "ops",
                     (
                         Query("fleet:ws_messages_in:rate5m", "in"),
@@ -84,10 +84,10 @@ DASHBOARD = Dashboard(
                 ),
                 Panel(
                     "Requests to connect",
-                    "Let in, and refused by status: 401 and 403 for their token, 429 for a limit, 503 as a worker is not ready.",
+                    "Accepted, and refused by status: 401 and 403 for the token, 429 for a limit, 503 for a worker that is not ready.",
                     "ops",
                     (
-                        Query("fleet:ws_handshakes:rate5m", "let in"),
+                        Query("fleet:ws_handshakes:rate5m", "accepted"),
                         Query("fleet:ws_handshakes_refused:rate5m", "refused with {{status}}"),
                     ),
                 ),
@@ -99,14 +99,14 @@ DASHBOARD = Dashboard(
                 PUBLISH_TO_DELIVER,
                 Panel(
                     "Publish to deliver by worker, p99",
-                    "One worker alone: it is slow. All: look at Redis, or at what is published.",
+                    "If only one worker is slow, check that worker. If all are slow, check Redis and the rate of publishes.",
                     "s",
                     (Query("worker:ws_publish_to_deliver_seconds:p99_5m", "{{host}} {{worker}}"),),
                     runbook="WsDeliverySlow",
                 ),
                 Panel(
                     "Round trip to Redis, p99",
-                    "Of a batch of publishes, with the write to Redis' disk in it.",
+                    "The time of a batch of publishes, including Redis' write to disk.",
                     "s",
                     (Query("fleet:ws_broker_publish_seconds:p99_5m", "p99"),),
                 ),
@@ -117,7 +117,7 @@ DASHBOARD = Dashboard(
             (
                 Panel(
                     "Error budget",
-                    "The share of commands that failed, in windows. At 0.1 % the month's budget lasts the month; at 1.44 % two days.",
+                    "The share of failed commands, by window. At 0.1 % the monthly budget lasts a month; at 1.44 %, two days.",
                     "percentunit",
                     (
                         Query("fleet:ws_commands_failed:ratio_rate5m", "5 minutes"),
@@ -130,7 +130,7 @@ DASHBOARD = Dashboard(
                 ERRORS_BY_CODE,
                 Panel(
                     "Not delivered live",
-                    "Messages that slow clients get from the room's log when they read again.",
+                    "Messages that slow clients get later from the room's log.",
                     "ops",
                     (Query("worker:ws_message_drops:rate5m", "{{host}} {{worker}}"),),
                     runbook="WsMessageDrops",
@@ -142,13 +142,13 @@ DASHBOARD = Dashboard(
             (
                 Panel(
                     "CPU by worker",
-                    "Of one core: a worker is one process with one event loop, and 100 % is all that it can have.",
+                    "The share of one core. A worker is one process with one event loop, so 100 % is the maximum.",
                     "percentunit",
                     (Query("worker:process_cpu_seconds:rate5m", "{{host}} {{worker}}"),),
                 ),
                 Panel(
                     "Event loop lag, p99",
-                    "How late the loop was for its tick. Everything that a worker does waits that long.",
+                    "The delay of the loop's tick. Everything in the worker waits that long.",
                     "s",
                     (Query("worker:ws_event_loop_lag_seconds:p99_5m", "{{host}} {{worker}}"),),
                     runbook="WsEventLoopLag",
@@ -161,16 +161,16 @@ DASHBOARD = Dashboard(
                     (Query('process_resident_memory_bytes{job="ws_server"}', "{{host}} {{worker}}"),),
                 ),
                 Panel(
-                    "Connections of those allowed",
-                    "The share of a worker's connections in use; at 100 % it answers 429.",
+                    "Connection limit used",
+                    "The used share of a worker's connection limit. At 100 % the worker answers 429.",
                     "percentunit",
                     (Query("worker:ws_connections:ratio", "{{host}} {{worker}}"),),
                     runbook="WsConnectionsNearCap",
                     limit=0.85,
                 ),
                 Panel(
-                    "Files of those allowed",
-                    "The share of the files that a worker may open. Each connection is one.",
+                    "File limit used",
+                    "The used share of a worker's limit of open files. Each connection is one file.",
                     "percentunit",
                     (Query("worker:process_open_fds:ratio", "{{host}} {{worker}}"),),
                     runbook="WsDescriptorsNearLimit",

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""Host: CPU, memory, disk and network under it all."""
+"""Host: CPU, memory, disks and network."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ DASHBOARD = Dashboard(
             (
                 Panel(
                     "CPU",
-                    "The share of all cores that is busy.",
+                    "The busy share of all cores.",
                     "percentunit",
                     (Query(f"host:node_cpu_busy:ratio_rate5m{{{_OF}}}", "{{host}}"),),
                 ),
                 Panel(
-                    "CPU by what it does",
-                    "Cores. Steal is what other guests of the machine took; iowait is waiting for a disk.",
+                    "CPU by mode",
+                    "Cores. Steal is time that other guests of the machine took; iowait is waiting for a disk.",
                     "short",
                     (
                         Query(
@@ -38,7 +38,7 @@ DASHBOARD = Dashboard(
                 ),
                 Panel(
                     "Load",
-                    "Processes that run or want to, over a minute, beside the number of cores.",
+                    "Running and waiting processes, over a minute, and the number of cores.",
                     "short",
                     (
                         Query(f"node_load1{{{_OF}}}", "{{host}} load"),
@@ -47,13 +47,13 @@ DASHBOARD = Dashboard(
                 ),
                 Panel(
                     "Memory",
-                    "The share in use that cannot be given up. When it is all used, dashboards die first and Redis last.",
+                    "The used share that cannot be freed. When memory runs out, the kernel kills dashboards first and Redis last.",
                     "percentunit",
                     (Query(f"host:node_memory_used:ratio{{{_OF}}}", "{{host}}"),),
                 ),
                 Panel(
                     "Memory available",
-                    "What programs can still have, and swap in use.",
+                    "Memory that programs can still use, and used swap.",
                     "bytes",
                     (
                         Query(f"node_memory_MemAvailable_bytes{{{_OF}}}", "{{host}} available"),
@@ -65,7 +65,7 @@ DASHBOARD = Dashboard(
                 ),
                 Panel(
                     "Killed for memory",
-                    "Processes that the kernel ended, in five minutes.",
+                    "Processes that the kernel killed, in five minutes.",
                     "short",
                     (Query(f"increase(node_vmstat_oom_kill{{{_OF}}}[5m])", "{{host}}"),),
                 ),
@@ -76,7 +76,7 @@ DASHBOARD = Dashboard(
             (
                 Panel(
                     "Space used",
-                    "By file system. What is of tmpfs is memory.",
+                    "By file system. A tmpfs uses memory.",
                     "percentunit",
                     (
                         Query(
@@ -88,7 +88,7 @@ DASHBOARD = Dashboard(
                 ),
                 Panel(
                     "Busy",
-                    "The share of the time in which a disk had something to do.",
+                    "The share of time in which a disk was busy.",
                     "percentunit",
                     (
                         Query(
@@ -98,7 +98,7 @@ DASHBOARD = Dashboard(
                 ),
                 Panel(
                     "Time per write",
-                    "Redis answers a publish when its write is on disk, so this is in the latency of each.",
+                    "Redis answers a publish after its write to disk, so this time is part of every publish.",
                     "s",
                     (
                         Query(
@@ -130,16 +130,18 @@ DASHBOARD = Dashboard(
                 ),
                 Panel(
                     "TCP connections",
-                    "Established, on the whole host. Behind nginx a client is three of them: its own, and both ends of nginx's to a worker.",
+                    "Established, on the whole host. A client behind nginx counts three times: its own connection, and both ends of nginx's.",
                     "short",
                     (Query(f"node_netstat_Tcp_CurrEstab{{{_OF}}}", "{{host}}"),),
                 ),
                 Panel(
                     "Trouble",
-                    "Segments sent again, and connections refused since a queue of new ones was full: the role sysctl widens it.",
+                    "Retransmitted segments, and connections refused because a listen queue was full: the role sysctl enlarges it.",
                     "ops",
                     (
-                        Query(f"rate(node_netstat_Tcp_RetransSegs{{{_OF}}}[$__rate_interval])", "{{host}} sent again"),
+                        Query(
+                            f"rate(node_netstat_Tcp_RetransSegs{{{_OF}}}[$__rate_interval])", "{{host}} retransmitted"
+                        ),
                         Query(
                             f"rate(node_netstat_TcpExt_ListenOverflows{{{_OF}}}[$__rate_interval])",
                             "{{host}} queue full",

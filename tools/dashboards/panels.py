@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""What a dashboard is made of, and the JSON in which Grafana has it.
+"""The parts of a dashboard, and their JSON for Grafana.
 
-Only what differs from Grafana's own defaults is written, so that a change of a dashboard is one to read.
+Only values that differ from Grafana's defaults are written, so that the diff of a dashboard is
+readable.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-# Where the role grafana puts the operator's own address.
+# The role grafana replaces this with the operator's own URL.
 RUNBOOKS = "https://github.com/selfhost-websocket/websocket/blob/main/docs/runbooks"
 METRICS = {"type": "prometheus", "uid": "${metrics}"}
 LOGS = {"type": "loki", "uid": "${logs}"}
@@ -19,7 +20,7 @@ _COLUMNS = 24
 
 @dataclass(frozen=True)
 class Query:
-    """`legend`: what a series is called, with its labels as {{label}}."""
+    """A query. `legend` is the name of a series, with its labels as {{label}}."""
 
     expr: str
     legend: str
@@ -27,7 +28,10 @@ class Query:
 
 @dataclass(frozen=True)
 class Panel:
-    """A chart of series over time. `unit` is Grafana's name of it; `runbook` the alert that watches the same."""
+    """A chart of series over time.
+
+    `unit` is Grafana's name; `runbook` is the alert on this value.
+    """
 
     title: str
     description: str
@@ -45,7 +49,7 @@ class Panel:
 
     @property
     def colors(self) -> tuple[str, str]:
-        """Below the limit, and from it on."""
+        """The colours below and above the limit."""
         return ("green", "red")
 
     def to_json(self) -> dict[str, Any]:
@@ -97,7 +101,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Number(Panel):
-    """The value of now, in large. `low`: what is bad is to be below the limit."""
+    """The current value, in large print. `low`: values below the limit are bad."""
 
     low: bool = False
     width: int = 4
@@ -123,7 +127,7 @@ class Number(Panel):
 
 @dataclass(frozen=True)
 class States(Panel):
-    """Series of states, each a bar that changes its colour. `texts`: what a value means, and in which colour."""
+    """Series of states as coloured bars. `texts` has the meaning and colour of each value."""
 
     texts: tuple[tuple[int, str, str], ...] = ()
     width: int = 12
@@ -168,7 +172,7 @@ class Logs(Panel):
 
 @dataclass(frozen=True)
 class Variable:
-    """A choice at the head of the dashboard: the values that `label` has in `series`."""
+    """A choice at the top of the dashboard: the values of `label` in `series`."""
 
     label: str
     series: str
@@ -193,7 +197,7 @@ class Variable:
 
 @dataclass(frozen=True)
 class Dashboard:
-    """`rows`: titles, each with its panels, which are laid out from left to right."""
+    """A dashboard. `rows` has titles with their panels, from left to right."""
 
     uid: str
     title: str
@@ -250,7 +254,8 @@ class Dashboard:
 
 
 def _source(name: str, kind: str) -> dict[str, Any]:
-    # The role's own data sources have these uids; where there are others, the head of the dashboard lets one choose.
+    # The role's data sources have these uids. The top of the dashboard offers other data sources,
+    # if any.
     return {
         "type": "datasource",
         "name": name,
@@ -262,7 +267,8 @@ def _source(name: str, kind: str) -> dict[str, Any]:
     }
 
 
-# While somebody holds the lock of the fleet, workers are replaced: a span from its first sample to its last.
+# While a run holds the fleet's lock, workers may be replaced: a span from the first to the last
+# sample.
 _ANNOTATIONS: list[dict[str, Any]] = [
     {
         "name": "Rollouts",
@@ -271,8 +277,8 @@ _ANNOTATIONS: list[dict[str, Any]] = [
         "datasource": METRICS,
         "expr": "ws_fleet_lock_since_timestamp_seconds > 0",
         "step": "15s",
-        "titleFormat": "The fleet is being changed",
-        "textFormat": "the lock of the fleet is held, on {{host}}",
+        "titleFormat": "A run changes the fleet",
+        "textFormat": "a run holds the fleet's lock, on {{host}}",
         "tagKeys": "host",
     },
     {

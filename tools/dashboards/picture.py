@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""Draws a dashboard's charts from a lab fleet's Prometheus, as an SVG: python -m dashboards.picture STATUS.json UID MINUTES >picture.svg
+"""Draws a dashboard's charts as an SVG, from the Prometheus of a lab fleet.
 
-It is not Grafana's picture: the same queries, and plain lines.
+Usage: python -m dashboards.picture STATUS.json UID MINUTES >picture.svg. The queries are those of
+the dashboard; the drawing is simpler than Grafana's.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ Series = tuple[str, list[tuple[float, float]]]
 
 
 def ask(status: dict[str, Any], query: Query, minutes: float) -> list[Series]:
-    """A query over the last minutes, asked on Prometheus' own host."""
+    """Run a query over the last minutes, on the host of Prometheus."""
     now = time.time()
     step = max(1, round(minutes * 60 / POINTS))
     expr = re.sub(r"\$(host|worker)", ".+", query.expr.replace("$__rate_interval", f"{max(60, 4 * step)}s"))
@@ -60,7 +61,7 @@ def named(legend: str, labels: dict[str, str]) -> str:
 
 
 def text(value: float, unit: str) -> str:
-    """A value as people read it."""
+    """Format a value for readers."""
     if unit == "percentunit":
         return f"{100 * value:.3g} %"
     if unit == "s" and 0 < abs(value) < 1:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""Rollout: a change of the workers, from the lock to the last one."""
+"""Rollout: the replacement of the workers, from the lock to the last worker."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from .shared import ERRORS_BY_CODE, PUBLISH_TO_DELIVER, READINESS
 DASHBOARD = Dashboard(
     "ws-rollout",
     "Rollout",
-    "Workers that are replaced one after the other, and what their clients notice of it.",
+    "The replacement of workers, one after the other, and its effect on clients.",
     (
         (
             "Now",
             (
                 Number(
                     "Workers ready",
-                    "One at a time may be missing.",
+                    "At most one worker may be missing at a time.",
                     "short",
                     (Query("fleet:ws_workers_ready:sum", "ready"),),
                     runbook="WsFleetBelowQuorum",
@@ -25,7 +25,7 @@ DASHBOARD = Dashboard(
                 ),
                 Number(
                     "Draining",
-                    "Workers that somebody wants empty.",
+                    "Workers that are being drained.",
                     "short",
                     (Query("sum(ws_draining)", "draining"),),
                     runbook="WsDrainDoesNotEnd",
@@ -33,14 +33,14 @@ DASHBOARD = Dashboard(
                 ),
                 Number(
                     "Youngest worker",
-                    "The time since the last of them started.",
+                    "The time since the last worker started.",
                     "s",
                     (Query('time() - max(process_start_time_seconds{job="ws_server"})', "age"),),
                     width=6,
                 ),
                 Number(
                     "Releases",
-                    "How many workers run each. Two, for as long as a rollout takes; after it, one.",
+                    "The number of workers of each release. There are two releases during a rollout, and one afterwards.",
                     "short",
                     (Query("count by (version) (ws_build_info)", "{{version}}"),),
                     runbook="WsRolloutLockHeld",
@@ -54,7 +54,7 @@ DASHBOARD = Dashboard(
                 READINESS,
                 States(
                     "Drains",
-                    "From the begin of a drain until it is taken back.",
+                    "From the beginning of a drain to its end.",
                     "none",
                     (Query("ws_draining", "{{host}} {{worker}}"),),
                     texts=((0, "serves", "green"), (1, "draining", "orange")),
@@ -62,20 +62,20 @@ DASHBOARD = Dashboard(
                 ),
                 Panel(
                     "Connections by worker",
-                    "Those of the worker whose turn it is go to the others, and come back by and by.",
+                    "The connections of a draining worker move to the others, and gradually come back.",
                     "short",
                     (Query("worker:ws_connections:sum", "{{host}} {{worker}}"),),
                     stacked=True,
                 ),
                 Panel(
                     "Age",
-                    "The time since a worker started: it falls to 0 when its turn comes.",
+                    "The time since a worker started, which falls to 0 when the worker is replaced.",
                     "s",
                     (Query('time() - process_start_time_seconds{job="ws_server"}', "{{host}} {{worker}}"),),
                 ),
                 Panel(
                     "Workers by release",
-                    "The new release takes over from the old one; in a rollback it is the other way round.",
+                    "The new release replaces the old one; a rollback does the reverse.",
                     "short",
                     (Query("count by (version) (ws_build_info)", "{{version}}"),),
                     stacked=True,
@@ -83,16 +83,16 @@ DASHBOARD = Dashboard(
             ),
         ),
         (
-            "What clients notice",
+            "Effect on clients",
             (
                 Panel(
-                    "Sent on",
-                    "Connections ended, by close code, and requests to connect. A drain spreads both over its window: who follows its hint ends"
-                    " with 1000, who does not with 1001.",
+                    "Reconnects",
+                    "Ended connections by close code, and requests to connect. A drain spreads both over its window. A client that follows the"
+                    " hint ends with 1000, any other client with 1001.",
                     "ops",
                     (
                         Query("sum by (code) (rate(ws_closes_total[$__rate_interval]))", "ended with {{code}}"),
-                        Query("fleet:ws_handshakes:rate5m", "let in"),
+                        Query("fleet:ws_handshakes:rate5m", "accepted"),
                     ),
                 ),
                 Panel(
@@ -109,24 +109,24 @@ DASHBOARD = Dashboard(
                 ERRORS_BY_CODE,
                 Panel(
                     "Gaps",
-                    "Gaps that clients were told of: messages that the rooms' logs had no more. A rollout makes none.",
+                    "Gaps reported to clients: messages that the rooms' logs no longer had. A rollout causes none.",
                     "short",
                     (Query("sum(increase(ws_gaps_total[5m]))", "in 5 minutes"),),
                 ),
                 Panel(
                     "Refused",
-                    "Requests to connect that were refused, by status. A draining worker's 503 makes nginx ask another.",
+                    "Refused requests to connect, by status. After a draining worker's 503, nginx tries another worker.",
                     "ops",
                     (Query("fleet:ws_handshakes_refused:rate5m", "{{status}}"),),
                 ),
             ),
         ),
         (
-            "What the workers and the edges say",
+            "Logs of the workers and the edges",
             (
                 Logs(
                     "Journal",
-                    "Lines of the workers and of the edges' watchers, but for those of the level debug.",
+                    "Lines of the workers and of the edge watchers, without the level debug.",
                     "none",
                     (Query('{unit=~"ws-server@.*|ws-edge-watcher.service", level!="debug"}', ""),),
                 ),

@@ -16,7 +16,7 @@ READINESS = States(
 )
 PUBLISH_TO_DELIVER = Panel(
     "Publish to deliver",
-    "From a publish reaching its worker to a worker's last write of it, over the whole fleet.",
+    "From the arrival of a publish at its worker to a worker's last write of the message, over the whole fleet.",
     "s",
     (
         Query("fleet:ws_publish_to_deliver_seconds:p50_5m", "p50"),

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""Redis and Postgres: what the workers need of them, and how near their limits they are."""
+"""Redis and Postgres: the workers' use of them, and their limits."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ _DATABASE = '{datname!~"template.*|postgres|"}'
 DASHBOARD = Dashboard(
     "ws-stores",
     "Redis and Postgres",
-    "Redis, without which nothing is served, and Postgres, where the messages end up.",
+    "Redis, which every publish needs, and Postgres, which stores the messages.",
     (
         (
             "Now",
             (
                 Number(
                     "Redis",
-                    "1 while it answers its exporter.",
+                    "1 while Redis answers its exporter.",
                     "none",
                     (Query("redis_up", "Redis"),),
                     runbook="WsRedisDown",
@@ -28,7 +28,7 @@ DASHBOARD = Dashboard(
                 ),
                 Number(
                     "Memory of Redis",
-                    "Of redis_maxmemory. When it is full publishes are refused, and nothing is dropped.",
+                    "The used share of redis_maxmemory. When the memory is full, Redis refuses publishes and drops nothing.",
                     "percentunit",
                     (Query("redis:redis_memory_used_bytes:ratio", "used"),),
                     runbook="WsRedisMemoryHigh",
@@ -37,7 +37,7 @@ DASHBOARD = Dashboard(
                 ),
                 Number(
                     "Postgres",
-                    "1 while it answers its exporter. While it is away, messages wait in Redis.",
+                    "1 while Postgres answers its exporter. While Postgres is unavailable, messages wait in Redis.",
                     "none",
                     (Query("pg_up", "Postgres"),),
                     runbook="WsPostgresDown",
@@ -47,7 +47,7 @@ DASHBOARD = Dashboard(
                 ),
                 Number(
                     "Waiting for Postgres",
-                    "Messages that are in Redis alone.",
+                    "Messages that only Redis has.",
                     "short",
                     (Query("fleet:ws_archive_pending:sum", "messages"),),
                     runbook="WsArchiveLag",
@@ -60,7 +60,7 @@ DASHBOARD = Dashboard(
             (
                 Panel(
                     "Memory",
-                    "For data, and what the process takes of the host. A rewrite of the append only file may double the latter for a moment.",
+                    "Memory for data, and memory of the process. A rewrite of the append only file may briefly double the latter.",
                     "bytes",
                     (
                         Query("redis_memory_used_bytes", "data"),
@@ -71,13 +71,13 @@ DASHBOARD = Dashboard(
                 ),
                 Panel(
                     "Commands",
-                    "Each second.",
+                    "Per second.",
                     "ops",
                     (Query("rate(redis_commands_processed_total[$__rate_interval])", "commands"),),
                 ),
                 Panel(
                     "Time per command",
-                    "The commands on which Redis spends most of its time, on average. It has one thread for all of them.",
+                    "The commands on which Redis spends most of its time, on average. Redis runs all commands in one thread.",
                     "s",
                     (
                         Query(
@@ -89,7 +89,7 @@ DASHBOARD = Dashboard(
                 ),
                 Panel(
                     "Clients",
-                    "Connections to Redis. Blocked are those that wait for a stream, as the archive's do.",
+                    "Connections to Redis. Blocked connections wait for a stream, as in the archive.",
                     "short",
                     (
                         Query("redis_connected_clients", "connected"),
@@ -107,7 +107,7 @@ DASHBOARD = Dashboard(
                 ),
                 Panel(
                     "Append only file",
-                    "The one copy of the data. It is rewritten when it has doubled.",
+                    "The only copy of the data. Redis rewrites the file when its size has doubled.",
                     "bytes",
                     (
                         Query("redis_aof_current_size_bytes", "now"),
@@ -115,8 +115,8 @@ DASHBOARD = Dashboard(
                     ),
                 ),
                 Panel(
-                    "The disk's answers",
-                    "Writes that waited as the disk had not yet taken the last ones, and whether the last write failed.",
+                    "Disk writes",
+                    "Writes that waited because the disk was still busy, and whether the last write failed.",
                     "short",
                     (
                         Query("increase(redis_aof_delayed_fsync[5m])", "delayed in 5 minutes"),
@@ -124,14 +124,14 @@ DASHBOARD = Dashboard(
                     ),
                 ),
                 Panel(
-                    "Round trip, as the workers see it",
-                    "Of a batch of publishes, p99.",
+                    "Round trip from the workers",
+                    "The time of a batch of publishes, p99.",
                     "s",
                     (Query("fleet:ws_broker_publish_seconds:p99_5m", "p99"),),
                 ),
                 Panel(
                     "Keys",
-                    "Rooms' logs, and what the workers count together.",
+                    "Rooms' logs, and the workers' shared counters.",
                     "short",
                     (Query('redis_db_keys{db="db0"}', "keys"),),
                 ),
@@ -142,7 +142,7 @@ DASHBOARD = Dashboard(
             (
                 Panel(
                     "Archive",
-                    "Messages moved to Postgres, refused for good, and attempts that failed.",
+                    "Messages moved to Postgres, refused permanently, and failed attempts.",
                     "ops",
                     (
                         Query("sum(rate(ws_archive_rows_total[$__rate_interval]))", "moved"),
@@ -153,7 +153,7 @@ DASHBOARD = Dashboard(
                 ),
                 Panel(
                     "Archive lag",
-                    "The age of the oldest message that waits.",
+                    "The age of the oldest waiting message.",
                     "s",
                     (Query("fleet:ws_archive_lag_seconds:max", "lag"),),
                     runbook="WsArchiveLag",
@@ -161,7 +161,7 @@ DASHBOARD = Dashboard(
                 ),
                 Panel(
                     "Transactions",
-                    "Committed and rolled back, each second.",
+                    "Committed and rolled back per second.",
                     "ops",
                     (
                         Query(
@@ -175,7 +175,7 @@ DASHBOARD = Dashboard(
                 ),
                 Panel(
                     "Connections",
-                    "To each database, beside what Postgres allows.",
+                    "Connections to each database, and the limit of Postgres.",
                     "short",
                     (
                         Query(f"pg_stat_database_numbackends{_DATABASE}", "{{datname}}"),
@@ -184,13 +184,13 @@ DASHBOARD = Dashboard(
                 ),
                 Panel(
                     "Size",
-                    "Of each database, on disk.",
+                    "The size of each database on disk.",
                     "bytes",
                     (Query(f"pg_database_size_bytes{_DATABASE}", "{{datname}}"),),
                 ),
                 Panel(
                     "Read from memory",
-                    "The share of blocks that Postgres had in memory. What is archived is rarely read, so a history call may lower it.",
+                    "The share of blocks that Postgres had in memory. Archived messages are rarely read, so a history call may lower it.",
                     "percentunit",
                     (
                         Query(

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""Worker: what one worker does, and its log."""
+"""Worker: the activity and the log of one worker."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def _median_and_p99(metric: str) -> tuple[Query, Query]:
 DASHBOARD = Dashboard(
     "ws-worker",
     "Worker",
-    "What one worker does, or several beside each other: choose them above.",
+    "The activity of one worker, or of several for comparison: choose them above.",
     (
         (
             "Clients",
             (
                 Panel(
                     "Connections",
-                    "WebSockets, and event streams (SSE), that are open.",
+                    "Open WebSockets and event streams (SSE).",
                     "short",
                     (
                         Query(f"ws_active_connections{ONE}", f"{_NAME} WebSockets"),
@@ -43,26 +43,26 @@ DASHBOARD = Dashboard(
                 ),
                 Panel(
                     "Connections ended",
-                    "By close code: 1000 the client's own, 1001 a drain or a client that goes, 1006 none, 1008 not allowed, 1013 too slow.",
+                    "By close code: 1000 by the client, 1001 a drain or a leaving client, 1006 none, 1008 not allowed, 1013 too slow.",
                     "ops",
                     (Query(f"sum by (host, worker, code) ({_rate('ws_closes_total')})", f"{_NAME}: {{{{code}}}}"),),
                 ),
                 Panel(
                     "Tokens and tickets",
-                    "Requests to connect, by what came of their token.",
+                    "Requests to connect, by the outcome for their token.",
                     "ops",
                     (Query(f"sum by (host, worker, outcome) ({_rate('ws_auth_total')})", f"{_NAME}: {{{{outcome}}}}"),),
                 ),
                 Panel(
                     "Limits reached",
-                    "By limit: docs/settings.md has each. slow_client is one that was given up as it did not read.",
+                    "By limit: docs/settings.md describes each. slow_client is a client that was closed because it did not read.",
                     "ops",
                     (Query(f"sum by (host, worker, limit) ({_rate('ws_limited_total')})", f"{_NAME}: {{{{limit}}}}"),),
                     runbook="WsSlowConsumers",
                 ),
                 Panel(
                     "Resumed",
-                    "Joins with a position. Not recovered: the room's log no longer reached back, and the client was told.",
+                    "Joins with a position. Not recovered: the room's log no longer had the position, which the client was told.",
                     "ops",
                     (
                         Query(
@@ -89,7 +89,7 @@ DASHBOARD = Dashboard(
             (
                 Panel(
                     "In and out",
-                    "Messages from clients, and room messages written to them.",
+                    "Messages from clients, and room messages written to clients.",
                     "ops",
                     (
                         Query(_rate("ws_messages_in_total"), f"{_NAME} in"),
@@ -98,13 +98,13 @@ DASHBOARD = Dashboard(
                 ),
                 Panel(
                     "Fan-out",
-                    "How many members of this worker a message is delivered to, on average.",
+                    "The average number of members of this worker that get a message.",
                     "short",
                     (Query(f"{_rate('ws_room_fan_out_sum')} / {_rate('ws_room_fan_out_count')}", _NAME),),
                 ),
                 Panel(
                     "Publish to deliver",
-                    "From a publish reaching its worker to this worker's last write of it.",
+                    "From the arrival of a publish at its worker to this worker's last write of the message.",
                     "s",
                     _median_and_p99("ws_publish_to_deliver_seconds"),
                     runbook="WsDeliverySlow",
@@ -113,19 +113,19 @@ DASHBOARD = Dashboard(
                 ),
                 Panel(
                     "Round trip to Redis",
-                    "Of a batch of publishes.",
+                    "The time of a batch of publishes.",
                     "s",
                     _median_and_p99("ws_broker_publish_seconds"),
                 ),
                 Panel(
                     "Rooms",
-                    "Rooms that have, or just had, members on this worker.",
+                    "Rooms that have, or recently had, members on this worker.",
                     "short",
                     (Query(f"ws_rooms{ONE}", _NAME),),
                 ),
                 Panel(
                     "Repairs and gaps",
-                    "Rooms that read missing messages from their log, and gaps that clients were told of: messages that the log had no more.",
+                    "Rooms that read missing messages from their log, and gaps reported to clients: messages that the log no longer had.",
                     "ops",
                     (
                         Query(_rate("ws_room_repairs_total"), f"{_NAME} repairs"),
@@ -141,13 +141,13 @@ DASHBOARD = Dashboard(
             (
                 Panel(
                     "CPU",
-                    "Of one core, which is all that a worker can use.",
+                    "The share of one core, which is the maximum of a worker.",
                     "percentunit",
                     (Query(_rate("process_cpu_seconds_total"), _NAME),),
                 ),
                 Panel(
                     "Event loop lag",
-                    "How late the loop was for its tick, once a second.",
+                    "The delay of the loop's tick, measured once a second.",
                     "s",
                     _median_and_p99("ws_event_loop_lag_seconds"),
                     runbook="WsEventLoopLag",
@@ -168,7 +168,7 @@ DASHBOARD = Dashboard(
                 ),
                 Panel(
                     "Archive",
-                    "Messages that this worker moves to Postgres, and those that wait.",
+                    "Messages that this worker moves to Postgres, and waiting messages.",
                     "short",
                     (
                         Query(_rate("ws_archive_rows_total"), f"{_NAME} rows a second"),
@@ -177,8 +177,8 @@ DASHBOARD = Dashboard(
                     runbook="WsArchiveLag",
                 ),
                 Panel(
-                    "Redis and Postgres as it sees them",
-                    "1 while they answer.",
+                    "Redis and Postgres from the worker",
+                    "1 while Redis and Postgres answer.",
                     "none",
                     (
                         Query(f"ws_broker_available{ONE}", f"{_NAME} Redis"),
@@ -193,7 +193,7 @@ DASHBOARD = Dashboard(
             (
                 Logs(
                     "Journal",
-                    "What the workers log: a JSON object a line. A line with a trace leads to it.",
+                    "The workers' log, with one JSON object per line. A line with a trace links to the trace.",
                     "none",
                     (Query('{host=~"$host", unit=~"ws-server@($worker)[.]service"}', ""),),
                 ),
