@@ -49,7 +49,7 @@ def test_the_rules_are_rules(rules: Path) -> None:
 
 
 @pytest.mark.parametrize("alert", ALERTS)
-def test_it_fires_when_it_should(alert: str, rules: Path) -> None:
+def test_the_alert_fires_only_when_it_should(alert: str, rules: Path) -> None:
     test = rules / f"{alert}.yml"
     test.write_text((HERE / f"{alert}.yml").read_text())
     checks: list[dict[str, Any]] = [
@@ -61,7 +61,7 @@ def test_it_fires_when_it_should(alert: str, rules: Path) -> None:
 
 
 @pytest.mark.parametrize("alert", ALERTS)
-def test_somebody_who_is_woken_up_knows_what_to_do(alert: str) -> None:
+def test_the_alert_has_a_runbook(alert: str) -> None:
     rule = ALERTS[alert]
     assert rule["labels"]["severity"] in ("critical", "warning")
     assert rule["annotations"]["summary"].endswith(".")
@@ -71,6 +71,6 @@ def test_somebody_who_is_woken_up_knows_what_to_do(alert: str) -> None:
     assert headings == [f"# {alert}", "## Meaning", "## Look here", "## Do this"]
 
 
-def test_no_test_and_no_runbook_is_of_an_alert_that_is_gone() -> None:
+def test_every_test_and_runbook_belongs_to_an_alert() -> None:
     assert {path.stem for path in HERE.glob("*.yml")} == set(ALERTS)
     assert {path.stem for path in RUNBOOKS.glob("*.md")} - {"README"} == set(ALERTS)

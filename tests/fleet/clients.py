@@ -84,7 +84,7 @@ async def finish(witness: Witness) -> Report:
     return report
 
 
-async def unhindered(fleet: Fleet) -> Latencies:
+async def latencies_at_rest(fleet: Fleet) -> Latencies:
     """Of six seconds of a hundred messages each, which is longer than what asks or is told waits: how long deliveries took. Nobody is cut off."""
     async with witness(fleet, rate=100.0) as one:
         await progress(one, 600)

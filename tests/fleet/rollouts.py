@@ -204,7 +204,7 @@ def install(fleet: Fleet, directory: Path, changes: dict[str, str]) -> Path:
     return source
 
 
-def cut_off(
+def kill_playbook(
     fleet: Fleet, playbook: str, task: str, arguments: list[str], when: Callable[[], bool] = lambda: True
 ) -> None:
     """kill -9 ansible-playbook after it has begun a task, and as soon as `when` holds."""

@@ -48,7 +48,7 @@ def workers(fleet: Fleet) -> int:
     return sum(len(fleet.instances(host)) for host in fleet.worker_hosts)
 
 
-def test_what_goes_wrong_in_parts(fleet: Fleet, calm: Observer) -> None:
+def test_partial_failures_raise_alerts(fleet: Fleet, calm: Observer) -> None:
     """A worker is stopped, one is drained, an exporter is stopped, and a run has left the lock of the fleet."""
     record = {
         "run": "r",
@@ -95,7 +95,7 @@ def test_a_service_is_down(
     calm.cleared(*alerts)
 
 
-def test_the_certificate_runs_out(fleet: Fleet, calm: Observer) -> None:
+def test_an_expiring_certificate(fleet: Fleet, calm: Observer) -> None:
     renew = "rm /etc/ssl/ws/edge.pem; "
     command = fleet.ssh(fleet.edge, "sed -n 's/^ExecStart=//p' /etc/systemd/system/ws-edge-certificate.service").split()
     command[1] = "6"
@@ -119,7 +119,7 @@ async def test_old_processes_of_nginx_linger(fleet: Fleet, calm: Observer) -> No
     await asyncio.to_thread(calm.cleared, "WsNginxLingering")
 
 
-def test_limits_come_near(fleet: Fleet, calm: Observer) -> None:
+def test_limits_are_nearly_reached(fleet: Fleet, calm: Observer) -> None:
     """Redis' of its memory and a worker's of its files are lowered until little is left of them."""
     login = 'REDISCLI_AUTH="$(cat /etc/redis/admin-password)" redis-cli -s /run/redis/redis-server.sock --user admin'
     memory = fleet.ssh(fleet.redis_host, f"{login} CONFIG GET maxmemory").split()[1]
@@ -191,7 +191,7 @@ async def sleeper(fleet: Fleet, user: str) -> AsyncIterator[ClientConnection]:
 
 
 @pytest.mark.observability
-async def test_the_error_budget_burns(fleet: Fleet, calm: Observer) -> None:
+async def test_a_burning_error_budget(fleet: Fleet, calm: Observer) -> None:
     """As nobody can publish without Redis. It ends by itself when the half hour that it looks back on was a better one, which is not waited for."""
 
     async def complain(client: ClientConnection) -> None:
@@ -214,7 +214,7 @@ async def test_the_error_budget_burns(fleet: Fleet, calm: Observer) -> None:
 
 
 @pytest.mark.observability
-async def test_a_worker_stutters(fleet: Fleet, calm: Observer) -> None:
+async def test_a_worker_with_a_slow_event_loop(fleet: Fleet, calm: Observer) -> None:
     """It is stopped for more than half a second, again and again; what the alerts look at is five minutes, so it takes longer until they end."""
     alerts = ("WsEventLoopLag", "WsDeliverySlow")
     await asyncio.to_thread(calm.cleared, *alerts, within=600)

@@ -13,7 +13,7 @@ from support.browser import chromium
 from support.conversation import Conversation
 
 
-async def test_they_chat_across_workers_and_one_of_these_is_killed(fleet: Fleet) -> None:
+async def test_users_chat_across_workers_while_one_is_killed(fleet: Fleet) -> None:
     start = time.time()
     room = uuid.uuid4().hex
     users = [f"{room}-alice", f"{room}-bob"]

@@ -96,7 +96,7 @@ def test_the_server_api_is_closed_again(fleet: Fleet) -> None:
         api_status(fleet, fleet.api_key)
 
 
-def test_what_an_interrupted_run_had_written_is_put_into_effect(fleet: Fleet) -> None:
+def test_a_run_applies_the_settings_of_an_interrupted_run(fleet: Fleet) -> None:
     """Redis runs with other settings and users than its files say, and these are newer than what it was told."""
     login = 'REDISCLI_AUTH="$(cat /etc/redis/admin-password)" redis-cli -s /run/redis/redis-server.sock --user admin'
 

@@ -72,7 +72,7 @@ async def test_resume_on_another_connection(fleet: Fleet) -> None:
         assert [(await receive(again, "message"))["data"] for _ in range(15)] == list(range(5, 20))
 
 
-async def test_a_repeated_publish_is_acknowledged_and_not_doubled(fleet: Fleet) -> None:
+async def test_a_repeated_publish_is_acknowledged_and_not_duplicated(fleet: Fleet) -> None:
     room = uuid.uuid4().hex
     async with connection(fleet, "alice") as first:
         await send(first, type="publish", room=room, data=1, id="once")
@@ -102,7 +102,7 @@ async def test_refused(fleet: Fleet, headers: dict[str, str], status: int) -> No
     assert refused.value.response.status_code == status
 
 
-async def test_a_browser_connects_with_the_subprotocol_from_the_own_origin(fleet: Fleet) -> None:
+async def test_a_browser_connects_with_the_subprotocol_from_its_own_origin(fleet: Fleet) -> None:
     subprotocols = ["bearer", fleet.token("alice")]
     origin = fleet.url.replace("wss:", "https:").removesuffix("/ws")
     async with connect(fleet.url, ssl=fleet.trust, subprotocols=subprotocols, origin=origin, proxy=None) as client:

@@ -57,7 +57,7 @@ def servers(fleet: Fleet) -> Iterator[list[str]]:
     ansible(fleet, "nginx_upstream", fleet.edge, server=listed.split(), state="up", by="ops")
 
 
-async def test_servers_that_are_out_get_no_new_clients_and_lose_none(fleet: Fleet, servers: list[str]) -> None:
+async def test_servers_that_are_down_get_no_new_clients_and_lose_none(fleet: Fleet, servers: list[str]) -> None:
     *away, left = servers
     options = {"server": away, "by": "ops"}
 
@@ -86,7 +86,7 @@ async def test_servers_that_are_out_get_no_new_clients_and_lose_none(fleet: Flee
         assert not any(client.disconnects for client in witness.clients)
 
 
-async def test_a_new_certificate_drops_nobody_and_old_processes_end_with_their_clients(fleet: Fleet) -> None:
+async def test_a_new_certificate_drops_no_client_and_old_processes_end_with_their_clients(fleet: Fleet) -> None:
     def shown() -> str:
         address = fleet.address(fleet.edge)
         with (

@@ -55,7 +55,7 @@ def next_message(stream_of_events: Events) -> tuple[str, Any]:
             return event_id, event["data"]
 
 
-async def test_each_event_comes_at_once_and_the_last_id_resumes(fleet: Fleet) -> None:
+async def test_each_event_arrives_at_once_and_the_last_id_resumes(fleet: Fleet) -> None:
     room = uuid.uuid4().hex
     async with connection(fleet, "alice") as alice:
         await join(alice, room)

@@ -32,7 +32,7 @@ async def test_kill_9_of_a_worker(fleet: Fleet) -> None:
     assert max(waits) < GONE_S
 
 
-async def test_a_stopped_worker_is_passed_over(fleet: Fleet) -> None:
+async def test_the_edge_skips_a_stopped_worker(fleet: Fleet) -> None:
     async with watching(fleet), new_clients(fleet) as waits:
         # A stop drains: its clients are asked to go, and resume elsewhere.
         await asyncio.to_thread(fleet.ssh, fleet.worker_host, "systemctl stop ws-server@80")
@@ -42,7 +42,7 @@ async def test_a_stopped_worker_is_passed_over(fleet: Fleet) -> None:
     assert max(waits) < GONE_S
 
 
-async def test_a_wedged_worker_is_replaced_by_the_watchdog(fleet: Fleet) -> None:
+async def test_the_watchdog_replaces_a_hung_worker(fleet: Fleet) -> None:
     pid = fleet.pid("81")
     async with watching(fleet), new_clients(fleet) as waits:
         await asyncio.to_thread(fleet.ssh, fleet.worker_host, f"kill -STOP {pid}")
@@ -52,7 +52,7 @@ async def test_a_wedged_worker_is_replaced_by_the_watchdog(fleet: Fleet) -> None
     assert max(waits) < WEDGED_S
 
 
-async def test_redis_away_and_back(fleet: Fleet) -> None:
+async def test_redis_is_stopped_and_started(fleet: Fleet) -> None:
     """Without Redis no worker is ready: new clients are told so at once, open ones stay, and nothing is lost."""
     async with watching(fleet) as witness:
         await asyncio.to_thread(fleet.ssh, fleet.redis_host, "systemctl stop redis-server")

@@ -49,7 +49,7 @@ def test_the_workers_unit(fleet: Fleet, instance: str) -> None:
     assert exposure <= 1.5
 
 
-def test_secrets_are_not_for_everybody(fleet: Fleet) -> None:
+def test_only_root_and_services_read_secrets(fleet: Fleet) -> None:
     assert fleet.ssh(fleet.worker_host, "stat --format='%a %U %G' /etc/ws-server/env").split() == ["640", "root", "app"]
     for key in ("jwt-secret", "api-key"):
         where = f"/etc/ws-server/{key}"
@@ -62,7 +62,7 @@ def test_secrets_are_not_for_everybody(fleet: Fleet) -> None:
     assert set(fleet.ssh(fleet.edge, keys).split()) == {"600"}
 
 
-def test_only_the_edge_is_open_to_everybody(fleet: Fleet) -> None:
+def test_only_the_edge_listens_publicly(fleet: Fleet) -> None:
     """Redis, Postgres and the workers listen on loopback, or on the private address where another host needs them; and so does what observes."""
     for host, facts in fleet.hosts.items():
         listing = fleet.ssh(host, "ss --no-header --listening --tcp --numeric | awk '{print $4}'").split()

@@ -68,7 +68,9 @@ async def test_check_mode_of_maintenance_changes_nothing(fleet: Fleet, other: st
 
 
 @pytest.mark.long  # two check runs of all hosts; the decisions themselves are unit tests of rollout_gate and rollout_plan
-async def test_no_rollout_waits_for_what_it_is_to_mend_nor_a_rollback_for_a_new_host(fleet: Fleet, other: str) -> None:
+async def test_no_rollout_waits_for_workers_that_it_repairs_nor_a_rollback_for_a_new_host(
+    fleet: Fleet, other: str
+) -> None:
     """What the hosts would do: check mode asks the other hosts' workers, too."""
     turn = f"Worker 80 of {fleet.worker_host}, "
     later = f"Worker 80 of {other}, "
@@ -162,7 +164,7 @@ async def _serves(fleet: Fleet) -> None:
         assert time.monotonic() - begin < WAIT_S
 
 
-async def test_hosts_side_by_side_take_turns_and_stop_together(fleet: Fleet, other: str, tmp_path: Path) -> None:
+async def test_hosts_of_one_batch_take_turns_and_stop_together(fleet: Fleet, other: str, tmp_path: Path) -> None:
     """Both in one batch. The release is bad, so the first worker is the only one that is touched."""
     source = install(fleet, tmp_path, {"worker/worker.py": "\nWorker.state = property(lambda self: 'starting')\n"})
     variables = [f"ws_server_source={source}", "ws_server_ready_timeout=10", "ws_roll_serial=100%"]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from clients import assert_as_fast, connection, progress, unhindered, watching
+from clients import assert_as_fast, connection, latencies_at_rest, progress, watching
 from fleet import Fleet, changed, eventually
 from observer import HURRY, REST, Observer
 from websockets.exceptions import InvalidStatus
@@ -51,7 +51,7 @@ def test_every_target_is_up(fleet: Fleet, observer: Observer) -> None:
 
 
 @pytest.mark.observability
-def test_what_is_no_longer_wanted_is_stopped_and_no_target(fleet: Fleet, observer: Observer) -> None:
+def test_disabled_monitoring_is_stopped_and_not_a_target(fleet: Fleet, observer: Observer) -> None:
     """Of all jobs only the hosts', and of the parts only Grafana; and then all of them again."""
     wanted = wanted_targets(fleet)
     unwanted = {target for target in wanted if target[0] in ("redis", "postgres", "nginx")}
@@ -67,7 +67,7 @@ def test_what_is_no_longer_wanted_is_stopped_and_no_target(fleet: Fleet, observe
 
 
 @pytest.mark.observability
-def test_a_worker_host_that_is_taken_out_is_no_target(fleet: Fleet, observer: Observer, tmp_path: Path) -> None:
+def test_a_removed_worker_host_is_not_a_target(fleet: Fleet, observer: Observer, tmp_path: Path) -> None:
     """By editing the inventory; and it is one again when it is back."""
     if len(fleet.worker_hosts) == 1:
         pytest.skip("the fleet has one worker host")
@@ -102,7 +102,7 @@ http.server.HTTPServer(("127.0.0.1", 8099), Listener).serve_forever()
 
 
 @pytest.mark.observability
-def test_somebody_hears_of_an_alert(fleet: Fleet, observer: Observer) -> None:
+def test_the_webhook_receives_an_alert(fleet: Fleet, observer: Observer) -> None:
     observer.ssh(f"rm -f /run/heard; systemd-run --quiet --unit=listener python3 -c {shlex.quote(LISTENER)}")
     fleet.play(
         "--tags=prometheus", "--extra-vars", json.dumps({"prometheus_webhooks": ["http://127.0.0.1:8099/alerts"]})
@@ -147,7 +147,7 @@ def test_the_rules_are_as_deployed(observer: Observer) -> None:
     assert health <= {"ok", "unknown"}  # unknown: not evaluated yet
 
 
-async def test_what_watches_is_in_nobodys_way(fleet: Fleet, hurried: Observer) -> None:
+async def test_monitoring_affects_no_client(fleet: Fleet, hurried: Observer) -> None:
     """Prometheus and the exporters hang, are killed, and come back; no client notices, and no worker is late for it."""
     kill = "systemctl kill 'prometheus*.service' --signal="
 
@@ -155,12 +155,12 @@ async def test_what_watches_is_in_nobodys_way(fleet: Fleet, hurried: Observer) -
         for host in fleet.hosts:
             await asyncio.to_thread(fleet.ssh, host, command)
 
-    before = await unhindered(fleet)
+    before = await latencies_at_rest(fleet)
     async with watching(fleet) as witness:
         await progress(witness, 100)
         try:
             await everywhere(f"{kill}STOP")
-            assert_as_fast(before, await unhindered(fleet))
+            assert_as_fast(before, await latencies_at_rest(fleet))
         finally:
             await everywhere(f"{kill}KILL")
         await progress(witness, 300)

@@ -13,7 +13,7 @@ from clients import closed, connection, join
 from fleet import Fleet
 
 
-async def test_the_first_look_at_a_host(fleet: Fleet) -> None:
+async def test_ctl_shows_the_workers_of_a_host(fleet: Fleet) -> None:
     async with connection(fleet, "alice") as alice:
         await join(alice, uuid.uuid4().hex)
         head, *rows = (await asyncio.to_thread(fleet.ssh, fleet.worker_host, "ws-server ctl")).splitlines()
@@ -24,7 +24,7 @@ async def test_the_first_look_at_a_host(fleet: Fleet) -> None:
         assert all(worker["broker"]["available"] and worker["archive"]["available"] for worker in workers)
 
 
-def test_the_workers_live(fleet: Fleet) -> None:
+def test_top_shows_one_frame_without_a_terminal(fleet: Fleet) -> None:
     """Without a terminal, as here, it is one frame."""
     _head, _, heads, *rows = fleet.ssh(fleet.worker_host, "COLUMNS=200 ws-server ctl top").splitlines()
     assert heads.split()[:3] == ["WORKER", "STATE", "CONNS"]
@@ -44,7 +44,7 @@ async def test_a_user_is_kicked(fleet: Fleet) -> None:
         assert await closed(client) == (1008, "not today")
 
 
-def test_who_may_ask(fleet: Fleet) -> None:
+def test_only_root_and_the_group_may_use_the_control_socket(fleet: Fleet) -> None:
     """Root, the service itself and its group; nobody else."""
 
     def ask(who: str) -> str:

@@ -29,7 +29,7 @@ PYTHONPATH = str(ROOT / "files/wsserver/src")
 ROOM_LOG = 1000  # messages that Redis keeps of a room
 
 
-async def test_postgres_away_for_a_minute_and_redis_paused_for_half_of_it(fleet: Fleet) -> None:
+async def test_postgres_stopped_for_a_minute_and_redis_paused_for_half_of_it(fleet: Fleet) -> None:
     """Rooms keep fewer messages than are published without Postgres; all the same its archive is complete afterwards."""
     one = witness(fleet, rate=100.0)
     [room] = one.rooms
@@ -144,7 +144,7 @@ async def running(*command: str | Path) -> AsyncIterator[asyncio.subprocess.Proc
         await process.wait()
 
 
-async def test_a_client_that_does_not_read_hurts_nobody(fleet: Fleet) -> None:
+async def test_a_client_that_does_not_read_affects_no_other_client(fleet: Fleet) -> None:
     """Big messages pile up for it, up to a bound; when it reads again it gets them all, from the room's log."""
     one = witness(fleet, connections=4, publishers=6, rate=24.0, size=40_000)
     [room] = one.rooms

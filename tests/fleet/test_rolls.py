@@ -15,9 +15,9 @@ from fleet import Fleet, changed, eventually
 from rollouts import (
     HOME,
     assert_settled,
-    cut_off,
     install,
     judge,
+    kill_playbook,
     links,
     observed,
     release_of,
@@ -87,7 +87,7 @@ async def test_a_bad_release_ends_with_the_first_worker(fleet: Fleet, tmp_path: 
     source = install(fleet, tmp_path, changes)
     timeout = 10 if "never" in bad else 60
     arguments = [f"--extra-vars=ws_server_source={source}", f"--extra-vars=ws_server_ready_timeout={timeout}"]
-    await stops_at_the_first(fleet, roll(fleet, *arguments, fails=True), told)
+    await assert_stops_at_the_first_worker(fleet, roll(fleet, *arguments, fails=True), told)
 
 
 @pytest.mark.rolls
@@ -106,10 +106,12 @@ async def test_a_worker_that_crashes_while_it_is_watched_ends_the_rollout(fleet:
                 fleet.ssh(fleet.worker_host, f"kill -SEGV {fleet.pid('80')}")
         return "".join(said), None
 
-    await stops_at_the_first(fleet, crash(), ["Watch the first worker of the rollout: Worker 80", "signal 11"])
+    await assert_stops_at_the_first_worker(
+        fleet, crash(), ["Watch the first worker of the rollout: Worker 80", "signal 11"]
+    )
 
 
-async def stops_at_the_first(fleet: Fleet, rollout: Any, told: list[str]) -> None:
+async def assert_stops_at_the_first_worker(fleet: Fleet, rollout: Any, told: list[str]) -> None:
     """The rollout fails; the worker is again what it was, the others never were anything else, and clients have it good."""
     before = links(fleet)
     async with witness(fleet) as one:
@@ -128,7 +130,7 @@ async def stops_at_the_first(fleet: Fleet, rollout: Any, told: list[str]) -> Non
 
 
 @pytest.mark.rolls
-async def test_what_cannot_be_prepared_touches_no_worker(fleet: Fleet, tmp_path: Path) -> None:
+async def test_a_failed_preparation_touches_no_worker(fleet: Fleet, tmp_path: Path) -> None:
     """A migration that fails, and a setting that only the release itself knows to be wrong."""
     source = install(fleet, tmp_path / "one", {"migrations/9999_bad.sql": "ALTER TABLE nothing ADD COLUMN more int;\n"})
     refusal = "raise BadSettings(['WS_HEARTBEAT_S is out of fashion'])"
@@ -149,16 +151,14 @@ async def test_what_cannot_be_prepared_touches_no_worker(fleet: Fleet, tmp_path:
 
 
 @pytest.mark.rolls
-async def test_a_rollout_to_a_bad_release_that_is_killed_is_taken_back_by_the_next_run(
-    fleet: Fleet, tmp_path: Path
-) -> None:
+async def test_the_next_run_rolls_back_a_killed_rollout_to_a_bad_release(fleet: Fleet, tmp_path: Path) -> None:
     """Whether the link was moved only, or the bad release was started as well."""
     source = install(fleet, tmp_path, {"worker/worker.py": "\nWorker.state = property(lambda self: 'starting')\n"})
     arguments = [f"--extra-vars=ws_server_source={source}", "--extra-vars=ws_server_ready_timeout=10"]
     before = links(fleet)
     async with witness(fleet) as one:
         for task in ("Install the unit of its generation", "Wait until the worker is ready"):
-            await asyncio.to_thread(cut_off, fleet, "rolling_update.yml", task, arguments)
+            await asyncio.to_thread(kill_playbook, fleet, "rolling_update.yml", task, arguments)
             await progress(one, 10)
             said = " ".join((await roll(fleet, *arguments, fails=True)).split())
             assert "The rollout has stopped at worker 80 of" in said, said[-6000:]
@@ -186,7 +186,7 @@ async def test_kill_9_in_the_middle_of_each_step(fleet: Fleet) -> None:
                 ("Watch the first worker of the rollout", lambda: True),
                 ("Close the rollout", lambda: True),
             ):
-                await asyncio.to_thread(cut_off, fleet, "rolling_update.yml", task, arguments, when)
+                await asyncio.to_thread(kill_playbook, fleet, "rolling_update.yml", task, arguments, when)
                 await progress(one, 10)
             said = await roll(fleet, *arguments)
         report = await finish(one)
@@ -196,7 +196,7 @@ async def test_kill_9_in_the_middle_of_each_step(fleet: Fleet) -> None:
 
 
 @pytest.mark.rolls
-async def test_a_restart_waits_for_the_operator_and_goes_on_after_a_cut(fleet: Fleet) -> None:
+async def test_a_restart_waits_for_the_operator_and_continues_after_an_interruption(fleet: Fleet) -> None:
     before = links(fleet)
     ctl = "ws-server ctl {} --instance 82 --by alice"
     async with witness(fleet) as one:
@@ -207,7 +207,7 @@ async def test_a_restart_waits_for_the_operator_and_goes_on_after_a_cut(fleet: F
             assert await asyncio.to_thread(serving, fleet) == ["80", "81", "83"]
             await asyncio.to_thread(fleet.ssh, fleet.worker_host, ctl.format("undrain"))
             await asyncio.to_thread(
-                cut_off, fleet, "rolling_restart.yml", "Wait until the worker is ready", [SHORT_WATCH]
+                kill_playbook, fleet, "rolling_restart.yml", "Wait until the worker is ready", [SHORT_WATCH]
             )
             said = await roll(fleet, playbook="rolling_restart.yml")
         report = await finish(one)
@@ -217,7 +217,7 @@ async def test_a_restart_waits_for_the_operator_and_goes_on_after_a_cut(fleet: F
 
 
 @pytest.mark.rolls
-def test_check_mode_says_what_would_be_and_changes_nothing(fleet: Fleet, tmp_path: Path) -> None:
+def test_check_mode_predicts_and_changes_nothing(fleet: Fleet, tmp_path: Path) -> None:
     source = variant(tmp_path, {"__init__.py": "\n# One more release.\n"})
     state = f"find {HOME} /etc/ws-server /etc/systemd/system /var/lib/ws-fleet -printf '%p %T@ %l\\n' | sort"
     state += "; systemctl show --property=MainPID 'ws-server@*'"

@@ -61,7 +61,7 @@ async def test_presence_and_history_of_a_room(fleet: Fleet) -> None:
     assert (status, [message["data"] for message in history["messages"]]) == (200, [1])
 
 
-async def test_a_ticket_opens_one_connection_and_stands_in_no_log(fleet: Fleet) -> None:
+async def test_a_ticket_opens_one_connection_and_appears_in_no_log(fleet: Fleet) -> None:
     start = time.time()
     room = uuid.uuid4().hex
     status, issued = fleet.api("POST", "/v1/tickets", {"user": "ticketed", "join": [room], "publish": []})
@@ -105,7 +105,7 @@ async def test_a_user_is_disconnected_from_all_workers(fleet: Fleet) -> None:
 
 
 @pytest.mark.parametrize("port", PORTS)
-def test_without_the_key_nothing_is_told(fleet: Fleet, port: int) -> None:
+def test_requests_without_the_key_are_refused(fleet: Fleet, port: int) -> None:
     for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": f"Bearer {fleet.token('alice')}"}):
         for method, path, body in (("GET", "/v1/stats", None), ("POST", "/v1/publish", {"room": "r", "data": 1})):
             status, answer = fleet.api(method, path, body, port=port, headers=headers)
@@ -120,7 +120,7 @@ def test_no_other_host_reaches_it(fleet: Fleet, port: int) -> None:
             socket.create_connection((fleet.address(host), port), 10)
 
 
-async def test_workers_that_are_away_are_passed_over(fleet: Fleet) -> None:
+async def test_the_edge_skips_unavailable_workers(fleet: Fleet) -> None:
     """Also for what has no key: a worker that refuses has not heard it."""
     room = uuid.uuid4().hex
     away = "ws-server@80 ws-server@81 ws-server@82"
@@ -138,7 +138,7 @@ async def test_workers_that_are_away_are_passed_over(fleet: Fleet) -> None:
     assert [message["data"] for message in history["messages"]] == list(range(8))
 
 
-async def test_a_worker_that_dies_with_a_request(fleet: Fleet) -> None:
+async def test_a_worker_dies_during_a_request(fleet: Fleet) -> None:
     """A publish with a key is asked of the next worker and published once; one without a key is its backend's to repeat."""
     room = uuid.uuid4().hex
     wedged = [instance for instance in fleet.instances() if instance != "83"]

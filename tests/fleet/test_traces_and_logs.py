@@ -14,7 +14,7 @@ import time
 import uuid
 
 import pytest
-from clients import assert_as_fast, connection, join, progress, receive, unhindered, watching
+from clients import assert_as_fast, connection, join, latencies_at_rest, progress, receive, watching
 from fleet import ROOT, Fleet, changed, eventually
 from observer import Observer
 from receiver import Receiver
@@ -118,10 +118,10 @@ async def test_a_traces_lines_are_found_by_its_id(fleet: Fleet, receiver: Receiv
         pytest.param("stop", id="down", marks=pytest.mark.observability),
     ],
 )
-async def test_nobody_waits_for_what_observes(fleet: Fleet, receiver: Receiver, what: str) -> None:
+async def test_no_client_waits_for_monitoring(fleet: Fleet, receiver: Receiver, what: str) -> None:
     """Loki and Tempo, and then the Alloy of the workers' host, are gone, or take a request and say no more."""
     units = "loki tempo alloy grafana-server"
-    before = await unhindered(fleet)
+    before = await latencies_at_rest(fleet)
     async with watching(fleet, rate=20.0) as witness:
         await progress(witness, 100)
         try:
@@ -130,7 +130,7 @@ async def test_nobody_waits_for_what_observes(fleet: Fleet, receiver: Receiver, 
                     await asyncio.to_thread(fleet.ssh, host, f"systemctl {what} {unit}")
                 await publish_traced(fleet, uuid.uuid4().hex)
                 await progress(witness, 20)
-            assert_as_fast(before, await unhindered(fleet))
+            assert_as_fast(before, await latencies_at_rest(fleet))
         finally:
             for host in {receiver.host, *fleet.worker_hosts}:
                 here = units if host == receiver.host else "alloy"
@@ -152,7 +152,7 @@ def test_the_administrators_password_is_roots(fleet: Fleet, receiver: Receiver) 
 
 
 @pytest.mark.observability
-def test_a_second_run_changes_nothing_and_a_change_restarts_what_it_is_about(fleet: Fleet, receiver: Receiver) -> None:
+def test_a_second_run_changes_nothing_and_a_change_restarts_only_its_service(fleet: Fleet, receiver: Receiver) -> None:
     tags = "--tags=loki,tempo,grafana,alloy"
     pids = "systemctl show --property=MainPID --value loki tempo alloy grafana-server"
     assert changed(fleet.play(tags)) == []

@@ -59,7 +59,7 @@ async def test_the_upgrade(fleet: Fleet) -> None:
     assert changed(await asyncio.to_thread(deploy, fleet, "current")) == []
 
 
-async def test_the_way_back(fleet: Fleet) -> None:
+async def test_the_rollback_to_the_previous_release(fleet: Fleet) -> None:
     """The release before knows nothing of canaries and gates. All the same nothing is lost."""
     before = releases(fleet)
     async with contextlib.AsyncExitStack() as stack:

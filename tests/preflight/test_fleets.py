@@ -387,7 +387,7 @@ def test_a_private_authority_that_has_not_issued_the_certificate(fleets: Fleets)
     assert "that clients trust" in fleets.told["other_authority"][0]
 
 
-def test_the_server_api_at_no_public_address(fleets: Fleets) -> None:
+def test_the_server_api_is_refused_at_a_public_address(fleets: Fleets) -> None:
     """One host that lets backends on others in."""
     assert_told(
         fleets, "api_public", "api_public would serve the other hosts at 203.0.113.5, which is not private: give"
@@ -396,7 +396,7 @@ def test_the_server_api_at_no_public_address(fleets: Fleets) -> None:
     assert_told(fleets, "api_private")
 
 
-def test_nothing_unencrypted_at_a_public_address(fleets: Fleets) -> None:
+def test_unencrypted_traffic_is_refused_at_a_public_address(fleets: Fleets) -> None:
     """A host of several, whose default route is the Internet's."""
     assert_told(
         fleets, "pair_public", "pair_public would serve the other hosts at 203.0.113.5, which is not private: give"
@@ -410,12 +410,12 @@ def test_an_unreachable_redis_host(fleets: Fleets) -> None:
     assert "ansible_host" in fleets.told["away"][0]
 
 
-def test_an_unreachable_observer_is_told_by_site(fleets: Fleets) -> None:
+def test_site_reports_an_unreachable_observer(fleets: Fleets) -> None:
     assert_told(fleets, "watching", "watching of watched_ws_observability does not answer at 127.0.0.1: start it, or")
     assert "ansible_host" in fleets.told["watching"][0]
 
 
-def test_a_host_that_ansible_cannot_look_at(fleets: Fleets) -> None:
+def test_a_host_without_facts_is_refused(fleets: Fleets) -> None:
     """The host is told so, and not dropped while the run goes on with the others."""
     for host, words in {
         "no_python": ["/no/python3", "Install python3 there"],
@@ -427,11 +427,11 @@ def test_a_host_that_ansible_cannot_look_at(fleets: Fleets) -> None:
         assert not [word for word in words if word not in told], told
 
 
-def test_a_user_of_the_service_that_is_another_programs(shared_machines: Fleets) -> None:
+def test_an_existing_user_of_another_program_is_refused(shared_machines: Fleets) -> None:
     assert_told(shared_machines, "user", "user already has a user nobody, with the home ")
     assert "ws_server_user, such as wsapp" in shared_machines.told["user"][0]
 
 
-def test_a_port_that_another_program_has(shared_machines: Fleets) -> None:
+def test_a_port_held_by_another_program_is_refused(shared_machines: Fleets) -> None:
     assert_told(shared_machines, "port", "On port another program holds a port that a service needs: 9079 is held by ")
     assert "python" in shared_machines.told["port"][0]

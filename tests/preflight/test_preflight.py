@@ -194,13 +194,13 @@ def test_a_limit_leaves_no_host_out_of_what_is_written(
     assert sorted(targets) == sorted([*others, "10.20.30.6:9100", "10.20.30.7:9100"])
 
 
-def test_maintenance_of_what_or_how(site: Site) -> None:
+def test_maintenance_needs_a_host_and_an_action(site: Site) -> None:
     contents = inventory({"one": LOCAL, "two": LOCAL}, ws_workers=["one", "two"])
     result = site(contents, "--extra-vars", "ws_host=one ws_action=reboot", playbook="host_maintenance.yml")
     assert_refused(result, one="one is more than a worker host: it has Redis and Postgres and the only edge, ")
 
 
-def test_an_unreachable_observer_keeps_no_run_from_a_rollback(site: Site, tmp_path: Path) -> None:
+def test_an_unreachable_observer_does_not_prevent_a_rollback(site: Site, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         away = {"ansible_host": "127.0.0.1", "ansible_port": listener.getsockname()[1]}
     contents = inventory({"one": LOCAL | in_network(tmp_path, "10.20.30.5"), "away": away}, ws_observability=["away"])

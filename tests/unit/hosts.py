@@ -137,7 +137,7 @@ class Host:
         self._systemd.joinpath("pid", unit).write_text(str(pid or ""))
         self._systemd.joinpath("alive", unit).write_text(_told(alive | properties))
 
-    def tell_of_the_dead(self, name: str = "80", **properties: Any) -> None:
+    def tell_of_a_dead_process(self, name: str = "80", **properties: Any) -> None:
         """What systemd says when there is no such process."""
         self._systemd.joinpath("dead", f"ws-server@{name}.service").write_text(_told(properties))
 

@@ -41,7 +41,7 @@ def test_the_last_step_and_what_it_does_are_shown(log: Path, lines: list[str], s
     assert str(progress) == shown
 
 
-def test_each_failed_test_is_told_once(log: Path) -> None:
+def test_each_failed_test_is_reported_once(log: Path) -> None:
     progress = Progress(log)
     with log.open("a") as stage:
         stage.write("test_a.py::test_one FAILED [ 10%]\ntest_a.py::test_two PASSED [ 20%]\n")
@@ -56,7 +56,7 @@ def test_each_failed_test_is_told_once(log: Path) -> None:
     assert len(progress.failed) == 3
 
 
-def test_a_line_that_is_not_written_to_its_end_waits_for_the_rest(log: Path) -> None:
+def test_an_incomplete_line_waits_for_its_rest(log: Path) -> None:
     progress = Progress(log)
     with log.open("a") as stage:
         stage.write("--- ruff\n--- my")

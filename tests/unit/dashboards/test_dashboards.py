@@ -85,13 +85,13 @@ def sent(expr: str) -> str:
     return expr
 
 
-def test_the_files_are_what_is_written_down():
+def test_the_json_files_are_up_to_date():
     assert {path.name: path.read_text() for path in FILES.iterdir()} == {
         f"{dashboard.uid}.json": text(dashboard) for dashboard in DASHBOARDS
     }, "run: PYTHONPATH=tools python -m dashboards"
 
 
-def test_each_has_a_name_of_its_own():
+def test_each_dashboard_has_a_unique_name():
     assert len({dashboard.uid for dashboard in DASHBOARDS}) == len({d.title for d in DASHBOARDS}) == len(DASHBOARDS)
 
 
@@ -111,7 +111,7 @@ def test_a_dashboard(dashboard):
 
 
 @pytest.mark.parametrize("dashboard", DASHBOARDS, ids=lambda dashboard: dashboard.uid)
-def test_no_panel_lies_on_another_or_hangs_out(dashboard):
+def test_no_panel_overlaps_another_or_leaves_the_grid(dashboard):
     taken: set[tuple[int, int]] = set()
     for panel in dashboard.to_json()["panels"]:
         place = panel["gridPos"]
@@ -126,7 +126,7 @@ def test_no_panel_lies_on_another_or_hangs_out(dashboard):
 
 
 @pytest.mark.parametrize(("dashboard", "panel"), all_panels(), ids=lambda one: one.title)
-def test_a_panel_says_what_it_shows(dashboard, panel):
+def test_a_panel_has_a_title_a_unit_and_a_description(dashboard, panel):
     assert panel.title[0].isupper() or panel.title.startswith("nginx")
     assert panel.description.endswith(".")
     assert panel.unit in UNITS
@@ -142,7 +142,7 @@ def test_a_panel_says_what_it_shows(dashboard, panel):
     assert panel.limit is None or panel.runbook or panel.title == "Space used", "a limit is where an alert fires"
 
 
-def test_each_alert_but_those_of_the_watch_itself_is_near_a_panel():
+def test_each_alert_has_a_panel():
     assert {panel.runbook for _, panel in all_panels()} - {""} == ALERTS - {"WsTargetDown"}
 
 

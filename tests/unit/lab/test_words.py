@@ -65,7 +65,7 @@ def test_a_turn_shows_the_worker_its_clients_the_time_and_what_clients_see() -> 
     )
 
 
-def test_the_role_begins_a_turn_with_the_words_that_make_roll_reads() -> None:
+def test_make_roll_parses_the_roles_message_about_a_replacement() -> None:
     tasks = "\n".join(path.read_text() for path in (ROOT / "roles/ws_server/tasks").glob("*.yml"))
     value = r"\{\{[^}]+\}\}"
     [turn] = re.findall(rf"Worker {value} of {value}, {value} of {value}:.*\n.*\bconnections\b", tasks)
@@ -75,7 +75,7 @@ def test_the_role_begins_a_turn_with_the_words_that_make_roll_reads() -> None:
     assert turns.live("", 0, None) == "0:00 · worker 7 of 7 (7 on 7, 7 connections)"
 
 
-def test_only_what_is_said_of_workers_is_shown() -> None:
+def test_only_messages_about_workers_are_shown() -> None:
     turns = Turns()
     assert turns.feed({"event": "result", "said": "The lock was free."}) == ""
     assert turns.feed({"event": "task", "name": "Worker 80 of fleet"}) == ""
@@ -98,7 +98,7 @@ def test_only_what_is_said_of_workers_is_shown() -> None:
     ],
     ids=lambda value: value or "none" if isinstance(value, str) else None,
 )
-def test_a_roll_without_a_wish_always_replaces_workers(
+def test_a_roll_always_replaces_workers_by_default(
     asked: str, done: list[tuple[str, int]], following: str | None
 ) -> None:
     assert next_playbook(asked, done) == following
@@ -109,7 +109,7 @@ class _Terminal(io.StringIO):
         return True
 
 
-def test_a_terminal_has_one_live_line_below_those_that_stay() -> None:
+def test_a_terminal_has_one_live_line_below_permanent_lines() -> None:
     stream = _Terminal()
     console = Console(stream)
     console.live("one" * 200)
@@ -121,7 +121,7 @@ def test_a_terminal_has_one_live_line_below_those_that_stay() -> None:
     assert (done, two, end) == ("done\n", "two", "")
 
 
-def test_without_a_terminal_the_live_line_is_printed_now_and_then() -> None:
+def test_without_a_terminal_the_live_line_is_printed_sometimes() -> None:
     now = 0.0
     stream = io.StringIO()
     console = Console(stream, lambda: now)

@@ -64,7 +64,7 @@ def test_a_host(name: str) -> None:
     assert not [word for word in words if word not in faults[0]], faults
 
 
-def test_all_faults_of_a_host_are_told_at_once() -> None:
+def test_all_faults_of_a_host_are_reported_at_once() -> None:
     faults = told(
         "old", PYTHON_39 | {"pkg_mgr": "dnf5", "memtotal_mb": 480, "mounts": [{"mount": "/", "size_available": 0}]}
     )

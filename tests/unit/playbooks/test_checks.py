@@ -34,7 +34,7 @@ def parts_of(path):
 
 
 @pytest.mark.parametrize("playbook", sorted(path.stem for path in PLAYBOOKS.glob("*.yml")))
-def test_site_alone_checks_what_observes(playbook):
+def test_only_site_checks_the_monitoring(playbook):
     parts = list(parts_of(PLAYBOOKS / f"{playbook}.yml"))
     assert parts.count("parts/checks.yml") == 1
     assert ("parts/observability_checks.yml" in parts) == (playbook == "site")

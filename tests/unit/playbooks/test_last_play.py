@@ -33,14 +33,14 @@ def expanded(path: str) -> Iterator[str]:
 
 # That of host_maintenance.yml is given back by its only play, also when that fails.
 @pytest.mark.parametrize("playbook", ["site", "rolling_update", "rolling_restart", "rollback"])
-def test_the_lock_is_given_back_last(playbook):
+def test_the_lock_is_released_last(playbook):
     steps = list(expanded(f"{playbook}.yml"))
     assert steps.count("parts/lock.yml") == 1
     assert steps.index("parts/unlock.yml") == len(steps) - 1
     assert "{{ ws_workers_group }}" in steps[steps.index("parts/lock.yml") :]
 
 
-def test_what_is_not_taken_is_not_given_back():
+def test_a_playbook_releases_only_a_lock_that_it_takes():
     (taken,), (given,) = plays("parts/lock.yml"), plays("parts/unlock.yml")
     assert taken["tags"] == given["tags"]
 
@@ -54,7 +54,7 @@ def all_plays(path: str) -> list[dict[str, Any]]:
     return found
 
 
-def test_whatever_changes_the_fleet_comes_after_the_lock_and_takes_it_with_tags_too():
+def test_every_change_of_the_fleet_comes_after_the_lock_also_with_tags():
     found = all_plays("site.yml")
     (lock,) = (index for index, play in enumerate(found) if play["name"] == "Take the fleet's lock")
     assert {play["tags"] for play in found[:lock]} == {"always"}

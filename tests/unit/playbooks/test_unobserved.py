@@ -48,7 +48,7 @@ def services(*names):
     ],
     ids=["everything", "charts", "Prometheus", "nothing"],
 )
-def test_what_observes(tmp_path, observers, variables, observing):
+def test_the_units_of_the_monitoring(tmp_path, observers, variables, observing):
     local = {"ansible_connection": "local"}
     groups = {"ws_workers": ["one", "two"], "ws_edge": ["one"], "ws_redis": ["one"], "ws_postgres": ["one"]}
     children = {

@@ -47,7 +47,7 @@ def test_every_entry_point_has_its_tasks(role):
     assert set(entry_points(role)) <= tasks
 
 
-def test_playbooks_come_in_through_entry_points():
+def test_playbooks_use_entry_points():
     used = set()
     for playbook in (ROOT / "playbooks").rglob("*.yml"):
         contents = playbook.read_text()
@@ -58,7 +58,7 @@ def test_playbooks_come_in_through_entry_points():
     assert not {(role, tasks) for role, tasks in used if tasks not in entry_points(role)}
 
 
-def test_the_check_of_names_lets_pass_what_playbooks_give_their_parts():
+def test_the_check_of_names_accepts_variables_that_playbooks_pass():
     """A variable ws_server_… that no argument_specs.yml describes would stop the playbook that sets it at once."""
     documented = {name for role in ROLES for entry in entry_points(role).values() for name in entry.get("options", {})}
     for playbook in (ROOT / "playbooks").glob("*.yml"):

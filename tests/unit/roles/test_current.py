@@ -44,11 +44,11 @@ def files(path: str, variables: dict[str, Any]) -> tuple[str, list[str]]:
         pytest.param("redis/tasks/main", REDIS, ["/etc/redis/redis.conf", "/etc/redis/admin-password"], id="redis"),
     ],
 )
-def test_a_process_knows_its_drop_in_and_its_settings(path, variables, besides):
+def test_a_process_is_compared_with_its_drop_in_and_settings(path, variables, besides):
     unit, known = files(path, variables)
     assert sorted(known) == sorted([f"/etc/systemd/system/{unit}.d/ws.conf", *besides])
 
 
-def test_the_watcher_knows_its_program_and_its_unit():
+def test_the_watcher_is_compared_with_its_program_and_unit():
     unit, known = files("nginx/tasks/watcher", {"_nginx_watcher": "/w.pyz"})
     assert known == ["/w.pyz", f"/etc/systemd/system/{unit}"]

@@ -11,7 +11,7 @@ from program import ROOT
 
 @pytest.mark.parametrize(("role", "unit"), [("exporters", "exporter"), ("loki", "loki"), ("tempo", "tempo")])
 @pytest.mark.parametrize(("own", "other"), [("10.0.0.1", "10.0.0.2"), ("fd00::1", "fd00::2")])
-def test_the_own_host_may_ask(role, unit, own, other):
+def test_the_own_host_may_connect(role, unit, own, other):
     text = (ROOT / "roles" / role / f"templates/{unit}.service.conf.j2").read_text()
     (allow,) = [line for line in text.splitlines() if line.startswith("IPAddressAllow=")]
     addresses = jinja2.Template(allow).render({f"{role}_listen_address": own, f"{role}_clients": [other]})

@@ -298,7 +298,7 @@ def test_good_values(changed):
     assert told(role_of(changed), **changed) == []
 
 
-def test_bad_settings_of_the_service_are_told_all_at_once():
+def test_bad_settings_of_the_service_are_reported_at_once():
     faults = told(
         "ws_server",
         ws_server_messages_per_s=0,
@@ -344,7 +344,7 @@ def test_a_number_of_the_service_may_be_text(value):
 
 
 @pytest.mark.parametrize("value", [True, "eight", "-1", "1e3", " 8", "0.5", 3601])
-def test_what_is_no_number_of_the_service(value):
+def test_invalid_numbers_of_the_service(value):
     """A drain_window_s of True, say, would be 1 for Python."""
     assert_told(told("ws_server", ws_server_heartbeat_s=value), f"ws_server_heartbeat_s is {value}: set it to a number")
 

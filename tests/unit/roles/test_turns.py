@@ -18,7 +18,7 @@ from program import ROOT, finished
 HOST = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
 
 
-def test_the_first_host_goes_first_though_another_is_quicker(tmp_path):
+def test_the_first_host_comes_first_though_another_is_faster(tmp_path):
     steps = yaml.safe_load((ROOT / "roles/ws_server/tasks/roll.yml").read_text())
     [replacing] = [step for step in steps if "one at a time over all hosts" in step["name"]]
     plan = [{"instance": instance, "generation": "new", "fallback": "old"} for instance in ("81", "80")]

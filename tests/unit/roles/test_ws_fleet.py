@@ -12,7 +12,7 @@ import threading
 from program import ROOT
 
 
-def test_a_prometheus_that_hangs_up_is_told_of_in_a_line():
+def test_a_prometheus_that_hangs_up_is_reported_in_one_line():
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def hang_up():

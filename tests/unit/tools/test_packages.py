@@ -29,7 +29,7 @@ def test_the_npm_package_is_imported_by_its_name(tmp_path: Path) -> None:
     assert (done.stdout, done.stderr) == ("function\n", "")
 
 
-def test_the_python_package_has_the_client_and_what_it_is_served_with(tmp_path: Path) -> None:
+def test_the_python_package_has_the_client_and_its_files(tmp_path: Path) -> None:
     source, wheel = sorted(packages.build_python(tmp_path), key=lambda path: path.suffix)
     assert (source.suffix, wheel.suffix) == (".gz", ".whl")
     with zipfile.ZipFile(wheel) as opened:

@@ -55,7 +55,7 @@ def test_good_variables_pass_and_no_host_is_connected_to(play):
     assert result["faults"] == []
 
 
-def test_all_faults_are_told_at_once(play):
+def test_all_faults_are_reported_at_once(play):
     result = play(GOOD | {"address": "203.0.113.9", "password": "secret"}, "--check", "-e", "keep=0")
     assert result["failed"]
     assert not result["changed"]

@@ -56,14 +56,14 @@ def this_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(debian_packages, "this_run", lambda: "a run")
 
 
-def test_a_host_that_has_all_packages_is_not_asked_for_more() -> None:
+def test_apt_does_not_run_if_all_packages_are_installed() -> None:
     host = Host("installed nginx, installed openssl", refresh=UNREACHABLE)
     assert host.apply(name=["nginx", "openssl"]) == {"changed": False}
     assert host.calls == []
     assert host.asked.endswith(" nginx openssl")
 
 
-def test_what_is_missing_is_installed_from_fresh_lists() -> None:
+def test_missing_packages_are_installed_from_fresh_lists() -> None:
     host = Host("installed openssl, config-files nginx")
     assert host.apply(name=["nginx", "openssl"], install_recommends=False)["changed"]
     (refresh, _), (install, _) = host.calls
@@ -103,7 +103,7 @@ def test_a_package_that_is_not_found_says_why_the_lists_are_old() -> None:
     assert "foreign.example is unreachable" in message
 
 
-def test_a_file_comes_with_what_it_depends_on() -> None:
+def test_a_package_file_is_installed_with_its_dependencies() -> None:
     host = Host()
     assert host.apply(deb="/tmp/loki.deb")["changed"]
     (_refresh, _), (install, _) = host.calls

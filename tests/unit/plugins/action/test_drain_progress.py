@@ -50,7 +50,7 @@ def so_far(before, left, seconds):
 DONE = {"changed": True, "msg": "Worker 80 is drained of 20000 connections after 17.4 s.", "state": "drained"}
 
 
-def test_one_sees_how_many_are_left():
+def test_the_progress_shows_the_remaining_connections():
     result, action = play(so_far(20000, 15100, 5.2), so_far(20000, 8412, 10.3), DONE)
     assert action.shown == [
         "Worker 80 of vps1: 15,100 of 20,000 connections left, after 5 s, about 16 s to go.",
@@ -63,7 +63,7 @@ def test_one_sees_how_many_are_left():
     ]
 
 
-def test_nobody_guesses_while_nobody_has_left():
+def test_no_estimate_before_the_first_client_leaves():
     _result, action = play(so_far(12, 12, 5.1), DONE)
     assert action.shown == ["Worker 80 of vps1: 12 of 12 connections left, after 5 s."]
 
@@ -87,7 +87,7 @@ def test_the_host_is_the_one_that_has_the_worker():
         {"failed": True, "msg": "MODULE FAILURE", "rc": 137},
     ],
 )
-def test_what_ends_it_is_the_result(result):
+def test_the_last_result_is_the_result_of_the_drain(result):
     assert play(dict(result))[0] == result
     given, action = play(so_far(20, 10, 5.0), dict(result))
     assert given == result
@@ -149,7 +149,7 @@ def test_the_deadline_of_the_whole(host, drain):
     assert result["closed"] + result["forced"] == 1
 
 
-def test_neither_check_mode_nor_the_way_back_has_slices(host, drain):
+def test_check_mode_and_undrain_have_no_slices(host, drain):
     worker = host.worker()
     host.guest(worker)
     result, shown = drain(check=True)

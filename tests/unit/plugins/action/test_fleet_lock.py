@@ -111,7 +111,7 @@ def wait_until_taken(path: Path) -> None:
     eventually(path.exists, "the lock is taken")
 
 
-def test_a_run_takes_it_keeps_it_and_gives_it_back(play, path):
+def test_a_run_takes_keeps_and_releases_the_lock(play, path):
     took, again, kept, gave, gave_again = play(
         {"reason": "an update"}, {"reason": "an update"}, HELD, {"state": "absent"}, {"state": "absent"}
     ).results()
@@ -120,7 +120,7 @@ def test_a_run_takes_it_keeps_it_and_gives_it_back(play, path):
     assert not path.exists()
 
 
-def test_a_run_that_was_killed_or_ended_leaves_no_lock_that_matters(play, path, go_on):
+def test_the_lock_of_a_killed_or_ended_run_is_taken_over(play, path, go_on):
     killed = play({"reason": "an update"}, go_on)
     wait_until_taken(path)
     killed.process.kill()  # nobody has waited for it yet: a process that is dead and still there
@@ -140,7 +140,7 @@ def test_a_run_that_was_killed_or_ended_leaves_no_lock_that_matters(play, path, 
     assert (took["changed"], took["holder"]["reason"]) == (True, "a restart")
 
 
-def test_a_run_that_lives_is_left_alone_until_somebody_says_that_it_is_over(play, path, go_on):
+def test_the_lock_of_a_living_run_is_respected_until_an_operator_breaks_it(play, path, go_on):
     living = play({"reason": "an update"}, go_on, HELD, {})
     wait_until_taken(path)
 
@@ -167,7 +167,7 @@ def test_a_run_that_lives_is_left_alone_until_somebody_says_that_it_is_over(play
     assert retaken["changed"], "what was asked for anew is as for any other run"
 
 
-def test_a_lock_that_was_robbed_and_given_back_is_lost_too(play, path, go_on):
+def test_a_broken_and_released_lock_is_lost_too(play, path, go_on):
     living = play({"reason": "an update"}, go_on, HELD)
     wait_until_taken(path)
     broke, gave = play({"break": True}, {"state": "absent"}).results()
@@ -231,17 +231,17 @@ def test_a_run_is_the_process_whose_children_its_tasks_are(own_child):
         (4, "?", True),
     ],
 )
-def test_what_is_known_of_other_runs(own_child, part, value, over):
+def test_which_other_runs_are_known_to_be_over(own_child, part, value, over):
     assert is_over(changed(own_child, part, value)) is over
 
 
-def test_a_machine_without_proc_knows_of_no_end(own_child, monkeypatch, tmp_path):
+def test_without_proc_no_run_is_known_to_be_over(own_child, monkeypatch, tmp_path):
     monkeypatch.setattr(fleet_lock, "_PROC", tmp_path)
     assert not is_over(own_child)
     assert not is_over(changed(own_child, 1, "?"))
 
 
-def test_what_proc_does_not_show_may_live(own_child, monkeypatch):
+def test_a_process_hidden_in_proc_may_live(own_child, monkeypatch):
     """Another user's process, on a machine where users see only their own."""
     monkeypatch.setattr(fleet_lock, "_status", lambda pid: None)
     assert not is_over(own_child)

@@ -51,7 +51,7 @@ def test_a_package_keeps_its_directory(sources, tmp_path):
 
 
 @pytest.mark.parametrize("main", ["greeter.__main__", "greeter.other:main", "greeter.__main__:main()"])
-def test_a_program_without_its_beginning_is_refused(sources, main):
+def test_a_program_without_its_main_function_is_refused(sources, main):
     with pytest.raises(ValueError, match=r"like package\.module:main"):
         archive(sources, main)
 

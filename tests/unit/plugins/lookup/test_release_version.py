@@ -111,7 +111,7 @@ def test_text_that_moves_from_one_file_to_the_next_counts(source):
         "dist/wsserver-1.2.3.whl",
     ],
 )
-def test_what_is_no_part_of_a_release_does_not_count(source, name):
+def test_other_files_do_not_count(source, name):
     before = version(source)
     (source / name).parent.mkdir(parents=True, exist_ok=True)
     (source / name).write_text("anything")

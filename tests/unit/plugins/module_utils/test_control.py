@@ -83,7 +83,7 @@ def test_a_worker(host):
         control.undrain("ansible")
 
 
-def test_hurrying_lets_nobody_in_meanwhile(host):
+def test_hurry_lets_no_client_in_meanwhile(host):
     worker = host.worker()
     control = Control(host.socket())
     control.drain("olga", 600.0)
@@ -103,13 +103,13 @@ def test_hurrying_lets_nobody_in_meanwhile(host):
     assert set(answers) == {503}
 
 
-def test_the_first_line_will_do(host, other_end):
+def test_the_first_line_is_enough(host, other_end):
     asked = other_end(line(progress=STATUS | {"state": "draining"}))
     assert Control(host.socket()).drain("x", None).state == "draining"
     assert asked == [b'{"cmd": "drain", "by": "x"}\n']
 
 
-def test_what_later_releases_say_besides_is_passed_over(host, other_end):
+def test_unknown_fields_of_later_releases_are_ignored(host, other_end):
     other_end(line(result=STATUS | {"new": 1}, more=2))
     assert Control(host.socket()).status().connections == 5
 
@@ -128,25 +128,25 @@ def test_nobody(host):
         Control(host.socket()).status()
 
 
-def test_somebody_who_hangs_up(host, other_end):
+def test_a_process_that_hangs_up(host, other_end):
     other_end()
     with pytest.raises(NobodyThereError, match="hung up without an answer"):
         Control(host.socket()).status()
 
 
-def test_somebody_who_does_not_answer(host):
+def test_a_process_that_does_not_answer(host):
     with listener(host.socket()), pytest.raises(UnansweredError, match=r"does not answer at .* within 0\.2 s"):
         Control(host.socket(), answer_s=0.2).status()
 
 
-def test_somebody_who_does_not_even_take_the_connection(host):
+def test_a_process_that_does_not_accept_the_connection(host):
     with listener(host.socket(), backlog=0), socket.socket(socket.AF_UNIX) as first:
         first.connect(host.socket())
         with pytest.raises(UnansweredError):
             Control(host.socket(), answer_s=0.2).status()
 
 
-def test_somebody_who_answers_a_byte_at_a_time(host, other_end):
+def test_a_process_that_answers_one_byte_at_a_time(host, other_end):
     other_end(*(b" " for _ in range(40)), pause_s=0.05)
     with pytest.raises(UnansweredError):
         Control(host.socket(), answer_s=0.5).status()
@@ -175,20 +175,20 @@ def test_somebody_who_answers_a_byte_at_a_time(host, other_end):
         line(result=STATUS | {"connections": True, "pid": None}),
     ],
 )
-def test_somebody_who_talks_nonsense(host, other_end, answer):
+def test_a_process_with_an_invalid_answer(host, other_end, answer):
     other_end(answer)
     with pytest.raises(ControlError, match=r"^answers what this collection does not understand: ") as caught:
         Control(host.socket()).status()
     assert len(str(caught.value)) < 300
 
 
-def test_somebody_who_does_not_end(host, other_end):
+def test_a_process_with_an_endless_answer(host, other_end):
     other_end(b"x" * 1_000_000)
     with pytest.raises(ControlError, match=r"^answers with a line that has no end$"):
         Control(host.socket()).status()
 
 
-def test_what_is_no_socket(host):
+def test_a_path_that_is_not_a_socket(host):
     path = host.directory / "file"
     path.write_text("")
     with pytest.raises(ControlError):
@@ -197,7 +197,7 @@ def test_what_is_no_socket(host):
         Control(f"/{'x' * 200}").status()
 
 
-def test_a_socket_that_is_not_for_us(host):
+def test_a_socket_without_permission(host):
     """root may open any, so this takes a process that is not."""
     with listener(host.socket()):
         host.directory.chmod(0o755)

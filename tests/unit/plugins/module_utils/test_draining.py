@@ -73,7 +73,7 @@ def asked(draining):
     return draining._worker.control.asked
 
 
-def test_a_drain_is_looked_at_ever_less_often(draining, clock):
+def test_a_drain_is_checked_less_and_less_often(draining, clock):
     one = draining(READY, left(10), left(10), left(7), left(7), left(0), DRAINED)
     one.look()
     one.drain(5.0, force=False)
@@ -127,7 +127,7 @@ def test_even_force_has_an_end(draining, clock):
     assert one.message.startswith("has closed 3 connections by force, 3 of which are still open")
 
 
-def test_last_farewells_are_not_waited_for_after_the_deadline(draining):
+def test_no_wait_for_closing_handshakes_after_the_deadline(draining):
     one = draining(READY, left(0), timeout_s=1)
     one.look()
     one.drain(None, force=False)
@@ -148,8 +148,8 @@ def test_a_busy_worker_has_until_the_deadline(draining, clock):
     assert one.result()["connections_after"] == 10
 
 
-def test_what_systemd_has_not_noticed_yet_is_waited_for(draining, clock, host):
-    host.tell_of_the_dead(ActiveState="activating", SubState="auto-restart")
+def test_a_drain_waits_for_systemd_to_notice_the_end(draining, clock, host):
+    host.tell_of_a_dead_process(ActiveState="activating", SubState="auto-restart")
     clock.meanwhile = [lambda: None, lambda: host.tell_of(None)]
     one = draining(NobodyThereError("has no process"))
     one.look()
@@ -158,7 +158,7 @@ def test_what_systemd_has_not_noticed_yet_is_waited_for(draining, clock, host):
     assert (one.changed, one.result()["state"]) == (False, "down")
 
 
-def test_but_not_for_long(draining, clock):
+def test_a_drain_does_not_wait_long_for_systemd(draining, clock):
     one = draining(NobodyThereError("has no process"))
     with pytest.raises(WorkerError, match=r"^Worker 80 runs, but has no process\. Early releases and units"):
         one.look()
@@ -166,7 +166,7 @@ def test_but_not_for_long(draining, clock):
     assert one.result()["state"] == "unknown"
 
 
-def test_another_process_in_its_place_is_an_error(draining):
+def test_a_replaced_process_is_an_error(draining):
     one = draining(READY, left(10), dataclasses.replace(READY, pid=43))
     one.look()
     with pytest.raises(
@@ -227,14 +227,14 @@ def test_slices_have_the_result_of_a_drain_in_one(in_slices, draining):
     assert one.message == f"is drained of 10 connections after {result['seconds']:.1f} s"
 
 
-def test_what_is_done_within_the_first_slice_has_no_other(in_slices):
+def test_a_drain_that_ends_in_the_first_slice_has_no_other(in_slices):
     for answers, state in (([READY, left(10), DRAINED], "drained"), ([DRAINED], "drained")):
         one, ends = in_slices(*answers)
         assert (ends, one.result()["state"]) == ([], state)
     assert not one.changed
 
 
-def test_no_slice_ends_between_the_last_client_and_its_farewell(in_slices):
+def test_no_slice_ends_between_the_last_client_and_its_closing_handshake(in_slices):
     one, ends = in_slices(READY, *[left(4)] * 9, *[left(0)] * 3, DRAINED)
     assert (ends, one.result()["state"]) == ([], "drained")
 
@@ -251,7 +251,7 @@ def test_the_deadline_is_that_of_the_whole(in_slices, clock, timeout_s):
     assert (one.result()["connections_before"], one.result()["closed"]) == (10, 6)
 
 
-def test_who_left_between_the_last_slice_and_the_deadline_is_gone(in_slices, clock):
+def test_clients_that_left_between_the_last_slice_and_the_deadline_count(in_slices, clock):
     def late():
         clock.now += 10
 
@@ -276,12 +276,12 @@ def test_a_worker_that_is_busy_at_the_end_of_a_slice_has_until_the_deadline(in_s
         (READY, "is no longer drained by ansible: another user undid it meanwhile"),
     ],
 )
-def test_a_drain_that_is_undone_between_slices_is_not_begun_anew(in_slices, found, told):
+def test_a_drain_that_is_undone_between_slices_is_not_restarted(in_slices, found, told):
     with pytest.raises(WorkerError, match=told):
         in_slices(READY, *[left(4)] * 10, found)
 
 
-def test_a_worker_that_ends_between_slices_has_nobody_left(in_slices, host):
+def test_a_worker_that_ends_between_slices_has_no_clients_left(in_slices, host):
     def end():
         host.tell_of(None)
 
@@ -304,7 +304,7 @@ def real(host, clock):
     return worker, one
 
 
-def test_a_worker_that_dies_meanwhile_has_nobody_left(real, clock):
+def test_a_worker_that_dies_meanwhile_has_no_clients_left(real, clock):
     worker, one = real
 
     def die():
@@ -321,7 +321,7 @@ def test_a_worker_that_dies_meanwhile_has_nobody_left(real, clock):
     assert one.message.startswith("ended after 0.1 s, before it was drained")
 
 
-def test_a_drain_that_somebody_undoes_is_an_error(real, clock):
+def test_a_drain_that_another_user_undoes_is_an_error(real, clock):
     _worker, one = real
     clock.meanwhile = [lambda: one._worker.control.undrain("ansible")]
     with pytest.raises(

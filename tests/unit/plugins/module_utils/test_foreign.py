@@ -89,7 +89,7 @@ def told(found: list[_foreign.Found]) -> list[tuple[str, str, str]]:
     ["nginx/templates/nginx.conf.j2", "redis/templates/redis.conf.j2", "postgres/templates/pg_hba.conf.j2",
      "postgres/templates/pg_ident.conf.j2", "postgres/templates/ws.conf.j2"],
 )  # fmt: skip
-def test_what_our_templates_write_is_known_as_ours(tree: Tree, template: str) -> None:
+def test_files_from_our_templates_are_recognized(tree: Tree, template: str) -> None:
     tree.write("/etc/one", (ROOT / "roles" / template).read_text())
     assert tree.host.is_ours("/etc/one")
 
@@ -236,7 +236,7 @@ def test_a_redis_that_the_operator_configured(tree: Tree, closed: int) -> None:
         ("$12\r\n# Keyspace\r\n\r\n", None),
     ],
 )
-def test_keys_that_are_in_memory_alone(tree: Tree, answer: str, what: str | None) -> None:
+def test_keys_that_are_only_in_memory(tree: Tree, answer: str, what: str | None) -> None:
     tree.write("/etc/redis/redis.conf", "port 6379\n", packaged=True)
     redis = Redis(answer)
     redis.start()
@@ -303,7 +303,7 @@ def test_a_cluster_as_created(tree: Tree, cluster: Cluster) -> None:
     assert "--port=5432" in tree.commands[0]
 
 
-def test_what_an_operator_has_in_a_cluster(tree: Tree, cluster: Cluster) -> None:
+def test_databases_and_settings_of_an_operator(tree: Tree, cluster: Cluster) -> None:
     tree.write(f"{ETC}/postgresql.conf", POSTGRESQL_CONF + "listen_addresses = '*'\nmax_connections = 300\n")
     tree.write(f"{ETC}/conf.d/tuning.conf", "work_mem = 64MB\n")
     tree.write(f"{ETC}/pg_hba.conf", PG_HBA_CONF + "host shop shop 10.0.0.0/24   md5 # the shop\n")
@@ -336,7 +336,7 @@ def test_a_cluster_that_an_earlier_release_deployed(tree: Tree, cluster: Cluster
     assert postgres(tree, cluster, shared=True) == []
 
 
-def test_a_shared_cluster_that_shall_no_longer_be_shared(tree: Tree, cluster: Cluster) -> None:
+def test_a_cluster_that_is_no_longer_shared(tree: Tree, cluster: Cluster) -> None:
     block = "# BEGIN selfhost.websocket\nlocal ws app peer map=ws\n# END selfhost.websocket\n"
     tree.write(f"{ETC}/pg_hba.conf", block + PG_HBA_CONF + "host shop shop 10.0.0.0/24 md5\n")
     tree.write(f"{ETC}/conf.d/ws.conf", OURS)
@@ -348,7 +348,7 @@ def test_a_shared_cluster_that_shall_no_longer_be_shared(tree: Tree, cluster: Cl
     ]
 
 
-def test_names_that_a_shared_cluster_has_already(tree: Tree, cluster: Cluster) -> None:
+def test_names_that_already_exist_in_a_shared_cluster(tree: Tree, cluster: Cluster) -> None:
     tree.rows = ["dpostgres", "rpostgres", "dws", "rapp"]
     assert postgres(tree, cluster, shared=True) == [("taken", "database ws", "exists"), ("taken", "role app", "exists")]
 

@@ -9,7 +9,7 @@ from ansible_collections.selfhost.websocket.plugins.module_utils import _instanc
 from ansible_collections.selfhost.websocket.plugins.module_utils._instance import Instance
 
 
-def test_what_is_where(host):
+def test_paths_and_names_of_a_worker(host):
     host.link("81", generation="0.1.0+8c1f0a5be2d4-5f0c2a91")
     instance = Instance("81")
     assert instance.unit == "ws-server@81.service"
@@ -19,7 +19,7 @@ def test_what_is_where(host):
     assert instance.version == "0.1.0+8c1f0a5be2d4"
 
 
-def test_one_that_is_not_there(host):
+def test_a_worker_that_does_not_exist(host):
     instance = Instance("81")
     assert (instance.exists, instance.generation, instance.version) == (False, None, None)
     assert instance.url == "http://127.0.0.1:8081"
@@ -37,7 +37,7 @@ def test_one_that_is_not_there(host):
         ("", "http://127.0.0.1:8080"),
     ],
 )
-def test_where_it_listens(host, env, url):
+def test_the_url_of_a_worker(host, env, url):
     host.link(env=env)
     assert Instance("80").url == url
 

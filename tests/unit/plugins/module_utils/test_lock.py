@@ -53,7 +53,7 @@ def tree(directory: Path) -> dict:
     return {path: (path.stat().st_mtime_ns, path.is_file() and path.read_bytes()) for path in directory.rglob("*")}
 
 
-def test_who_takes_a_free_lock_has_it(lock, path):
+def test_a_run_takes_a_free_lock(lock, path):
     assert lock.acquire("run 1", "alice@laptop", "an update")
     assert holder(lock) == {
         "run": "run 1",
@@ -66,7 +66,7 @@ def test_who_takes_a_free_lock_has_it(lock, path):
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_to_take_it_again_is_a_sign_of_life(lock, at):
+def test_taking_the_lock_again_renews_it(lock, at):
     lock.acquire("run 1", "alice@laptop", "an update")
     at.now += 60
     assert not lock.acquire("run 1", "alice@laptop", "an update")
@@ -74,7 +74,7 @@ def test_to_take_it_again_is_a_sign_of_life(lock, at):
     assert (holder(lock)["age_s"], holder(lock)["silent_s"]) == (65, 5)
 
 
-def test_to_keep_it_is_one_too(lock, at):
+def test_keeping_the_lock_renews_it(lock, at):
     lock.acquire("run 1", "alice@laptop", "an update")
     at.now += 60
     lock.keep("run 1")
@@ -83,13 +83,13 @@ def test_to_keep_it_is_one_too(lock, at):
     assert (told["age_s"], told["silent_s"], told["reason"]) == (65, 5, "an update")
 
 
-def test_a_clock_that_was_set_back_makes_nobody_younger_than_now(lock, at):
+def test_an_age_is_never_negative(lock, at):
     lock.acquire("run 1", "alice@laptop", "")
     at.now -= 3600
     assert (holder(lock)["age_s"], holder(lock)["silent_s"]) == (0, 0)
 
 
-def test_who_does_not_have_it_neither_takes_keeps_nor_releases_it(lock, path):
+def test_another_run_neither_takes_keeps_nor_releases_the_lock(lock, path):
     lock.acquire("run 1", "alice@laptop", "an update")
     before = tree(path.parent)
     with pytest.raises(HeldError):
@@ -100,14 +100,14 @@ def test_who_does_not_have_it_neither_takes_keeps_nor_releases_it(lock, path):
     assert tree(path.parent) == before
 
 
-def test_it_is_free_once_it_was_released(lock):
+def test_a_released_lock_is_free(lock):
     lock.acquire("run 1", "alice@laptop", "")
     assert lock.release("run 1")
     assert not lock.release("run 1")
     assert lock.acquire("run 2", "bob@pc", "")
 
 
-def test_it_is_taken_from_a_run_that_is_named(lock, at):
+def test_the_lock_is_taken_from_a_named_run(lock, at):
     lock.acquire("run 1", "alice@laptop", "an update")
     at.now += 60
     with pytest.raises(HeldError):
@@ -119,7 +119,7 @@ def test_it_is_taken_from_a_run_that_is_named(lock, at):
     assert robbed.value.holder["owner"] == "bob@pc"
 
 
-def test_who_was_robbed_of_it_does_not_have_it_when_it_is_free_again(lock, path):
+def test_a_run_that_lost_the_lock_does_not_have_it_when_it_is_free_again(lock, path):
     lock.acquire("run 1", "alice@laptop", "")
     lock.acquire("run 2", "bob@pc", "", instead_of="run 1")
     lock.release("run 2")
@@ -129,7 +129,7 @@ def test_who_was_robbed_of_it_does_not_have_it_when_it_is_free_again(lock, path)
 
 
 @pytest.mark.parametrize("instead_of", [None, "run 0"], ids=["a free one", "that of a run that is over"])
-def test_of_several_who_take_it_at_once_one_has_it(path, instead_of):
+def test_of_several_concurrent_runs_one_gets_the_lock(path, instead_of):
     """Each in a process of its own, with a clock that takes its time between the look and the change."""
     if instead_of:
         Lock(str(path)).acquire(instead_of, "", "")
@@ -160,13 +160,13 @@ def test_of_several_who_take_it_at_once_one_has_it(path, instead_of):
 # Check mode.
 
 
-def test_a_dry_run_makes_not_even_the_directory(lock, path):
+def test_a_dry_run_does_not_create_the_directory(lock, path):
     assert lock.acquire("run 1", "alice@laptop", "", dry=True)
     assert not lock.release("run 1", dry=True)
     assert not path.parent.exists()
 
 
-def test_a_dry_run_says_what_would_be_and_changes_nothing(lock, path, at):
+def test_a_dry_run_predicts_and_changes_nothing(lock, path, at):
     lock.acquire("run 1", "alice@laptop", "")
     before = tree(path.parent)
     at.now += 60
@@ -210,27 +210,27 @@ def test_a_file_that_is_something_else_is_left_alone(lock, path, content):
     assert path.read_bytes() == content
 
 
-def test_what_a_later_release_adds_does_no_harm(lock, path):
+def test_fields_of_a_later_release_do_no_harm(lock, path):
     lock.acquire("run 1", "alice@laptop", "")
     path.write_text(json.dumps(json.loads(path.read_text()) | {"host": "laptop"}))
     assert holder(lock)["owner"] == "alice@laptop"
 
 
-def test_what_a_run_left_that_was_killed_while_it_wrote_does_no_harm(lock, path):
+def test_the_remains_of_a_killed_run_do_no_harm(lock, path):
     path.parent.mkdir()
     path.with_name(".lock.new").write_text('{"run": "ru')
     assert lock.acquire("run 1", "alice@laptop", "")
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_a_place_where_no_file_can_be(path):
+def test_an_unusable_path(path):
     path.parent.write_text("")
     with pytest.raises(LockError) as refused:
         Lock(str(path)).acquire("run 1", "alice@laptop", "")
     assert str(refused.value) == f"The lock {path} cannot be used: File exists."
 
 
-def test_a_user_who_may_not(lock, path):
+def test_a_user_without_permission(lock, path):
     """Only root may write there."""
     lock.acquire("run 1", "alice@laptop", "")
     said = FORK.Queue()

@@ -55,7 +55,7 @@ def test_a_change_is_in_force_when_apply_returns(edge, nginx):
     assert leftovers(edge) == []
 
 
-def test_the_same_again_reloads_nothing(edge, nginx):
+def test_the_same_change_again_does_not_reload(edge, nginx):
     assert nginx.apply(out("127.0.0.1:7")).reloaded
     written = edge.path.stat()
     again = nginx.apply(out("127.0.0.1:7"))
@@ -81,7 +81,7 @@ def test_the_master_is_never_replaced_and_clients_stay(edge, nginx):
     assert os.kill(edge.pid, 0) is None
 
 
-def test_what_nginx_does_not_accept_changes_nothing(edge, nginx):
+def test_an_invalid_configuration_changes_nothing(edge, nginx):
     before, written = edge.path.read_text(), edge.path.stat()
     with pytest.raises(NotAppliedError, match=r"no servers are inside upstream"):
         nginx.apply(lambda configuration: without(configuration, "ws", ALL_DOWN))
@@ -158,7 +158,7 @@ Killed(Path(sys.argv[1])).apply(change)
 
 
 @pytest.mark.parametrize("where", ["_test", "_swap", "_reload"])
-def test_a_run_that_was_killed_is_made_good_by_the_next(edge, nginx, where):
+def test_the_next_run_completes_a_killed_run(edge, nginx, where):
     killed = subprocess.run(
         [sys.executable, "-c", KILLED.format(where=where), edge.path],
         check=False,
@@ -173,7 +173,7 @@ def test_a_run_that_was_killed_is_made_good_by_the_next(edge, nginx, where):
     assert not nginx.apply(out("127.0.0.1:7")).reloaded
 
 
-def test_what_others_wrote_and_did_not_reload_is_seen(edge, nginx):
+def test_a_file_written_without_a_reload_is_detected(edge, nginx):
     assert not nginx.needs_reload()
     edge.write("127.0.0.3:7")
     assert nginx.needs_reload()
@@ -181,7 +181,7 @@ def test_what_others_wrote_and_did_not_reload_is_seen(edge, nginx):
     assert not nginx.needs_reload()
 
 
-def test_changes_at_once_are_all_there_in_the_end(edge, nginx):
+def test_concurrent_changes_are_all_applied(edge, nginx):
     """Two that each add and take away their own mark, as the watcher and an operator do."""
 
     def toggle(name: str) -> None:

@@ -35,12 +35,12 @@ def proc(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_ports_with_those_who_are_meant_to_have_them(proc: Path) -> None:
+def test_ports_held_by_the_expected_units(proc: Path) -> None:
     assert held({"nginx.service": [443, 9079]}, proc) == []
     assert held({"ngin?.service": [443]}, proc) == []
 
 
-def test_a_port_that_another_unit_has(proc: Path) -> None:
+def test_a_port_held_by_another_unit(proc: Path) -> None:
     assert held({"nginx.service": [80, 443]}, proc) == [Listener(80, 8, "caddy", "caddy.service")]
 
 
@@ -52,7 +52,7 @@ def test_a_listener_without_a_process_that_can_be_seen(proc: Path) -> None:
     assert held({"prometheus.service": [9090]}, proc) == [Listener(9090)]
 
 
-def test_a_connection_is_no_listener(proc: Path) -> None:
+def test_a_connection_is_not_a_listener(proc: Path) -> None:
     assert held({"redis-server.service": [6379]}, proc) == []
 
 

@@ -33,7 +33,7 @@ from ansible_collections.selfhost.websocket.plugins.module_utils._waiting import
     ],
     ids=["vector", "empty vector", "scalar", "scalar 0", "scalar NaN"],
 )
-def test_what_holds(prometheus, answer, holds):
+def test_whether_an_expression_holds(prometheus, answer, holds):
     prometheus.answers["a > 1 or b"] = [answer]
     assert Prometheus(prometheus.url + "/").holds("a > 1 or b") is holds
     assert prometheus.asked == ["a > 1 or b"]
@@ -49,7 +49,7 @@ def test_what_holds(prometheus, answer, holds):
     ],
     ids=["refused", "refused by something else", "matrix", "string"],
 )
-def test_an_expression_that_is_of_no_use(prometheus, answer, says):
+def test_an_invalid_expression(prometheus, answer, says):
     prometheus.answers["a >"] = [answer]
     with pytest.raises(ExpressionError) as refused:
         Prometheus(prometheus.url).holds("a >")
@@ -70,7 +70,7 @@ def test_an_expression_that_is_of_no_use(prometheus, answer, says):
         (result("vector", None), "does not answer as Prometheus does"),
     ],
 )
-def test_an_answer_that_may_be_better_next_time(prometheus, answer, says):
+def test_a_temporary_failure(prometheus, answer, says):
     prometheus.answers["a"] = [answer]
     with pytest.raises(PrometheusError) as failed:
         Prometheus(prometheus.url).holds("a")
@@ -79,12 +79,12 @@ def test_an_answer_that_may_be_better_next_time(prometheus, answer, says):
     assert says in str(failed.value)
 
 
-def test_nobody_there():
+def test_no_prometheus():
     with pytest.raises(PrometheusError, match=r"does not answer: .*refused"):
         Prometheus(f"http://127.0.0.1:{free_port()}").holds("a")
 
 
-def test_something_that_does_not_speak_http():
+def test_a_server_that_does_not_speak_http():
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def greet():
@@ -107,7 +107,7 @@ def gate(prometheus, clock, expressions, hold_s, timeout_s):
     return Gate(Prometheus(prometheus.url), expressions, hold_s, Wait(timeout_s, clock))
 
 
-def test_it_opens_when_all_have_held_for_long_enough(prometheus, clock):
+def test_the_gate_opens_when_all_expressions_have_held_long_enough(prometheus, clock):
     prometheus.answers = {"a": [HOLDS], "b": [HOLDS]}
     opened = gate(prometheus, clock, ["a", "b"], 0.3, 60)
     assert opened.open()
@@ -115,14 +115,14 @@ def test_it_opens_when_all_have_held_for_long_enough(prometheus, clock):
     assert prometheus.asked == ["a", "b"] * 4
 
 
-def test_one_look_is_enough_for_no_time(prometheus, clock):
+def test_one_query_is_enough_without_a_hold_time(prometheus, clock):
     prometheus.answers = {"a": [HOLDS]}
     assert gate(prometheus, clock, ["a"], 0, 60).open()
     assert (clock.sleeps, prometheus.asked) == ([], ["a"])
 
 
 @pytest.mark.parametrize("break_", [HOLDS_NOT, error(503, "starting"), (200, b"")], ids=["not", "away", "garbage"])
-def test_a_break_begins_the_time_anew(prometheus, clock, break_):
+def test_a_break_restarts_the_hold_time(prometheus, clock, break_):
     prometheus.answers = {"a": [HOLDS, HOLDS, HOLDS, break_, HOLDS]}
     opened = gate(prometheus, clock, ["a"], 0.5, 60)
     assert opened.open()
@@ -131,7 +131,7 @@ def test_a_break_begins_the_time_anew(prometheus, clock, break_):
     assert opened.looks == 6
 
 
-def test_one_that_comes_and_goes_never_opens_it(prometheus, clock):
+def test_an_unstable_expression_never_opens_the_gate(prometheus, clock):
     prometheus.answers = {"a": [HOLDS], "b": [HOLDS, HOLDS_NOT] * 50}
     opened = gate(prometheus, clock, ["a", "b"], 1.5, 10)
     assert not opened.open()
@@ -139,7 +139,7 @@ def test_one_that_comes_and_goes_never_opens_it(prometheus, clock):
     assert opened.complaint == "b did not hold"
 
 
-def test_the_first_that_does_not_hold_is_named_and_those_after_it_are_not_asked(prometheus, clock):
+def test_the_first_failing_expression_is_named_and_the_rest_is_not_queried(prometheus, clock):
     prometheus.answers = {"a": [HOLDS], "b": [HOLDS_NOT], "c": [HOLDS_NOT]}
     opened = gate(prometheus, clock, ["a", "b", "c"], 1, 2)
     assert not opened.open()
@@ -147,7 +147,7 @@ def test_the_first_that_does_not_hold_is_named_and_those_after_it_are_not_asked(
     assert "c" not in prometheus.asked
 
 
-def test_one_that_is_refused_ends_it_at_once(prometheus, clock):
+def test_a_refused_expression_ends_the_wait_at_once(prometheus, clock):
     prometheus.answers = {"a": [HOLDS], "b >": [error(400, "parse error")]}
     opened = gate(prometheus, clock, ["a", "b >"], 1, 60)
     with pytest.raises(ExpressionError, match="refuses the expression b >: parse error"):

@@ -43,7 +43,7 @@ def gate(host, clock):
 def crash(host, times):
     """The process has ended, and systemd waits before it starts the next one."""
     host.tell_of(None)
-    host.tell_of_the_dead(
+    host.tell_of_a_dead_process(
         ActiveState="activating",
         SubState="auto-restart",
         Result="exit-code",
@@ -87,7 +87,7 @@ def test_too_few_good_answers_at_the_deadline(gate, clock, answers):
         gate().open(9, 0.2)
 
 
-def test_a_port_that_somebody_else_answers(gate, answers, host):
+def test_a_port_that_another_process_answers(gate, answers, host):
     crash(host, 0)
     with pytest.raises(
         WorkerError, match=r"http://x/readyz is answered, but not by ws-server@80\.service, which has no process"
@@ -108,16 +108,16 @@ def test_a_port_that_somebody_else_answers(gate, answers, host):
         ({"previous_pid": 2, "previous_started_at": 1795529805.0}, False),
     ],
 )
-def test_which_process_is_another_one(gate, answers, expected, old):
+def test_which_process_is_a_new_one(gate, answers, expected, old):
     one = gate(**expected)
     assert one.is_old(one.look()) is old
     assert one.result()["ready"] is not old
 
 
-def test_one_that_is_about_to_be_started_is_waited_for(gate, clock, answers, host):
+def test_the_gate_waits_for_a_worker_that_is_about_to_start(gate, clock, answers, host):
     """As after `systemctl start --no-block`, while the old failure still stands."""
     host.tell_of(None)
-    host.tell_of_the_dead(ActiveState="failed", Result="exit-code", ExecMainCode=1, ExecMainStatus=1, Job=7)
+    host.tell_of_a_dead_process(ActiveState="failed", Result="exit-code", ExecMainCode=1, ExecMainStatus=1, Job=7)
     answers[:] = [_readyz.Answer(None, "no answer: refused"), GOOD]
     clock.meanwhile = [lambda: host.tell_of(1)]
     one = gate()
@@ -138,7 +138,7 @@ def test_a_crash_loop_is_noticed(gate, clock, answers, host):
     assert one.result()["restarts"] == 3
 
 
-def test_so_is_one_that_only_shows_in_ever_new_processes(gate, clock, answers, host, monkeypatch):
+def test_a_crash_loop_that_only_shows_in_new_processes_is_noticed(gate, clock, answers, host, monkeypatch):
     """As when systemd's count is set back by somebody who restarts it, again and again."""
     answers[:] = [BAD]
     alive = [1, *_some_living_processes(host, 3)]
@@ -155,7 +155,7 @@ def _some_living_processes(host, count):
 # On a real worker.
 
 
-def test_what_crashed_between_two_gates_is_not_let_through(gate, host):
+def test_a_worker_that_crashed_between_two_gates_is_refused(gate, host):
     host.tell_of(os.getpid())
     with pytest.raises(WorkerError, match=rf"its process 1 ended, replaced by process {os.getpid()}: it ended"):
         gate(pid=1).open(3, 60)
@@ -188,7 +188,7 @@ def test_a_canary_that_stays_ready(canary, clock):
 
 def test_a_canary_that_crashes(canary, clock, host):
     worker, gate = canary
-    host.tell_of_the_dead(
+    host.tell_of_a_dead_process(
         ActiveState="activating", SubState="auto-restart", Result="signal", ExecMainCode=2, ExecMainStatus=9
     )
 
@@ -219,7 +219,7 @@ def test_a_canary_that_crashes_unseen(canary, clock, host):
         gate.hold(30)
 
 
-def test_a_canary_that_is_not_ready_any_more(canary, clock, host):
+def test_a_canary_that_is_no_longer_ready(canary, clock, host):
     _worker, gate = canary
     clock.meanwhile = [lambda: Control(host.socket()).drain("olga", 0.0)]
     with pytest.raises(WorkerError) as caught:
@@ -227,7 +227,7 @@ def test_a_canary_that_is_not_ready_any_more(canary, clock, host):
     assert re.search(r"was ready, and 0\.1 s later it was not: http://\S+ said 503 not ready: drain", str(caught.value))
 
 
-def test_no_hold_is_no_wait(canary, clock):
+def test_without_a_hold_time_there_is_no_wait(canary, clock):
     _worker, gate = canary
     gate.hold(0)
     assert clock.sleeps == []

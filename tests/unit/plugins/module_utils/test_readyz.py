@@ -30,7 +30,7 @@ def test_a_worker(host):
     worker.signal(signal.SIGCONT)
 
 
-def test_proxies_are_for_others(host, monkeypatch):
+def test_no_proxy_is_used(host, monkeypatch):
     worker = host.worker()
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     assert _readyz.ask(f"http://127.0.0.1:{worker.port}/readyz").ready
@@ -47,7 +47,7 @@ def test_nobody():
 @pytest.mark.parametrize(
     "said", [b"", b"220 mail.example.org ESMTP\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nready"]
 )
-def test_what_is_no_worker(said):
+def test_answers_that_are_not_a_workers(said):
     """None of it raises."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
@@ -65,5 +65,5 @@ def test_what_is_no_worker(said):
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:99999/readyz", "nonsense", "http://[::1/readyz"])
-def test_what_is_no_url(url):
+def test_invalid_urls(url):
     assert _readyz.ask(url).code is None

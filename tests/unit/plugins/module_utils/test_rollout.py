@@ -145,7 +145,7 @@ FALLBACKS = {
 
 
 @pytest.mark.parametrize(("one", "generation", "expected"), FALLBACKS.values(), ids=FALLBACKS)
-def test_what_a_worker_goes_back_to(one, generation, expected):
+def test_the_fallback_of_a_worker(one, generation, expected):
     assert fallback(one, generation) == expected
 
 
@@ -173,7 +173,7 @@ def test_facts_of_worker_info():
 @pytest.mark.parametrize(
     ("check_mode", "expected"), [(False, ["81"]), (True, ["81", "83", "82"])], ids=["run", "check mode"]
 )
-def test_what_a_rollout_repairs(check_mode, expected):
+def test_workers_that_a_rollout_repairs(check_mode, expected):
     workers = [worker("80"), broken("81"), broken("82", NEW)]
     plan = plan_update(workers, ["80", "81", "82", "83"], NEW)
     assert (plan.new, plan.idle) == (["83"], ["82"])
@@ -211,7 +211,7 @@ def test_the_endpoint_of_a_worker(endpoints, expected):
         (("maintenance",), ("81", "maintenance")),
     ],
 )
-def test_a_drain_of_an_operator_holds_the_rollout_up(drained_by, expected):
+def test_a_drain_of_an_operator_stops_the_rollout(drained_by, expected):
     assert held([worker(), worker("81", drained_by=drained_by)], "rollout") == expected
 
 

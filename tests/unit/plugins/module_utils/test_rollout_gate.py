@@ -38,26 +38,26 @@ def looking(clock, *looks):
     return Gate(survey, lambda _endpoint: READY, clock)
 
 
-def test_it_does_not_wait_when_all_others_are_ready(clock):
+def test_the_gate_does_not_wait_when_all_others_are_ready(clock):
     assert len(looking(clock, ["80", "81"]).look("80", "rollout")) == 2
     assert looking(clock, [("80", False), "81"]).look("80", "rollout")[0]["ready"] is False
     assert clock.sleeps == []
 
 
-def test_it_waits_for_a_worker_that_crashed(clock):
+def test_the_gate_waits_for_a_crashed_worker(clock):
     down = ["80", ("81", False)]
     found = looking(clock, down, down, ["80", "81"]).look("80", "rollout")
     assert all(each["ready"] for each in found)
     assert clock.sleeps == [2.0, 2.0]
 
 
-def test_it_gives_up_after_twenty_seconds(clock):
+def test_the_gate_gives_up_after_twenty_seconds(clock):
     found = looking(clock, ["80", ("81", False)]).look("80", "rollout")
     assert [each["ready"] for each in found] == [True, False]
     assert sum(clock.sleeps) == 20
 
 
-def test_it_does_not_wait_for_an_operator(clock):
+def test_the_gate_does_not_wait_for_an_operator(clock):
     held = ["80", ("81", False, ["alice"])]
     assert looking(clock, held).look("80", "rollout")
     assert clock.sleeps == []
@@ -89,7 +89,7 @@ def test_endpoints_that_are_ready_are_asked_once(clock):
     assert clock.sleeps == [2.0]
 
 
-def test_those_that_are_not_are_named_with_their_last_answer(clock):
+def test_endpoints_that_are_not_ready_are_named_with_their_last_answer(clock):
     lost = Answer(None, "no answer: timed out")
     gate, asked = asking(clock, {"one:8080": [READY], "two:8080": [NOT_READY, lost], "two:8081": [NOT_READY]})
     assert gate.unready(asked) == {"two:8080": lost, "two:8081": NOT_READY}
@@ -97,14 +97,14 @@ def test_those_that_are_not_are_named_with_their_last_answer(clock):
     assert sum(clock.sleeps) == 10
 
 
-def test_no_endpoint_is_no_question(clock):
+def test_without_endpoints_nothing_is_asked(clock):
     gate, _asked = asking(clock, {})
     assert gate.unready([]) == {}
     assert clock.sleeps == []
 
 
 @pytest.mark.timeout(30)
-def test_all_are_asked_at_once(clock):
+def test_all_endpoints_are_asked_at_once(clock):
     """Ten hosts of four: none of them answers before all others have been asked."""
     fleet = [f"host{number // 4}:80{80 + number % 4}" for number in range(40)]
     together = threading.Barrier(len(fleet))
@@ -116,5 +116,5 @@ def test_all_are_asked_at_once(clock):
     assert Gate(list, ask, clock).unready(fleet) == {}
 
 
-def test_what_has_no_link_is_no_worker():
+def test_an_instance_without_a_link_is_not_a_worker():
     assert [each.instance for each in linked([facts("80"), facts("81", generation=None)])] == ["80"]

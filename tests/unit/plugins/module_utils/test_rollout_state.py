@@ -59,7 +59,7 @@ def test_an_open_update_is_not_recorded_again(host, home):
     assert _instance.before() == {"80": NEW}
 
 
-def test_a_record_of_an_older_collection_is_taken_up(host, home):
+def test_a_record_of_an_older_collection_is_continued(host, home):
     """Written by `cp -a instances before.new`, and by the same command interrupted."""
     host.link("80", OLD)
     before = "rm -rf before.new && cp -a instances before.new && touch before.new/.unfinished"
@@ -103,7 +103,7 @@ def generation(home, name, at):
     os.utime(directory, (at, at))
 
 
-def test_what_no_kept_generation_needs_is_deleted(home):
+def test_files_that_no_kept_generation_needs_are_deleted(home):
     # Of three releases, the oldest was built by an older collection, and contains its environment.
     release(home, "1.0")
     release(home, "2.0", "a")
@@ -132,7 +132,7 @@ def test_what_no_kept_generation_needs_is_deleted(home):
     assert _rollout_state.prune(1, dry=False) == []
 
 
-def test_half_of_a_release_does_not_pass_for_it(home, monkeypatch):
+def test_half_of_a_release_does_not_look_complete(home, monkeypatch):
     """Killed while it deletes, a run leaves no release that says it is complete."""
     release(home, "1.0")
 

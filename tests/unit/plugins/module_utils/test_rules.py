@@ -55,7 +55,7 @@ def test_an_inventory_without_hosts():
     )
 
 
-def test_a_fleet_that_nothing_observes():
+def test_a_fleet_without_monitoring():
     variables = inventory()
     del variables["groups"]["ws_observability"]
     assert told("groups", **variables) == []
@@ -119,7 +119,7 @@ def test_wrong_batches(batches):
     )
 
 
-def test_the_lock_is_to_be_broken_or_not():
+def test_the_request_to_break_the_lock():
     for given in (True, False, "true", "yes", "No"):
         assert told("lock_break", ws_lock_break=given) == []
     assert told("lock_break") == []
@@ -145,7 +145,7 @@ def test_the_lock_is_to_be_broken_or_not():
         ),
     ],
 )
-def test_maintenance_of_what_or_how(asked, workers, words):
+def test_maintenance_needs_a_host_and_an_action(asked, workers, words):
     assert_told(told("maintenance", **inventory(ws_workers=workers), **asked), *words)
 
 
@@ -162,7 +162,7 @@ def test_maintenance(asked, workers):
     assert told("maintenance", **inventory(ws_workers=workers), **asked) == []
 
 
-def test_two_faults_of_maintenance_are_told_at_once():
+def test_two_faults_of_maintenance_are_reported_at_once():
     assert len(told("maintenance", **inventory())) == 2
 
 
@@ -223,18 +223,18 @@ def pair(**changed):
     return told("nginx_certificate", **variables | changed)
 
 
-def test_a_fitting_pair():
+def test_a_matching_pair():
     assert pair() == []
     assert pair(subject_alt_name=["DNS:chat.example.net", "DNS:*.example.org"]) == []
     assert pair(nginx_domain="192.0.2.7", subject_alt_name=["IP:192.0.2.7"]) == []
 
 
-def test_a_pair_that_is_not_there():
+def test_a_missing_pair():
     assert_told(pair(_nginx_certificate=""), "nginx_tls_certificate is not a readable", "paths of a certificate")
     assert_told(pair(_nginx_certificate_key=""), "nginx_tls_certificate_key is not a readable")
 
 
-def test_a_pair_that_does_not_fit():
+def test_a_pair_that_does_not_match():
     assert_told(
         pair(_nginx_certificate_key_info={"public_key": "Q"}),
         "nginx_tls_certificate_key (/k.pem) is not the key of nginx_tls_certificate (/c.pem): set both to files that were issued together",
@@ -298,7 +298,7 @@ def test_a_misspelt_variable(written, meant):
     assert names(written) == [f"{written} is not a variable of this collection: did you mean {meant}?"]
 
 
-def test_a_variable_like_no_other():
+def test_an_unknown_variable():
     assert names("ws_server_banana") == [
         "ws_server_banana is not a variable of this collection: correct its name, or remove it."
     ]

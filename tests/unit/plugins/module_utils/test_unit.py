@@ -101,25 +101,25 @@ UNKNOWN = DEAD.replace("LoadState=loaded", "LoadState=not-found")
 MASKED = DEAD.replace("LoadState=loaded", "LoadState=masked")
 
 
-def test_one_that_is_ready():
+def test_a_ready_worker():
     unit = parse(READY)
     assert (unit.exists, unit.serves, unit.active, unit.sub) == (True, True, "active", "running")
     assert (unit.pid, unit.started_at, unit.restarts, unit.job, unit.end) == (103, 1795530617, 0, False, "")
 
 
-def test_one_that_is_starting():
+def test_a_starting_worker():
     unit = parse(STARTING)
     assert (unit.serves, unit.active, unit.sub, unit.pid, unit.job) == (False, "activating", "start", 113, True)
 
 
-def test_one_that_has_stopped():
+def test_a_stopped_worker():
     unit = parse(DEAD)
     assert (unit.exists, unit.serves, unit.active) == (True, False, "inactive")
     assert (unit.pid, unit.started_at, unit.job, unit.end) == (None, None, False, "")
 
 
 @pytest.mark.parametrize("text", [UNKNOWN, MASKED])
-def test_one_that_cannot_be_loaded(text):
+def test_a_unit_that_cannot_be_loaded(text):
     assert not parse(text).exists
 
 
@@ -139,7 +139,7 @@ def test_one_that_cannot_be_loaded(text):
         (DEAD.replace("Result=success", "Result=start-limit-hit"), "failed (start-limit-hit)"),
     ],
 )
-def test_how_one_ended(text, end):
+def test_how_a_process_ended(text, end):
     unit = parse(text)
     assert unit.end == end
     assert (unit.pid, unit.started_at, unit.serves) == (None, None, False)
@@ -149,7 +149,7 @@ def test_restarts_are_counted():
     assert parse(CRASHED).restarts == 3
 
 
-def test_several_are_asked_at_once():
+def test_several_units_are_read_at_once():
     asked = []
 
     def run(argv):

@@ -57,7 +57,7 @@ def test_the_start_of_a_process_that_has_ended_does_not_count():
     assert _unit_age.parse(changed(ActiveState="active", MainPID="0")).started_ns is None
 
 
-def test_a_unit_that_is_not_there():
+def test_a_unit_that_does_not_exist():
     unit = _unit_age.parse(
         "MainPID=0\nLoadState=not-found\nActiveState=inactive\nNeedDaemonReload=no\nExecMainStartTimestamp=\n"
     )
@@ -77,7 +77,7 @@ def test_a_file_counts_from_the_microsecond_after_the_start(tmp_path):
     assert _unit_age.newer([older, equal, later], STARTED_NS) == [later]
 
 
-def test_a_directory_counts_with_all_that_is_in_it(tmp_path):
+def test_a_directory_counts_with_its_contents(tmp_path):
     inside = write(tmp_path / "settings/deep/ws.yml", STARTED_NS + 1)
     write(tmp_path / "settings/other.yml", STARTED_NS - 1)
     write(tmp_path / "settings/deep", STARTED_NS - 1)
@@ -99,7 +99,7 @@ def test_a_link_counts_when_it_names_another_file(tmp_path):
     assert _unit_age.newer([str(link)], STARTED_NS) == [str(link)]
 
 
-def test_what_is_not_there_does_not_count(tmp_path):
+def test_a_missing_path_does_not_count(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     os.utime(tmp_path / "link", ns=(0, 0), follow_symlinks=False)
     assert _unit_age.newer([str(tmp_path / "absent"), str(tmp_path / "link")], STARTED_NS) == []
@@ -119,7 +119,7 @@ NOTHING = Plan(reload_systemd=False, enable=False, action=None)
         pytest.param(Unit(True, True, False, None), True, STARTED_NS, NOTHING, id="no main process"),
     ],
 )
-def test_what_is_done(tmp_path, unit, enabled, written_ns, plan):
+def test_the_plan_for_a_unit(tmp_path, unit, enabled, written_ns, plan):
     assert _unit_age.plan(unit, enabled, [write(tmp_path / "ws.conf", written_ns)]) == plan
 
 

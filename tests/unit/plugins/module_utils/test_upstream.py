@@ -52,13 +52,13 @@ def test_hosts():
     assert [server.host for server in servers(CONFIGURATION, "ws")] == ["10.0.0.1", "10.0.0.2", "fd00::3"]
 
 
-def test_a_mark_stands_in_the_servers_own_line_and_nothing_else_changes():
+def test_a_mark_changes_only_the_servers_line():
     out = marked(CONFIGURATION, "ws", "me", {"10.0.0.1:8080"})
     assert out == CONFIGURATION.replace("10.0.0.1:8080 max_fails=0;", "10.0.0.1:8080 max_fails=0 down; # down by: me")
     assert marked(out, "ws", "me", set()) == CONFIGURATION
 
 
-def test_a_server_is_out_for_as_long_as_anybody_wants_it_out():
+def test_a_server_stays_out_as_long_as_its_mark_has_an_owner():
     one = marked(CONFIGURATION, "ws", "watcher", set())
     assert servers(one, "ws")[1] == Server("10.0.0.2:8080", ("maintenance",))
     none = marked(one, "ws", "maintenance", set())
@@ -71,7 +71,7 @@ def test_marks_are_set_exactly():
     assert [server.down_by for server in servers(out, "ws")] == [(), ("maintenance",), ("watcher",)]
 
 
-def test_the_same_again_changes_nothing():
+def test_the_same_change_again_changes_nothing():
     assert marked(CONFIGURATION, "ws", "watcher", {"10.0.0.2:8080"}) == CONFIGURATION
     assert without(CONFIGURATION, "ws", {"10.0.0.7:8080"}) == CONFIGURATION
 
@@ -82,7 +82,7 @@ def test_a_server_removed():
     )
 
 
-def test_down_without_a_name_is_somebodys():
+def test_down_without_a_name_has_an_unknown_owner():
     by_hand = block("    server a:1 down max_fails=0;", "    server b:1;")
     assert servers(by_hand, "ws")[0] == Server("a:1", ("unknown",))
     both = marked(by_hand, "ws", "watcher", {"a:1"})
@@ -90,7 +90,7 @@ def test_down_without_a_name_is_somebodys():
     assert servers(marked(both, "ws", "watcher", set()), "ws")[0].down_by == ("unknown",)
 
 
-def test_a_mark_without_down_says_nothing():
+def test_a_mark_without_down_is_ignored():
     assert servers(block("    server a:1; # down by: me"), "ws") == [Server("a:1")]
 
 

@@ -71,7 +71,7 @@ def test_an_address_of_the_host():
     assert faults(rule, at="127.0.0.1")
 
 
-def test_a_rule_with_a_fault_of_its_own_does_not_show_the_value():
+def test_a_rule_with_its_own_fault_text_does_not_show_the_value():
     rule = {"variable": "password", "form": "^.{8,}$", "fault": "is too short", "remedy": "use eight characters"}
     assert faults(rule, password="secret") == ["password is too short: use eight characters."]
 
@@ -85,7 +85,7 @@ def test_a_rule_may_depend_on_another_variable(condition, holds):
     assert bool(faults(WHOLE | {"unless": "on"}, keep=0, on=condition)) != holds
 
 
-def test_all_faults_are_told_in_the_order_of_the_rules():
+def test_all_faults_are_reported_in_the_order_of_the_rules():
     rules = [WHOLE, {"check": "lock_break"}, WHOLE | {"variable": "hold"}]
     told = faults(*rules, keep=0, ws_lock_break="the door", hold=21)
     assert [fault.split()[0] for fault in told] == ["keep", "ws_lock_break", "hold"]
@@ -102,6 +102,6 @@ def test_all_faults_are_told_in_the_order_of_the_rules():
         (WHOLE | {"variable": "absent"}, "The variable absent is not defined"),
     ],
 )
-def test_a_wrong_table_is_an_error_of_its_own(rule, says):
+def test_a_wrong_table_is_a_rule_error(rule, says):
     with pytest.raises(RuleError, match=says):
         faults(rule, keep=1)

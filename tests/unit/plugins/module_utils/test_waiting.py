@@ -21,7 +21,7 @@ def test_no_time_at_all_is_over_at_once(clock):
     assert Wait(0, clock).over
 
 
-def test_time_that_passes_elsewhere_counts(clock):
+def test_time_between_pauses_counts(clock):
     wait = Wait(5, clock)
     clock.now += 4.95
     wait.pause()
@@ -30,7 +30,7 @@ def test_time_that_passes_elsewhere_counts(clock):
     assert (wait.left, wait.over) == (0, True)
 
 
-def test_another_process_goes_on_with_it(clock):
+def test_another_process_continues_a_wait(clock):
     began = Wait(5, clock).began
     clock.now += 3
     wait = Wait(5, clock, began)

@@ -24,7 +24,7 @@ def test_the_gate_as_ansible_runs_it(module, prometheus):
     assert result["seconds"] >= 0.2
 
 
-def test_time_that_runs_out_names_the_expression(prometheus):
+def test_a_timeout_names_the_expression(prometheus):
     prometheus.answers = {"a": [HOLDS], "drops < 1": [HOLDS_NOT]}
     result = gate(prometheus, timeout_s=0.5)
     assert result["failed"]
@@ -34,7 +34,7 @@ def test_time_that_runs_out_names_the_expression(prometheus):
     assert result["seconds"] >= 0.5
 
 
-def test_a_refused_expression_is_told_at_once(prometheus):
+def test_a_refused_expression_is_reported_at_once(prometheus):
     prometheus.answers = {"drops <": [error(400, "parse error: unexpected end of input")]}
     result = gate(prometheus)
     assert result["failed"]

@@ -71,7 +71,7 @@ def test_one_server_removed(upstream, edge):
     assert upstream(server=["127.0.0.2:7"], state="absent")["changed"] is False
 
 
-def test_the_last_one_stays_unless_forced(upstream, edge):
+def test_the_last_server_stays_unless_forced(upstream, edge):
     everybody = {"server": list(UP), "state": "down"}
     before = edge.path.read_text()
     refused = upstream(**everybody)
@@ -96,7 +96,7 @@ def test_the_last_one_stays_unless_forced(upstream, edge):
         ({"state": "down"}, "one of the following is required: server, host"),
     ],
 )
-def test_what_cannot_be_done_is_said(upstream, edge, options, why):
+def test_impossible_changes_are_refused(upstream, edge, options, why):
     before = edge.path.read_text()
     result = upstream(**options)
     assert result["failed"]
@@ -104,6 +104,6 @@ def test_what_cannot_be_done_is_said(upstream, edge, options, why):
     assert edge.path.read_text() == before
 
 
-def test_a_file_that_is_not_there(tmp_path: Path):
+def test_a_missing_file(tmp_path: Path):
     result = run(nginx_upstream, path=str(tmp_path / "nginx.conf"), host="127.0.0.1", state="down")
     assert "No such file" in result["msg"]

@@ -87,7 +87,7 @@ def test_an_interrupted_build(host: Host) -> None:
     assert complaints() == {"0.1.0+a": "its build was interrupted"}
 
 
-def test_an_environment_that_is_gone(host: Host) -> None:
+def test_a_missing_environment(host: Host) -> None:
     host.release("0.1.0+a", ENVIRONMENT)
     host.home.joinpath("environments", ENVIRONMENT, ".complete").unlink()
     assert complaints() == {"0.1.0+a": f"its environment {ENVIRONMENT} no longer exists"}

@@ -20,7 +20,7 @@ ENDPOINTS = [f"10.0.0.1:80{instance}" for instance in (80, 81, 82, 83)]
 
 
 @pytest.fixture(autouse=True)
-def no_patience(monkeypatch, clock):
+def no_real_waiting(monkeypatch, clock):
     """Time passes only in the gate's sleeps."""
     monkeypatch.setattr(_rollout_gate.Gate.__init__, "__defaults__", (clock,))
 
@@ -47,7 +47,7 @@ def state(state, kind, check=False, **options):
 def failed(host, instance="81", generation=OLD):
     """A worker that systemd has given up."""
     host.link(instance, generation)
-    host.tell_of_the_dead(instance, ActiveState="failed", SubState="failed", UnitFileState="enabled")
+    host.tell_of_a_dead_process(instance, ActiveState="failed", SubState="failed", UnitFileState="enabled")
 
 
 def test_an_update(host):
@@ -65,7 +65,7 @@ def test_an_update(host):
     assert plan(generation=OLD, instances=["80"])["surplus"] == ["81"]
 
 
-def test_a_restart_and_what_is_left_of_it(host):
+def test_a_restart_and_its_remainder(host):
     host.worker()
     host.tell_of(os.getpid(), "81", ExecMainStartTimestamp=f"@{int(time.time()) + 100}")
     host.link("81")
@@ -97,7 +97,7 @@ def test_a_rollback(host):
 
 
 @pytest.mark.parametrize(("asked_at", "is_over"), [(1795529804, True), (1795529805, False)])
-def test_an_update_ends_a_restart_that_it_has_made_superfluous(host, asked_at, is_over):
+def test_an_update_ends_a_superfluous_restart(host, asked_at, is_over):
     host.worker()
     mark = host.home / "restart-asked"
     mark.touch()
@@ -149,7 +149,7 @@ def test_the_gate_opens(host):
     assert [each["instance"] for each in result["workers"]] == ["80"]
 
 
-def test_the_gate_names_who_is_not_ready(host, clock):
+def test_the_gate_names_workers_that_are_not_ready(host, clock):
     host.worker()
     failed(host)
     other = f"127.0.0.1:{free_port()}"
@@ -214,7 +214,7 @@ def test_a_host_leaves_when_the_others_are_ready(host, clock):
         (rollout_state, {"state": "closed", "kind": "update", "keep": 0}, "keep is 0: set it to a number"),
     ],
 )
-def test_what_is_refused(host, module, options, message):
+def test_refused_options(host, module, options, message):
     result = run(module, **options)
     assert result["failed"]
     assert message in result["msg"]

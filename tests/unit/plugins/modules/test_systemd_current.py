@@ -110,7 +110,7 @@ def test_a_changed_unit_file_is_loaded_and_restarts(systemd):
         pytest.param(["loaded", "enabled", "stale", "started"], "restart", id="unit has changed"),
     ],
 )
-def test_check_mode_tells_and_does_nothing(systemd, state, action):
+def test_check_mode_predicts_and_does_nothing(systemd, state, action):
     systemd.has(*state)
     if "started" in state:
         systemd.runs_since(systemd.file.stat().st_mtime_ns + 1000)
@@ -126,6 +126,6 @@ def test_a_unit_that_does_not_exist_is_an_error(systemd):
     assert result["msg"] == "there is no unit ws.service: install its package or its file first"
 
 
-def test_a_start_that_fails_says_why(systemd):
+def test_a_failed_start_reports_its_cause(systemd):
     systemd.has("loaded", "enabled", "fails-start")
     assert systemd.current()["msg"] == "systemctl start failed: Job failed."

@@ -29,7 +29,7 @@ def status(host):
     return Control(host.socket()).status()
 
 
-def test_clients_are_sent_away_and_the_process_goes_on(host):
+def test_clients_leave_and_the_process_keeps_running(host):
     worker = host.worker()
     clients = [host.guest(worker, user) for user in ("alice", "bob", "carol")]
     result = drain()
@@ -64,7 +64,7 @@ def test_a_second_run_changes_nothing(host):
     assert (again["state"], again["drained_by"], again["timeline"]) == ("drained", ["ansible"], [])
 
 
-def test_a_drain_of_ours_that_is_under_way_is_joined(host):
+def test_a_running_drain_with_the_same_name_is_joined(host):
     worker = host.worker()
     host.guest(worker)
     Control(host.socket()).drain("ansible", 0.0)
@@ -106,14 +106,14 @@ def test_undrained_lets_clients_in_again(host):
     assert again["msg"] == "Worker 80 was not drained by ansible."
 
 
-def test_a_name_of_ones_own(host):
+def test_a_drain_with_another_name(host):
     host.worker()
     assert drain(by="maintenance")["drained_by"] == ["maintenance"]
     assert not undrain()["changed"]
     assert undrain(by="maintenance")["drained_by"] == []
 
 
-def test_check_mode_says_what_would_be_and_does_nothing(host):
+def test_check_mode_predicts_a_drain_and_does_nothing(host):
     worker = host.worker()
     host.guest(worker)
     result = drain(check=True)
@@ -154,7 +154,7 @@ def test_clients_that_are_left_at_the_deadline_are_an_error(host):
     assert drain()["closed"] == 1  # as it says: run it again to wait longer
 
 
-def test_clients_that_are_left_at_the_deadline_can_be_sent_away_at_once(host):
+def test_clients_that_are_left_at_the_deadline_can_be_disconnected(host):
     worker = host.worker()
     host.guest(worker)
     host.guest(worker)
@@ -165,7 +165,7 @@ def test_clients_that_are_left_at_the_deadline_can_be_sent_away_at_once(host):
     assert re.match(r"Worker 80 has closed 2 connections by force, after", result["msg"])
 
 
-def test_a_worker_that_does_not_run_has_nobody_to_send_away(host):
+def test_a_worker_that_does_not_run_has_no_clients(host):
     host.link()
     for ask in (drain, undrain):
         result = ask()
@@ -174,18 +174,18 @@ def test_a_worker_that_does_not_run_has_nobody_to_send_away(host):
     assert drain()["msg"] == "Worker 80 does not run: there is nothing to drain."
 
 
-def test_so_has_one_that_was_killed_and_left_its_socket(host):
+def test_a_killed_worker_with_a_left_socket_has_no_clients(host):
     worker = host.start()
     worker.signal(signal.SIGKILL)
     worker.wait()
     assert drain()["state"] == "down"
 
 
-def test_so_has_one_that_this_host_never_had(host):
+def test_a_worker_that_never_existed_has_no_clients(host):
     assert drain(instance="97")["state"] == "absent"
 
 
-def test_a_worker_from_before_the_control_socket_is_an_error_with_the_mend(host):
+def test_a_worker_without_a_control_socket_is_an_error_with_the_remedy(host):
     host.start(WS_CONTROL_SOCKET="")
     result = drain(timeout_s=0.5)
     assert result["failed"]
@@ -211,7 +211,7 @@ def test_systemd_that_cannot_be_asked_is_an_error(host):
     assert "whether it runs is unknown: systemctl show failed: no bus" in result["msg"]
 
 
-def test_what_is_no_worker_is_an_error(host):
+def test_another_program_at_the_socket_is_an_error(host):
     with listener(host.socket()) as server:
 
         def talk_nonsense():
@@ -239,7 +239,7 @@ def test_what_is_no_worker_is_an_error(host):
         ({"window_s": -1}, "window_s is -1"),
     ],
 )
-def test_arguments_that_cannot_be_are_refused(host, arguments, message):
+def test_invalid_arguments_are_refused(host, arguments, message):
     result = drain(**arguments)
     assert result["failed"]
     assert message in result["msg"]

@@ -34,7 +34,7 @@ def free_instance() -> tuple[str, str]:
     pytest.fail("there is no free port for a worker")
 
 
-def test_a_worker_that_runs(host):
+def test_a_running_worker(host):
     worker = host.worker()
     client = host.guest(worker)
     client.send('{"type":"join","room":"lobby"}')
@@ -66,7 +66,7 @@ def test_a_worker_that_runs(host):
     }
 
 
-def test_one_that_is_drained(host):
+def test_a_drained_worker(host):
     host.worker()
     Control(host.socket()).drain("olga", 0.0)
     [facts] = info()["workers"]
@@ -74,7 +74,7 @@ def test_one_that_is_drained(host):
     assert (facts["ready"], facts["drained_by"]) == (False, ["olga"])
 
 
-def test_one_that_hangs_delays_nobody_and_is_named(host):
+def test_a_hung_worker_delays_no_other_and_is_named(host):
     host.start()
     stuck = host.start("81")
     stuck.signal(signal.SIGSTOP)
@@ -87,7 +87,7 @@ def test_one_that_hangs_delays_nobody_and_is_named(host):
     stuck.signal(signal.SIGCONT)
 
 
-def test_one_from_before_the_control_socket(host):
+def test_a_worker_without_a_control_socket(host):
     name, port = free_instance()
     worker = host.start(name, PORT=port, WS_CONTROL_SOCKET="")
     [facts] = info()["workers"]
@@ -99,11 +99,11 @@ def test_one_from_before_the_control_socket(host):
     worker.signal(signal.SIGCONT)
 
 
-def test_those_that_do_not_run(host):
+def test_workers_that_do_not_run(host):
     for name in ("80", "81", "82", "83"):
         host.link(name)
-    host.tell_of_the_dead("81", ActiveState="failed", SubState="failed")
-    host.tell_of_the_dead("82", ActiveState="activating", SubState="auto-restart")
+    host.tell_of_a_dead_process("81", ActiveState="failed", SubState="failed")
+    host.tell_of_a_dead_process("82", ActiveState="activating", SubState="auto-restart")
     result = info("83", "82", "81", "80", "90")
     assert [(facts["instance"], facts["state"]) for facts in result["workers"]] == [
         ("80", "down"),
@@ -140,20 +140,20 @@ def test_those_that_do_not_run(host):
         ({"ActiveState": "activating"}, False),
     ],
 )
-def test_what_serves_runs_and_will_after_a_reboot(host, properties, serving):
+def test_a_serving_worker_runs_now_and_after_a_reboot(host, properties, serving):
     host.link()
     host.tell_of(os.getpid(), **properties)
     assert info()["workers"][0]["serving"] is serving
 
 
-def test_what_a_rollout_has_changed(host):
+def test_the_generation_before_an_open_rollout(host):
     """The generation before it, until it is closed, and when the last process began, also one that has ended."""
     host.link("80", "1.0+abc-12345678")
     host.home.joinpath("instances").rename(host.home / "before")
     host.home.joinpath("instances").mkdir()
     host.link("80", "2.0+def-87654321")
     host.link("81", "2.0+def-87654321")
-    host.tell_of_the_dead("80", ActiveState="failed", ExecMainStartTimestamp="@1795529805")
+    host.tell_of_a_dead_process("80", ActiveState="failed", ExecMainStartTimestamp="@1795529805")
     assert [facts["generation_before"] for facts in info()["workers"]] == [None, None]
     host.home.joinpath("before/.unfinished").touch()
     changed, new = info()["workers"]
@@ -162,7 +162,7 @@ def test_what_a_rollout_has_changed(host):
     assert (new["generation_before"], new["last_started_at"]) == (None, None)
 
 
-def test_one_that_answers_nonsense(host):
+def test_a_worker_with_an_invalid_answer(host):
     host.link()
     host.tell_of(os.getpid())
     with listener(host.socket()) as server:
@@ -186,13 +186,13 @@ def test_a_host_without_workers(host):
     assert (result["failed"], result["workers"], result["ready"]) == (False, [], 0)
 
 
-def test_what_is_no_worker_on_the_disk_is_passed_over(host):
+def test_other_files_among_the_instances_are_ignored(host):
     host.link()
     host.home.joinpath("instances", "80.new").write_text("")
     assert [facts["instance"] for facts in info()["workers"]] == ["80"]
 
 
-def test_what_is_no_name_is_refused(host):
+def test_an_invalid_name_is_refused(host):
     result = info("80", "all")
     assert result["failed"]
     assert "'all' is not a worker's name" in result["msg"]

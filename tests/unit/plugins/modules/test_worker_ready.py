@@ -39,14 +39,14 @@ def test_a_ready_worker_passes(host):
     assert (result["last_answer"], result["restarts"], result["held_s"]) == ("200 ready", 0, 0)
 
 
-def test_a_worker_without_a_control_socket_passes_on_what_systemd_and_its_release_say(host):
+def test_a_worker_without_a_control_socket_passes_with_systemds_process_and_its_releases_version(host):
     worker = host.start(WS_CONTROL_SOCKET="")
     result = gate(worker, version="1.0+abc", successes=1)
     assert not result["failed"], result
     assert (result["pid"], result["version"], result["started_at"]) == (worker.process.pid, "1.0+abc", 1795529805)
 
 
-def test_the_process_that_was_to_be_replaced_does_not_pass(host):
+def test_the_old_process_does_not_pass(host):
     worker = host.worker()
     status = Control(host.socket()).status()
     result = gate(worker, previous_pid=status.pid, previous_started_at=status.started_at, timeout_s=0.5, version="2")
@@ -58,7 +58,7 @@ def test_the_process_that_was_to_be_replaced_does_not_pass(host):
 
 
 @pytest.mark.parametrize("known", ["previous_pid", "previous_started_at"])
-def test_its_successor_does(host, known):
+def test_the_new_process_passes(host, known):
     worker = host.start()
     before = Control(host.socket()).status()
     worker.signal(signal.SIGTERM)
@@ -134,7 +134,7 @@ def test_a_worker_that_is_not_ready_in_time(host):
     ],
 )
 def test_a_worker_that_cannot_become_ready_is_noticed_at_once(host, nobody_listens, properties, cause):
-    host.tell_of_the_dead(**properties)
+    host.tell_of_a_dead_process(**properties)
     result = gate()
     assert result["failed"]
     assert result["cause"] == f"Worker 80 {cause}"
@@ -171,7 +171,7 @@ def test_systemd_that_cannot_be_asked_is_an_error(host):
 @pytest.mark.parametrize(
     ("arguments", "message"), [({"instance": "x"}, "'x' is not a worker's name"), ({"successes": 0}, "successes is 0")]
 )
-def test_arguments_that_cannot_be_are_refused(host, arguments, message):
+def test_invalid_arguments_are_refused(host, arguments, message):
     result = gate(**arguments)
     assert result["failed"]
     assert message in result["msg"]

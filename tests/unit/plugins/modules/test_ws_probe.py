@@ -69,7 +69,7 @@ def test_a_conversation(module, worker):
     assert result["welcome"]["user"] == "probe"
 
 
-def test_a_failure_as_ansible_tells_it(module, worker):
+def test_a_failure_as_ansible_reports_it(module, worker):
     result = module("ws_probe", url=f"ws://127.0.0.1:{worker.port}/ws", token=token(publish=[]), room="probe:here")
     assert result["failed"]
     assert result["msg"].startswith("publish: refused, forbidden:")
@@ -90,7 +90,7 @@ def test_a_room_that_the_token_does_not_open(worker):
     assert "forbidden" in text
 
 
-def test_a_path_that_is_no_websocket(worker):
+def test_a_path_without_a_websocket(worker):
     step, _done, text = failure(f"ws://127.0.0.1:{worker.port}/healthz")
     assert (step, "answered with 200: ok" in text) == ("connect", True)
 
@@ -150,7 +150,7 @@ def test_the_message_may_come_before_its_acknowledgement(server):
     assert sorted(hold(early.url).steps) == sorted(STEPS)
 
 
-def test_what_others_say_is_passed_over(server):
+def test_messages_of_other_clients_are_ignored(server):
     others = [{"type": "message", "data": "other"}, {"type": "member", "user": "u"}, {"type": "ack", "id": "other"}]
     busy = server(publish=[*others, {"type": "ack", "id": "ID"}, *others, {"type": "message", "data": "ID"}])
     assert sorted(hold(busy.url).steps) == sorted(STEPS)
@@ -181,18 +181,18 @@ def test_a_connection_that_is_closed(server, command):
 
 
 @pytest.mark.parametrize("answer", [[1], "text", {"no": "type"}])
-def test_an_answer_that_is_no_event(server, answer):
+def test_an_answer_that_is_not_an_event(server, answer):
     assert failure(server(join=[answer]).url)[0] == "join"
 
 
-def test_nobody_listens():
+def test_no_server_listens():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         step, _done, text = failure(f"ws://127.0.0.1:{probe.getsockname()[1]}/ws")
     assert (step, "refused" in text) == ("connect", True)
 
 
-def test_somebody_listens_and_says_nothing():
+def test_a_server_that_sends_nothing():
     with socket.create_server(("127.0.0.1", 0)) as listener:
         step, _done, text = failure(f"ws://127.0.0.1:{listener.getsockname()[1]}/ws", timeout_s=0.5)
     assert (step, "no answer in" in text) == ("connect", True)

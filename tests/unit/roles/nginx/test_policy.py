@@ -56,12 +56,12 @@ def test_a_silent_host_is_out_after_some_polls_and_back_after_some():
     assert fleet.reloads == 2
 
 
-def test_it_is_out_within_five_seconds():
+def test_a_dead_host_is_out_within_five_seconds():
     """The last good poll may have been just before the death, and each poll takes its timeout."""
     assert SILENT_POLLS * INTERVAL_S + TIMEOUT_S <= 4
 
 
-def test_who_answers_at_all_stays():
+def test_a_host_that_answers_at_all_stays():
     fleet = Fleet("a", "b")
     assert fleet.poll(100, b=ALIVE) == set()
 
@@ -73,7 +73,7 @@ def test_silence_counts_in_a_row_only():
         assert fleet.poll(b=ALIVE) == set()
 
 
-def test_who_is_not_ready_does_not_come_back():
+def test_a_host_that_is_not_ready_does_not_return():
     fleet = Fleet("a", "b")
     fleet.poll(SILENT_POLLS, b=SILENT)
     assert fleet.poll(10, b=ALIVE) == {"b"}
@@ -83,33 +83,33 @@ def test_who_is_not_ready_does_not_come_back():
     assert fleet.poll() == set()
 
 
-def test_several_at_once_are_one_reload():
+def test_several_hosts_at_once_need_one_reload():
     fleet = Fleet("a", "b", "c")
     assert fleet.poll(SILENT_POLLS, b=SILENT, c=SILENT) == {"b", "c"}
     assert fleet.reloads == 1
 
 
-def test_the_last_one_is_never_taken_out():
+def test_the_last_host_is_never_taken_out():
     fleet = Fleet("a", "b")
     fleet.poll(SILENT_POLLS, b=SILENT)
     assert fleet.poll(100, a=SILENT, b=SILENT) == {"b"}
     assert fleet.poll(READY_POLLS, a=SILENT) == {"a"}, "now that b is back"
 
 
-def test_when_all_fall_silent_nobody_is_taken_out():
+def test_when_all_hosts_are_silent_none_is_taken_out():
     fleet = Fleet("a", "b")
     assert fleet.poll(100, a=SILENT, b=SILENT) == set()
     assert fleet.poll(b=SILENT) == {"b"}
     assert Fleet("a").poll(100, a=SILENT) == set()
 
 
-def test_what_an_operator_took_out_counts_as_out():
+def test_a_host_that_an_operator_took_out_counts_as_out():
     fleet = Fleet("a", "b")
     fleet.marks["a"] = {"ops"}
     assert fleet.poll(100, b=SILENT) == set()
 
 
-def test_what_an_operator_took_out_may_be_silent_without_a_reload():
+def test_a_silent_host_that_an_operator_took_out_causes_no_reload():
     fleet = Fleet("a", "b")
     fleet.marks["b"] = {"ops"}
     assert fleet.poll(100, b=SILENT) == set()
@@ -118,7 +118,7 @@ def test_what_an_operator_took_out_may_be_silent_without_a_reload():
     assert fleet.poll(b=SILENT) == {"b"}
 
 
-def test_an_operators_mark_is_never_taken_away():
+def test_an_operators_mark_is_never_removed():
     fleet = Fleet("a", "b")
     fleet.poll(SILENT_POLLS, b=SILENT)
     fleet.marks["b"].add("ops")
@@ -126,7 +126,7 @@ def test_an_operators_mark_is_never_taken_away():
     assert fleet.marks["b"] == {"ops"}
 
 
-def test_it_is_not_the_watcher_who_holds_out_the_last():
+def test_the_watcher_does_not_keep_the_last_host_out():
     fleet = Fleet("a", "b")
     fleet.poll(SILENT_POLLS, b=SILENT)
     fleet.marks["a"] = {"ops"}  # by force
@@ -134,7 +134,7 @@ def test_it_is_not_the_watcher_who_holds_out_the_last():
     assert fleet.poll(100, b=SILENT) == set()
 
 
-def test_a_watcher_that_starts_knows_whom_it_held_out():
+def test_a_restarted_watcher_knows_its_own_marks():
     fleet = Fleet("a", "b")
     fleet.marks["b"] = {"watcher"}
     assert fleet.poll(10, b=SILENT) == {"b"}
@@ -147,7 +147,7 @@ def test_a_new_worker_of_a_host_that_is_out_is_out():
     assert fleet.policy.out([*fleet.servers(), Server("b:8082", ("watcher",))]) == {"b"}
 
 
-def test_reloads_are_few_however_often_a_host_comes_and_goes():
+def test_reloads_are_limited_if_a_host_keeps_failing_and_recovering():
     fleet = Fleet("a", "b")
     for _time in range(100):
         fleet.poll(SILENT_POLLS, b=SILENT)
@@ -156,7 +156,7 @@ def test_reloads_are_few_however_often_a_host_comes_and_goes():
     assert fleet.reloads <= 2 * RELOADS_TO_BRING_BACK
 
 
-def test_what_is_left_of_the_reloads_is_for_those_who_die():
+def test_the_last_reloads_are_reserved_for_dead_hosts():
     fleet = Fleet("a", "b", "c", "d", "e")
     for _time in range(RELOADS_TO_BRING_BACK // 2):
         fleet.poll(SILENT_POLLS, b=SILENT)
@@ -180,5 +180,5 @@ def test_what_is_left_of_the_reloads_is_for_those_who_die():
         ([Outcome.REFUSED, Outcome.READY], READY),
     ],
 )
-def test_a_host_is_what_its_workers_are(outcomes, answer):
+def test_the_answer_of_a_host_summarizes_its_workers(outcomes, answer):
     assert of_host(outcomes) is answer

@@ -174,7 +174,7 @@ def tried(edge: Edge, times: int = 12) -> set[str]:
     return found
 
 
-def test_a_host_that_swallows_packets_is_out_and_comes_back(watcher, edge, workers):
+def test_a_host_that_drops_packets_is_taken_out_and_returned(watcher, edge, workers):
     client = edge.slow_client()
     for worker in workers[1:]:
         worker.stop()
@@ -215,7 +215,7 @@ def test_refusals_and_503_change_nothing(watcher, edge, workers):
     assert metrics["ws_edge_reloads_total"] == 0
 
 
-def test_a_worker_that_accepts_and_says_nothing_is_not_a_dead_host(watcher, edge, workers):
+def test_a_worker_that_accepts_without_an_answer_is_not_a_dead_host(watcher, edge, workers):
     workers[1].stop()
     workers[2].stop()
     with contextlib.ExitStack() as listeners:
@@ -227,7 +227,7 @@ def test_a_worker_that_accepts_and_says_nothing_is_not_a_dead_host(watcher, edge
         assert watcher.metrics()[f'ws_edge_server_answer{{answer="mute",server="{workers[1].address}"}}'] == 1
 
 
-def test_an_operators_choice_stays_beside_the_watchers(watcher, edge, workers):
+def test_an_operators_mark_stays_beside_the_watchers_mark(watcher, edge, workers):
     nginx = Nginx(edge.path)
     out = {workers[1].address, workers[2].address}
     nginx.apply(lambda text: marked(text, "ws", "ops", out))
@@ -244,7 +244,7 @@ def test_an_operators_choice_stays_beside_the_watchers(watcher, edge, workers):
         hole.fill()
 
 
-def test_a_file_written_anew_gets_the_marks_again(watcher, edge, workers):
+def test_a_rewritten_file_gets_the_marks_again(watcher, edge, workers):
     for worker in workers[1:]:
         worker.stop()
     holes = [Hole(worker.address) for worker in workers[1:]]
@@ -255,7 +255,7 @@ def test_a_file_written_anew_gets_the_marks_again(watcher, edge, workers):
         hole.fill()
 
 
-def test_it_outlives_a_stopped_nginx_and_a_broken_file(watcher, edge, workers):
+def test_the_watcher_survives_a_stopped_nginx_and_a_broken_file(watcher, edge, workers):
     edge.stop()
     good = edge.path.read_text()
     edge.path.write_text("nonsense {")
@@ -275,7 +275,7 @@ def test_it_outlives_a_stopped_nginx_and_a_broken_file(watcher, edge, workers):
         hole.fill()
 
 
-def test_a_watcher_that_was_killed_goes_on_where_it_was(watcher, edge, workers):
+def test_a_killed_watcher_continues_after_its_restart(watcher, edge, workers):
     for worker in workers[1:]:
         worker.stop()
     holes = [Hole(worker.address) for worker in workers[1:]]
