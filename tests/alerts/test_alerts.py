@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""The rules of the role prometheus, put to promtool: each alert fires when it should, keeps quiet when it should, and has its runbook."""
+"""promtool checks the rules of the role prometheus.
+
+Each alert fires when it should, and only then, and has a runbook.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,7 @@ def promtool(*arguments: str | Path, cwd: Path) -> None:
 
 @pytest.fixture
 def rules(tmp_path: Path) -> Path:
-    """A directory with the rules as they are deployed."""
+    """A directory with the rules as deployed."""
     for name, text in RULES.items():
         (tmp_path / name).write_text(text)
     return tmp_path

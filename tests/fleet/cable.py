@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""A place on the lab's network whose cable can be pulled: what runs there is cut off without a packet that says so."""
+"""A place on the lab's network that can be disconnected silently, without a closing packet."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ from typing import Any
 
 
 class Cable:
-    """A network namespace on a lab's bridge. `run` is how a command line begins that runs in it."""
+    """A network namespace on a lab's bridge.
+
+    `run` is the start of a command line that runs in it.
+    """
 
     def __init__(self, bridge: str) -> None:
-        # By the bridge's name: the next one clears what a killed run has left.
+        # The name comes from the bridge, so that the next run removes the remains of a killed run.
         self._name = f"{bridge}-cut"
         self.run = ["ip", "netns", "exec", self._name]
         self.clear()
@@ -30,7 +33,7 @@ class Cable:
         _run("link", "set", self._name, "master", bridge)
         self.mend()
         _run("-netns", self._name, "link", "set", "eth0", "up")
-        # The lab counts its hosts from the other end.
+        # The lab numbers its hosts from the other end.
         _run("-netns", self._name, "address", "add", f"{net[-2]}/{net.prefixlen}", "dev", "eth0")
 
     def cut(self) -> None:
@@ -46,7 +49,7 @@ class Cable:
 
 @contextmanager
 def cable(to: str) -> Iterator[Cable]:
-    """On the network over which this machine reaches the address `to`."""
+    """A cable on the network over which this machine reaches the address `to`."""
     one = Cable(_ip("route", "get", to)["dev"])
     try:
         yield one
@@ -56,7 +59,7 @@ def cable(to: str) -> Iterator[Cable]:
 
 @contextmanager
 def unplugged(address: str) -> Iterator[None]:
-    """The host of the lab that has this address is on no network."""
+    """Disconnect the lab host with this address from every network."""
     cable = f"{_ip('route', 'get', address)['dev']}-{address.rpartition('.')[2]}"
     _run("link", "set", cable, "down")
     try:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""Clients of a fleet: plain connections, and the witness, which checks the promise while something is done to it."""
+"""Clients of a fleet: plain connections, and the witness, which checks the promise meanwhile."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from websockets.exceptions import ConnectionClosed
 from wsserver.witness import Plan, Report, Witness
 from wsserver.witness.latencies import Latencies
 
-# It only waits as long as it must, and a client that found nobody for a while comes back after 20 s.
+# The witness waits only as long as needed. A client that found no worker retries after up to 20 s.
 SETTLE_S = 90.0
 PROGRESS_S = 120.0
 
@@ -62,14 +62,14 @@ async def join(client: ClientConnection, room: str, **since: Any) -> dict[str, A
 
 
 def witness(fleet: Fleet, edge: str | None = None, **plan: Any) -> Witness:
-    """Two publishers and eight subscribers of one room, 25 messages a second, unless `plan` says otherwise."""
+    """By default, two publishers and eight subscribers of one room, with 25 messages per second."""
     chosen = {"connections": 8, "rooms": 1, "publishers": 2, "rate": 25.0, "settle_s": SETTLE_S, **plan}
     return Witness(Plan(fleet.url_of(edge or fleet.edge), fleet.credentials, fleet.trust, **chosen))
 
 
 @contextlib.asynccontextmanager
 async def watching(fleet: Fleet, **plan: Any) -> AsyncIterator[Witness]:
-    """What is done in this context must not break the promise."""
+    """Check the promise during the context."""
     async with witness(fleet, **plan) as one:
         yield one
         await finish(one)
@@ -85,7 +85,10 @@ async def finish(witness: Witness) -> Report:
 
 
 async def latencies_at_rest(fleet: Fleet) -> Latencies:
-    """Of six seconds of a hundred messages each, which is longer than what asks or is told waits: how long deliveries took. Nobody is cut off."""
+    """The latencies of deliveries over six seconds, with a hundred messages each.
+
+    Six seconds are longer than any timeout of the monitoring. No client is disconnected.
+    """
     async with witness(fleet, rate=100.0) as one:
         await progress(one, 600)
         report = await finish(one)
@@ -94,7 +97,7 @@ async def latencies_at_rest(fleet: Fleet) -> Latencies:
 
 
 def assert_as_fast(before: Latencies, now: Latencies) -> None:
-    """By the median, as a machine with other work is late for some in any case: who waits for what hangs is late for all."""
+    """Compare the medians: a busy machine delays some deliveries, a waiting worker delays all."""
     for percent in (50, 99):
         print(f"p{percent} {now.percentile(percent):.4f} s, before {before.percentile(percent):.4f} s")
     assert now.percentile(50) < max(1.0, 10 * before.percentile(50))
@@ -110,7 +113,7 @@ async def progress(witness: Witness, count: int) -> None:
 
 @contextlib.asynccontextmanager
 async def new_clients(fleet: Fleet, at_once: int = 6) -> AsyncIterator[list[float]]:
-    """Keep opening connections, so many at a time; the list holds how long each waited for its welcome."""
+    """Keep opening connections. The list has the time that each waited for its welcome."""
     waits: list[float] = []
     stop = asyncio.Event()
 

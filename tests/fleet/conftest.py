@@ -13,7 +13,7 @@ from observer import HURRY, REST, Observer
 
 @pytest.fixture(scope="session")
 def fleet() -> Fleet:
-    """The fleet under test: WS_FLEET_STATUS names its status file (see lab/inventory)."""
+    """The fleet under test, from the status file in WS_FLEET_STATUS (see lab/inventory)."""
     return Fleet(Path(os.environ["WS_FLEET_STATUS"]))
 
 
@@ -33,20 +33,20 @@ def pytest_runtest_makereport(
 
 @pytest.fixture(autouse=True)
 def _whole(fleet: Fleet) -> None:
-    """Each test starts with every worker ready, whatever the one before it did."""
+    """Each test starts with every worker ready, whatever the previous test did."""
     eventually(fleet.whole, 60, "every worker ready")
 
 
 @pytest.fixture(scope="session")
 def observer(fleet: Fleet) -> Observer:
     if fleet.observability is None:
-        pytest.skip("nobody observes this fleet")
+        pytest.skip("this fleet has no monitoring")
     return Observer(fleet, fleet.observability)
 
 
 @pytest.fixture(scope="module")
 def hurried(observer: Observer) -> Iterator[Observer]:
-    """Alerts are raised and taken back in seconds."""
+    """Alerts are raised and cleared within seconds."""
     observer.ssh(HURRY)
     yield observer
     observer.ssh(REST)

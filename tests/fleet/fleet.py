@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""A deployed fleet, as its operator and its clients reach it: over SSH, Ansible and wss://, never from inside."""
+"""A deployed fleet, as operators and clients reach it: over SSH, Ansible and wss://."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ print(json.dumps([answer.status, json.load(answer)]))
 
 
 class Fleet:
-    """The fleet of a status file as `make status` prints it; its inventory lies beside that file."""
+    """The fleet of a status file from `make status`. Its inventory is beside that file."""
 
     def __init__(self, status_file: Path) -> None:
         status = json.loads(status_file.read_text())
@@ -46,15 +46,15 @@ class Fleet:
         self.trust = ssl.create_default_context(cafile=self.ca_file)
         self._ssh_key: str = status["ssh_key"]
         self.inventory = status_file.parent / "inventory"
-        # One connection to each host for all commands; ssh ends it a minute after the last.
+        # One connection to each host for all commands, which ssh ends a minute after the last one.
         self._ssh_control = Path(tempfile.mkdtemp(prefix="ws-fleet-")) / "%h"
         self.edges = self._group("ws_edge")
         self.worker_hosts = self._group("ws_workers")
         [self.redis_host] = self._group("ws_redis")
         [self.postgres_host] = self._group("ws_postgres")
-        # Where Prometheus and Alertmanager are, if there are any.
+        # The hosts of Prometheus and Alertmanager, if any.
         self.observability: dict[str, str] | None = status.get("observability")
-        # Where one will do.
+        # One host of each kind, for tests that need only one.
         self.edge, self.worker_host = self.edges[0], self.worker_hosts[0]
         self.url = self.url_of(self.edge)
 
@@ -70,18 +70,18 @@ class Fleet:
     # As the operator.
 
     def command(self, host: str, command: str) -> list[str]:
-        """The program and arguments that run a shell command as root there."""
+        """The program and arguments that run a shell command as root on a host."""
         options = ["-F", "none", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"]
         options += ["-o", "LogLevel=ERROR", "-o", "ConnectTimeout=5", "-o", "BatchMode=yes"]
         options += ["-o", "ControlMaster=auto", "-o", "ControlPersist=60", "-o", f"ControlPath={self._ssh_control}"]
         return ["ssh", "-i", self._ssh_key, *options, f"root@{self.address(host)}", command]
 
     def ssh(self, host: str, command: str, check: bool = True) -> str:
-        """Run a shell command as root; its standard output."""
+        """Run a shell command as root, and return its standard output."""
         done = subprocess.run(
             self.command(host, command),
             check=False,
-            stdin=subprocess.DEVNULL,  # of its own: ssh makes it non-blocking, and Ansible refuses one that is
+            stdin=subprocess.DEVNULL,  # ssh makes its stdin non-blocking, which Ansible refuses
             capture_output=True,
             text=True,
             timeout=120,
@@ -91,11 +91,11 @@ class Fleet:
         return done.stdout
 
     def playing(self, playbook: str, *arguments: str, inventory: Path | None = None) -> subprocess.Popen[str]:
-        """A run of a playbook against the fleet, and a pipe with all that it says, each task's name as it begins."""
+        """Start a playbook against the fleet, with a pipe that names each task as it begins."""
         settings = {
             "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
             "ANSIBLE_FORCE_COLOR": "0",
-            "ANSIBLE_DISPLAY_SKIPPED_HOSTS": "1",  # without it, a task is named when it has ended
+            "ANSIBLE_DISPLAY_SKIPPED_HOSTS": "1",  # otherwise, a task is named only at its end
         }
         return subprocess.Popen(
             ["ansible-playbook", "-i", inventory or self.inventory, f"playbooks/{playbook}", *arguments],
@@ -110,7 +110,7 @@ class Fleet:
     def play(
         self, *arguments: str, playbook: str = "site.yml", fails: bool = False, inventory: Path | None = None
     ) -> str:
-        """Run a playbook against the fleet; its output, ending with the recap."""
+        """Run a playbook against the fleet, and return its output with the recap."""
         run = self.playing(playbook, *arguments, inventory=inventory)
         said, _none = run.communicate()
         assert (run.returncode != 0) == fails, said[-8000:]
@@ -125,11 +125,11 @@ class Fleet:
         return self._setting("WS_JWT_SECRET")
 
     def token(self, user: str) -> str:
-        """A token as an application's backend makes it."""
+        """A token, signed as by an application's backend."""
         return jwt.encode({"sub": user, "exp": time.time() + 3600}, self._jwt_secret, "HS256")
 
     def credentials(self, user: str) -> CredentialFactory:
-        """As a witness wants them."""
+        """Credentials for a witness."""
         return from_secret(self._jwt_secret)(user)
 
     def _setting(self, name: str) -> str:
@@ -138,7 +138,10 @@ class Fleet:
     def api(
         self, method: str, path: str, body: Any = None, port: int = 9079, headers: dict[str, str] | None = None
     ) -> tuple[int, Any]:
-        """The server API's status and answer, to a backend on a worker's host; with the key, unless `headers` are given."""
+        """The server API's status and answer to a backend on a worker's host.
+
+        The request has the key, unless `headers` are given.
+        """
         if headers is None:
             headers = {"Authorization": f"Bearer {self.api_key}"}
         request = [method, f"http://127.0.0.1:{port}{path}", headers, body if body is None else json.dumps(body)]
@@ -146,7 +149,7 @@ class Fleet:
         status, answer = json.loads(self.ssh(self.worker_host, command))
         return status, answer
 
-    # As whoever watches the workers.
+    # The state of the workers.
 
     def instances(self, host: str | None = None) -> list[str]:
         """The instances that are up on a host, such as ["80", "81"]."""
@@ -166,7 +169,7 @@ class Fleet:
         return [json.loads(line) for line in lines if line.startswith("{")]
 
     def ready(self, instance: str, host: str | None = None) -> bool:
-        """Whether the worker itself says so, asked on its own host."""
+        """Whether the worker reports that it is ready, asked on its own host."""
         return " 200 " in self._get(host or self.worker_host, instance, "/readyz").partition("\n")[0]
 
     def whole(self) -> bool:
@@ -178,20 +181,20 @@ class Fleet:
         )
 
     def metric(self, sample: str) -> float:
-        """The sum over all workers."""
+        """The sum of a metric over all workers."""
         workers = [(host, instance) for host in self.worker_hosts for instance in self.instances(host)]
         lines = [line for worker in workers for line in self._get(*worker, "/metrics").splitlines()]
         return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"{sample} "))
 
     def edge_metrics(self) -> dict[str, float]:
-        """What the watcher of the first edge says: sample -> value."""
+        """The metrics of the first edge's watcher."""
         ask = "exec 3<>/dev/tcp/127.0.0.1/9145; printf 'GET /metrics HTTP/1.1\\r\\n\\r\\n' >&3; cat <&3"
         body = self.ssh(self.edge, f"bash -c {json.dumps(ask)}").partition("\n\n")[2].splitlines()
         samples = [line.rpartition(" ") for line in body if line and not line.startswith("#")]
         return {name: float(value) for name, _space, value in samples}
 
     def _get(self, host: str, instance: str, path: str) -> str:
-        """A worker's answer to somebody on its own host, which may be none."""
+        """A worker's answer on its own host, or an empty text without an answer."""
         connect = f". /etc/ws-server/env; exec 3<>/dev/tcp/${{WS_LISTEN_ADDRESS%%,*}}/80{instance}"
         ask = f"printf 'GET {path} HTTP/1.1\\r\\n\\r\\n' >&3; cat <&3"
         return self.ssh(host, f"{connect}; {ask}", check=False)
@@ -204,7 +207,7 @@ def changed(output: str) -> list[str]:
 
 
 def eventually(condition: Callable[[], bool], within: float, what: str, every: float = 0.1) -> float:
-    """Seconds until `condition` held; fails after `within`, which bounds a wait and measures nothing."""
+    """Wait until `condition` holds, and return the seconds. Fails after `within` seconds."""
     start = time.monotonic()
     while not condition():
         assert time.monotonic() - start < within, f"not within {within} s: {what}"

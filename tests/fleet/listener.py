@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""A member of a witness's room, in a process of its own: listener.py URL CA_FILE TOKEN ROOM, until it is ended.
+"""A member of a witness's room in a separate process: listener.py URL CA_FILE TOKEN ROOM.
 
-Prints what the client hands out, a line of JSON for each message: epoch, seq, publisher, number.
+Prints a line of JSON for each message of the client: epoch, seq, publisher, number.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""A push to Loki, decoded: a PushRequest in protobuf, compressed with Snappy, as Loki's pkg/push/push.proto defines it."""
+"""Decodes a push to Loki: a PushRequest of Loki's pkg/push/push.proto, compressed with Snappy."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ def _labels(text: str) -> dict[str, str]:
 
 
 def _push_request() -> Any:
-    # What the file has besides is not for clients.
+    # The file has further messages, which clients do not use.
     file = descriptor_pb2.FileDescriptorProto(name="push.proto", package="logproto", syntax="proto3")
     file.dependency.append(timestamp_pb2.DESCRIPTOR.name)
 
     def message(name: str, *fields: tuple[str, str, bool]) -> None:
-        """Each field with its type, and whether it is repeated; they are numbered from 1."""
+        """Define a message. Fields, numbered from 1, have a type and may be repeated."""
         added = file.message_type.add(name=name)
         for number, (field, kind, repeated) in enumerate(fields, 1):
             label = _Field.LABEL_REPEATED if repeated else _Field.LABEL_OPTIONAL

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""What watches a fleet: Prometheus and Alertmanager, asked on their own host."""
+"""A fleet's Prometheus and Alertmanager, queried on their own host."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ import json, sys, urllib.request
 print(json.dumps([json.load(urllib.request.urlopen(url, timeout=60)) for url in sys.argv[1:]]))
 """
 
-# Several times as fast, and no patience. (Not faster: the exporter takes a second to see that Postgres is away.) What the alerts look for stays as it is.
+# Scrapes and alerts are several times as fast, but not faster: the exporter takes a second to
+# detect that Postgres is unavailable. The expressions of the alerts stay unchanged.
 HURRY = r"""
 set -e
 rm -rf /run/ws-unhurried
@@ -55,17 +56,17 @@ class Observer:
         return answer["data"]
 
     def query(self, *expressions: str) -> list[list[dict[str, Any]]]:
-        """Of each the series of its instant vector, each with its labels and its value."""
+        """Return the instant vector of each expression: series with labels and value."""
         answers = self._ask(*(self._prometheus_url("query", query=expression) for expression in expressions))
         return [answer["data"]["result"] for answer in answers]
 
     def alerts(self) -> dict[str, dict[str, str]]:
-        """What Alertmanager has now, suppressed or not: each alert's name and annotations."""
+        """Alertmanager's current alerts, even if suppressed: name and annotations."""
         [found] = self._ask(f"{self._told['alertmanager']}/api/v2/alerts")
         return {alert["labels"]["alertname"]: alert["annotations"] for alert in found}
 
     def raised(self, *alerts: str, within: float = 60) -> None:
-        """Wait until all are raised."""
+        """Wait until all these alerts are raised."""
         waited = eventually(lambda: self.alerts().keys() >= set(alerts), within, f"{', '.join(alerts)} raised", every=1)
         annotations = self.alerts()
         for alert in alerts:
@@ -73,7 +74,7 @@ class Observer:
             assert annotations[alert]["runbook_url"].endswith(f"/{alert}.md")
 
     def cleared(self, *alerts: str, within: float = 90) -> None:
-        """Wait until none of them is."""
+        """Wait until none of these alerts is raised."""
         waited = eventually(
             lambda: not self.alerts().keys() & set(alerts), within, f"{', '.join(alerts)} cleared", every=1
         )

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""What the fleet's Loki and Tempo are sent. In the lab packages stand in for them, and keep it byte for byte; here it is decoded."""
+"""Decodes what the fleet's Loki and Tempo receive. The lab's stand-ins store it byte for byte."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fleet import Fleet
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from support.collector import Received, received
 
-# Files are named after the nanosecond; those after the given one.
+# Files are named after the nanosecond. This command prints files after a given one.
 _NEWER = "cd {directory}; for file in $(ls | awk '$0 > \"{after}\"'); do echo $file $(base64 -w0 $file); done"
 
 
@@ -30,13 +30,13 @@ class Receiver:
         return "standin" in self._fleet.ssh(self.host, "dpkg-query -W -f '${Version}' tempo loki 2>&1", check=False)
 
     def spans(self) -> list[Received]:
-        """All of OTLP in protobuf, as the workers send it, since this was made."""
+        """All OTLP spans that the workers have sent since this receiver was created."""
         for body in self._new("tempo"):
             self._spans += received(ExportTraceServiceRequest.FromString(body))
         return self._spans
 
     def lines(self) -> list[loki_push.Line]:
-        """All that was pushed to Loki since this was made."""
+        """All lines that were pushed to Loki since this receiver was created."""
         for body in self._new("loki"):
             self._lines += loki_push.lines(body)
         return self._lines

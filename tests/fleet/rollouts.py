@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""What tests of rollouts need: releases, good and bad, a look at all workers all the time, and a run that is cut off."""
+"""Helpers for tests of rollouts: good and bad releases, observed workers, interrupted runs."""
+# A client that is asked to leave waits at most half a second and connects elsewhere. The bound
+# allows for a slow machine.
 
 from __future__ import annotations
 
@@ -20,11 +22,13 @@ from release_version import release_version
 from wsserver.witness import Report
 
 HOME = "/opt/ws-server"
-# A client is asked to go, waits half a second at most, and is let in elsewhere. The bound leaves room for a slow machine.
+# A client is asked to reconnect, waits half a second at most, and connects to another worker. The bound
+# leaves room for a slow machine.
 AWAY_S = 30.0
 
-# On the workers' host, a line each quarter of a second: which generation each instance's link names before and after the look at its
-# process, that process and the release that it runs, and which of them say that they are ready.
+# This program prints a line each quarter of a second on the workers' host: the generations in the
+# links before and after it looks at the processes, the processes with their releases, and the
+# number of ready workers.
 LOOKS = """
 import http.client, json, pathlib, re, time
 home = pathlib.Path("/opt/ws-server/instances")
@@ -32,7 +36,7 @@ address = re.search('WS_LISTEN_ADDRESS="([^",]*)', (home / "80/env").read_text()
 program = re.compile(r"/opt/ws-server/releases/([^/]+)/bin/[^/]+\\0/opt/ws-server/instances/(\\d+)/release/bin/ws-server\\0")
 
 def links():
-    # Ansible moves a link by renaming another one onto it, which is there for a moment.
+    # Ansible moves a link by renaming another one onto it, which exists for a moment.
     return {link.name: link.readlink().name for link in home.iterdir() if link.name.isdigit()}
 
 def processes():
@@ -66,7 +70,7 @@ while True:
 
 @dataclass(frozen=True)
 class Look:
-    """`links`: the generations that each instance's link named during it. `processes`: instance, pid, release."""
+    """One look. `links`: the generations of each instance. `processes`: instance, pid, release."""
 
     links: dict[str, set[str]]
     processes: list[tuple[str, int, str]]
@@ -75,18 +79,21 @@ class Look:
 
 
 class Workers:
-    """All that was seen of the workers of a host."""
+    """All looks at the workers of a host."""
 
     def __init__(self) -> None:
         self.looks: list[Look] = []
 
     @property
     def fewest_ready(self) -> int:
-        """A look that took long tells of no one moment."""
+        """The lowest number of ready workers.
+
+        Slow looks do not count, as they cover a long time.
+        """
         return min(look.ready for look in self.looks if look.seconds < 1)
 
     def pids(self) -> dict[str, list[int]]:
-        """The processes of each instance, in the order in which they were seen first."""
+        """The processes of each instance, in the order of their first sight."""
         found: dict[str, list[int]] = {}
         for look in self.looks:
             for instance, pid, _release in look.processes:
@@ -96,7 +103,7 @@ class Workers:
         return found
 
     def strangers(self) -> list[str]:
-        """Processes that began as another release than that of their instance's generation."""
+        """Processes that began with another release than their instance's generation."""
         found, known = [], set()
         for last, look in zip(self.looks[:1] + self.looks, self.looks, strict=False):
             for instance, pid, release in look.processes:
@@ -109,30 +116,30 @@ class Workers:
 
 @contextlib.contextmanager
 def observed(fleet: Fleet, host: str | None = None) -> Iterator[Workers]:
-    """Look at the workers of a host all the time; what was seen is there when the context has ended."""
+    """Observe the workers of a host during the context. The looks are available after its end."""
     workers = Workers()
     with tempfile.TemporaryFile("w+") as lines:
         command = fleet.command(host or fleet.worker_host, f"python3 -c {shlex.quote(LOOKS)}")
         looking = subprocess.Popen(command, stdout=lines)
         try:
             yield workers
-            assert looking.poll() is None, "nobody looked at the workers"
+            assert looking.poll() is None, "the observation has ended early"
         finally:
             looking.kill()
             looking.wait()
         lines.seek(0)
-        for line in lines.read().splitlines()[:-1]:  # the last may be cut off
+        for line in lines.read().splitlines()[:-1]:  # the last line may be incomplete
             before, processes, after, ready, seconds = json.loads(line)
             links = {name: {links[name] for links in (before, after) if name in links} for name in before | after}
             workers.looks.append(Look(links, [tuple(process) for process in processes], ready, seconds))
 
 
 def judge(reports: list[Report], hosts: list[Workers]) -> None:
-    """All workers were replaced, one at a time, each once, and no client was asked more often than that."""
+    """Assert that all workers were replaced once, one at a time, with no more requests to leave."""
     asked = Counter(client.disconnects for report in reports for client in report.clients)
     times = ", ".join(f"{clients} {often} times" for often, clients in sorted(asked.items()))
     away_s = max(report.longest_away_s for report in reports)
-    print(f"clients by how often they were asked to go: {times}; back after {away_s:.2f} s at most")
+    print(f"clients by number of requests to leave: {times}; back after {away_s:.2f} s at most")
     assert away_s < AWAY_S
     assert max(asked) <= sum(len(workers.pids()) for workers in hosts)
     for workers in hosts:
@@ -147,18 +154,18 @@ def release_of(generation: str) -> str:
 
 
 def links(fleet: Fleet, directory: str = "instances", host: str | None = None) -> dict[str, str]:
-    """Instance -> generation, as they are now or, with "before", as they were before the last rollout."""
+    """The generation of each instance, now or, with "before", before the last rollout."""
     listing = fleet.ssh(host or fleet.worker_host, f"find {HOME}/{directory} -type l -printf '%f %l\\n'")
     return dict(line.split(" ../generations/") for line in sorted(listing.splitlines()))
 
 
 def serving(fleet: Fleet) -> list[str]:
-    """The instances whose workers say that they are ready."""
+    """The instances whose workers are ready."""
     return [instance for instance in links(fleet) if fleet.ready(instance)]
 
 
 def assert_settled(fleet: Fleet, mark: str = "before/.unfinished") -> None:
-    """Nothing is left of a rollout: no drain, no lock, no `mark`, and no more generations and releases than are kept."""
+    """Assert that a rollout left no drain, lock, `mark` or superfluous generation."""
     for host in fleet.worker_hosts:
         workers = json.loads(fleet.ssh(host, "ws-server ctl status --json"))
         assert {worker["worker"]: (worker["state"], worker["drained_by"]) for worker in workers} == {
@@ -174,7 +181,7 @@ def assert_settled(fleet: Fleet, mark: str = "before/.unfinished") -> None:
 
 
 def variant(directory: Path, changes: dict[str, str]) -> Path:
-    """The service's source with more at the end of some of its files, or with more files."""
+    """The service's source with additions to some files, or with more files."""
     source = directory / "wsserver"
     service = ROOT / "files/wsserver"
     shutil.copytree(service / "src", source / "src", ignore=shutil.ignore_patterns("__pycache__"))
@@ -187,7 +194,7 @@ def variant(directory: Path, changes: dict[str, str]) -> Path:
 
 
 def install(fleet: Fleet, directory: Path, changes: dict[str, str]) -> Path:
-    """As `variant`, and its release is on the hosts already: a copy of another that has the changes, made in a second."""
+    """Create a variant whose release is already on the hosts, as a fast copy of another release."""
     source = variant(directory, changes)
     version = release_version(source)
     packed = subprocess.run(["tar", "-c", "-C", source / "src", "wsserver"], check=True, capture_output=True).stdout
@@ -195,7 +202,7 @@ def install(fleet: Fleet, directory: Path, changes: dict[str, str]) -> Path:
         release, last = f"{HOME}/releases/{version}", f"{HOME}/releases/{release_of(links(fleet, host=host)['80'])}"
         steps = [
             f"set -e; rm -rf {release}; cp -al {last} {release}; cd {release}; packages=$(echo lib/python3*/site-packages)",
-            # What changes is no link any more.
+            # Changed files must not be hard links.
             "rm -r .complete bin/ws-server $packages/wsserver; tar -x -C $packages wsserver",
             f"sed '1s|.*|#!{release}/bin/python|' {last}/bin/ws-server >bin/ws-server; chmod 755 bin/ws-server",
             f"sed -i 's/^__version__.*/__version__ = \"{version}\"/' $packages/wsserver/__init__.py; touch .complete",
@@ -207,7 +214,7 @@ def install(fleet: Fleet, directory: Path, changes: dict[str, str]) -> Path:
 def kill_playbook(
     fleet: Fleet, playbook: str, task: str, arguments: list[str], when: Callable[[], bool] = lambda: True
 ) -> None:
-    """kill -9 ansible-playbook after it has begun a task, and as soon as `when` holds."""
+    """Kill ansible-playbook with kill -9 once it has begun a task and `when` holds."""
     with fleet.playing(playbook, *arguments) as run:
         said = []
         try:
@@ -217,6 +224,6 @@ def kill_playbook(
                     break
             else:
                 raise AssertionError(f"{playbook} ended before {task!r}: {''.join(said)[-6000:]}")
-            eventually(when, 60, f"the moment in which {playbook} is to be killed")
+            eventually(when, 60, f"the moment to kill {playbook}")
         finally:
             run.kill()

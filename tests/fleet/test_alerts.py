@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""Alerts are raised for real faults, and taken back when these are mended."""
+"""Alerts are raised by real faults, and cleared by the fix."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from websockets.exceptions import InvalidStatus
 
 LOCK = "/var/lib/ws-fleet/lock"
 
-# What these look at is minutes or hours: the tests before, or a machine with other work, may have raised them.
+# These alerts cover minutes or hours: earlier tests, or a busy machine, may have raised them.
 LONG_MEMORY = {
     "WsEventLoopLag",
     "WsDeliverySlow",
@@ -36,7 +36,7 @@ LONG_MEMORY = {
 
 @pytest.fixture
 def calm(hurried: Observer) -> Observer:
-    """Nothing is wrong at the beginning, whatever the tests before have done."""
+    """No alert is raised at the beginning, whatever earlier tests did."""
     try:
         eventually(lambda: hurried.alerts().keys() <= LONG_MEMORY, 120, "no alert", every=1)
     except AssertionError as error:
@@ -49,7 +49,7 @@ def workers(fleet: Fleet) -> int:
 
 
 def test_partial_failures_raise_alerts(fleet: Fleet, calm: Observer) -> None:
-    """A worker is stopped, one is drained, an exporter is stopped, and a run has left the lock of the fleet."""
+    """A stopped worker, a drained worker, a stopped exporter, and a fleet's lock left by a run."""
     record = {
         "run": "r",
         "owner": "alice@control",
@@ -120,7 +120,7 @@ async def test_old_processes_of_nginx_linger(fleet: Fleet, calm: Observer) -> No
 
 
 def test_limits_are_nearly_reached(fleet: Fleet, calm: Observer) -> None:
-    """Redis' of its memory and a worker's of its files are lowered until little is left of them."""
+    """The limits of Redis' memory and a worker's files are lowered to just above their use."""
     login = 'REDISCLI_AUTH="$(cat /etc/redis/admin-password)" redis-cli -s /run/redis/redis-server.sock --user admin'
     memory = fleet.ssh(fleet.redis_host, f"{login} CONFIG GET maxmemory").split()[1]
     used = "$(" + login + " INFO memory | sed -n 's/^used_memory:\\([0-9]*\\).*/\\1/p')"
@@ -139,7 +139,7 @@ def test_limits_are_nearly_reached(fleet: Fleet, calm: Observer) -> None:
 
 
 async def test_a_worker_is_nearly_full(fleet: Fleet, calm: Observer) -> None:
-    """Its cap is lowered to four clients, and more than that come."""
+    """The worker's limit is lowered to four clients, and more clients connect."""
     override = "/run/systemd/system/ws-server@83.service.d"
     restart = "systemctl daemon-reload; systemctl restart ws-server@83"
     lower = (
@@ -149,7 +149,7 @@ async def test_a_worker_is_nearly_full(fleet: Fleet, calm: Observer) -> None:
         await asyncio.to_thread(fleet.ssh, fleet.worker_host, lower)
         async with AsyncExitStack() as stack:
             for n in range(6 * workers(fleet)):
-                with contextlib.suppress(InvalidStatus):  # at its cap it refuses, and the edge asks no other
+                with contextlib.suppress(InvalidStatus):  # at its limit it refuses, and the edge tries no other
                     await stack.enter_async_context(connection(fleet, f"visitor{n}"))
             await asyncio.to_thread(calm.raised, "WsConnectionsNearCap")
         await asyncio.to_thread(calm.cleared, "WsConnectionsNearCap")
@@ -159,7 +159,10 @@ async def test_a_worker_is_nearly_full(fleet: Fleet, calm: Observer) -> None:
 
 @pytest.mark.observability
 async def test_many_clients_do_not_read(fleet: Fleet, calm: Observer) -> None:
-    """They are fed no longer, and half a minute later given up; those who read notice nothing. Both alerts look at five minutes."""
+    """The worker stops their live delivery, and closes them after half a minute.
+
+    Other clients notice nothing. Both alerts cover five minutes.
+    """
     alerts = ("WsMessageDrops", "WsSlowConsumers")
     await asyncio.to_thread(calm.cleared, *alerts, within=600)
     one = witness(fleet, connections=4, publishers=6, rate=24.0, size=40_000)
@@ -176,7 +179,7 @@ async def test_many_clients_do_not_read(fleet: Fleet, calm: Observer) -> None:
 
 @contextlib.asynccontextmanager
 async def sleeper(fleet: Fleet, user: str) -> AsyncIterator[ClientConnection]:
-    """A client that reads only what it is made to, and has little room for the rest."""
+    """A client that reads only on request, and has a small buffer."""
     way = socket.socket()
     way.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
     way.setblocking(False)
@@ -192,14 +195,17 @@ async def sleeper(fleet: Fleet, user: str) -> AsyncIterator[ClientConnection]:
 
 @pytest.mark.observability
 async def test_a_burning_error_budget(fleet: Fleet, calm: Observer) -> None:
-    """As nobody can publish without Redis. It ends by itself when the half hour that it looks back on was a better one, which is not waited for."""
+    """Clients cannot publish without Redis.
+
+    The alert clears after half an hour without errors, for which the test does not wait.
+    """
 
     async def complain(client: ClientConnection) -> None:
         while True:
             await client.send(json.dumps({"type": "publish", "room": "lobby", "data": 1, "id": "1"}))
             await client.recv()
 
-    assert "WsErrorBudgetBurnFast" not in await asyncio.to_thread(calm.alerts), "it burns since a test before"
+    assert "WsErrorBudgetBurnFast" not in await asyncio.to_thread(calm.alerts), "an earlier test has raised the alert"
     async with AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(connection(fleet, f"complainer{n}")) for n in range(20)]
         try:
@@ -215,10 +221,13 @@ async def test_a_burning_error_budget(fleet: Fleet, calm: Observer) -> None:
 
 @pytest.mark.observability
 async def test_a_worker_with_a_slow_event_loop(fleet: Fleet, calm: Observer) -> None:
-    """It is stopped for more than half a second, again and again; what the alerts look at is five minutes, so it takes longer until they end."""
+    """The worker is stopped repeatedly for more than half a second.
+
+    The alerts cover five minutes, so they clear later.
+    """
     alerts = ("WsEventLoopLag", "WsDeliverySlow")
     await asyncio.to_thread(calm.cleared, *alerts, within=600)
-    # Its tick is due a second after the one before, when it has just been stopped again.
+    # The tick is due a second after the previous one, just after the next stop.
     stutter = (
         f"for n in $(seq 30); do kill -STOP {fleet.pid('80')}; sleep 0.6; kill -CONT {fleet.pid('80')}; sleep 0.9; done"
     )
@@ -232,7 +241,7 @@ async def test_a_worker_with_a_slow_event_loop(fleet: Fleet, calm: Observer) -> 
 
 @pytest.mark.observability
 async def test_the_archive_lags(fleet: Fleet, calm: Observer) -> None:
-    """Without Postgres for more than a minute: a minute and a half."""
+    """Postgres is stopped for a minute and a half."""
     async with watching(fleet, rate=20.0) as witness:
         try:
             await asyncio.to_thread(fleet.ssh, fleet.postgres_host, "systemctl stop 'postgresql@*'")

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""Two people with the JavaScript client in a browser, on two workers of the fleet."""
+"""Two users with the JavaScript client in a browser, on two workers of the fleet."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ async def test_users_chat_across_workers_while_one_is_killed(fleet: Fleet) -> No
     start = time.time()
     room = uuid.uuid4().hex
     users = [f"{room}-alice", f"{room}-bob"]
-    # The page is from where WS_ALLOWED_ORIGINS wants it. That clients trust the edge's CA, others test.
+    # The page has an allowed origin. Other tests check that clients trust the edge's CA.
     origin = fleet.url.replace("wss:", "https:").removesuffix("/ws")
     async with chromium("--ignore-certificate-errors") as browser:
         tokens = [fleet.token(user) for user in users]
         conversation = Conversation(browser, fleet.url, tokens, room, origin)
 
         def connections() -> dict[str, list[str]]:
-            """The instance of each connection so far, of each of the two."""
+            """The instances of all connections so far, for each user."""
             lines = fleet.journal("connect", start)
             return {
                 user: [line["instance"].rpartition("-")[2] for line in lines if line["user"] == user] for user in users

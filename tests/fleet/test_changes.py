@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""What the operator changes: the settings, the number of workers, the host itself."""
+"""Changes by the operator: settings, the number of workers, the host itself."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def test_a_changed_nginx_variable_reloads_and_drops_nothing(fleet: Fleet) 
 
 
 def api_status(fleet: Fleet, key: str) -> int:
-    """What the server API at the edge's private address answers to a backend on another host."""
+    """The status of the server API at the edge's private address, for a backend on another host."""
     backend = http.client.HTTPConnection(fleet.address(fleet.edge), 9079, timeout=10)
     backend.request("GET", "/v1/stats", headers={"Authorization": f"Bearer {key}"})
     return backend.getresponse().status
@@ -40,7 +40,7 @@ async def test_fewer_workers_and_the_server_api_for_another_host(fleet: Fleet) -
     settings = json.dumps({"ws_server_instances": 2, "ws_server_api_clients": [here]})
 
     def play() -> list[str]:
-        """What lies where the fleet's lock does, while the edge is changed and afterwards."""
+        """The files beside the fleet's lock, while the edge is changed and afterwards."""
         lock = "ls /var/lib/ws-fleet"
         with fleet.playing("site.yml", "--tags=ws_server,nginx", f"--extra-vars={settings}") as run:
             held = [fleet.ssh(fleet.worker_host, lock) for line in run.stdout if " : Configure nginx]" in line]
@@ -59,7 +59,7 @@ async def test_fewer_workers_and_the_server_api_for_another_host(fleet: Fleet) -
 
 
 async def test_more_workers_and_a_changed_setting_replace_one_at_a_time(fleet: Fleet) -> None:
-    """And the server API is for a network that this machine is not in."""
+    """The server API is also opened to a network that this machine is not in."""
     before = {instance: fleet.pid(instance) for instance in ("80", "81")}
     fewest = len(before)
 
@@ -90,21 +90,21 @@ async def test_more_workers_and_a_changed_setting_replace_one_at_a_time(fleet: F
 
 
 def test_the_server_api_is_closed_again(fleet: Fleet) -> None:
-    """And the edge is as the inventory says, which the edge's own tests begin with."""
+    """The edge again matches the inventory, which the edge's own tests need."""
     fleet.play("--tags=nginx")
     with pytest.raises(ConnectionRefusedError):
         api_status(fleet, fleet.api_key)
 
 
 def test_a_run_applies_the_settings_of_an_interrupted_run(fleet: Fleet) -> None:
-    """Redis runs with other settings and users than its files say, and these are newer than what it was told."""
+    """Redis runs with older settings and users than those in its files."""
     login = 'REDISCLI_AUTH="$(cat /etc/redis/admin-password)" redis-cli -s /run/redis/redis-server.sock --user admin'
 
     def maxmemory() -> int:
         return int(fleet.ssh(fleet.redis_host, f"{login} CONFIG GET maxmemory").split()[1])
 
     def connections(age_s: int = 0) -> set[str]:
-        """Those of the workers that are as old as this or older."""
+        """The workers' connections of at least this age."""
         clients = re.findall(
             r"^id=(\d+) .* age=(\d+) .* user=ws ", fleet.ssh(fleet.redis_host, f"{login} CLIENT LIST"), re.MULTILINE
         )
@@ -112,7 +112,8 @@ def test_a_run_applies_the_settings_of_an_interrupted_run(fleet: Fleet) -> None:
 
     redis = fleet.ssh(fleet.redis_host, "systemctl show --property=MainPID --value redis-server")
     fleet.ssh(fleet.redis_host, f"{login} CONFIG SET maxmemory 400mb; touch /etc/redis/live.conf")
-    # As an older release may have left the users: no connection is to end when they are put right.
+    # An older release may have left the users like this. No connection may end when they are
+    # corrected.
     fleet.ssh(fleet.redis_host, "sed -i '/^user admin /s/ &[*] / /' /etc/redis/users.acl")
     fleet.ssh(fleet.redis_host, f"{login} ACL SETUSER admin resetchannels")
     fleet.ssh(fleet.redis_host, "sed -i '/^user exporter /d' /etc/redis/users.acl")

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""What clients do on a healthy fleet, and who is turned away."""
+"""Clients on a healthy fleet, and refused clients."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ async def test_two_workers_converse_both_ways_in_order(fleet: Fleet) -> None:
     start = time.time()
     room = uuid.uuid4().hex
     async with contextlib.AsyncExitStack() as stack:
-        # least_conn spreads idle clients over the workers: the log tells who landed where.
+        # least_conn spreads idle clients over the workers. The log shows each client's worker.
         count = sum(len(fleet.instances(host)) for host in fleet.worker_hosts)
         users = [f"{room}-{n}" for n in range(2 * count)]
         clients = {user: await stack.enter_async_context(connection(fleet, user)) for user in users}
@@ -124,7 +124,7 @@ def get(fleet: Fleet, path: str, headers: dict[str, str] | None = None) -> http.
     ],
 )
 def test_the_edge_forwards_nothing_else(fleet: Fleet, path: str) -> None:
-    """Whatever one shows it, and whatever name one calls it by."""
+    """The edge answers 404 for any credential and any host name."""
     for headers in ({}, {"Authorization": f"Bearer {fleet.api_key}", "Host": "127.0.0.1:9079"}):
         assert get(fleet, path, headers).status == 404
 

@@ -20,7 +20,7 @@ FILES = sorted((ROOT / "roles/grafana/files/dashboards").glob("*.json"))
 
 
 def queries(path: Path) -> dict[str, str]:
-    """Each query for Prometheus of a dashboard, as Grafana sends it when everything is chosen, by its panel."""
+    """Each Prometheus query of a dashboard by panel, as Grafana sends it with all values chosen."""
     found = {}
     for panel in json.loads(path.read_text())["panels"]:
         for target in panel.get("targets", []):
@@ -35,7 +35,8 @@ async def test_every_query_has_data(fleet: Fleet, hurried: Observer) -> None:
     assert len(wanted) > 100
     async with watching(fleet) as witness:
         await progress(witness, 50)
-        # What there are series of only when it has happened: a refusal, an error, a resume, a request of a backend, a drain.
+        # Some series exist only after an event: a refusal, an error, a resume, a backend's request,
+        # a drain.
         with contextlib.suppress(InvalidStatus):
             async with connection(fleet, ""):
                 pass
@@ -56,6 +57,6 @@ async def test_every_query_has_data(fleet: Fleet, hurried: Observer) -> None:
             found = hurried.query(*wanted.values())
             return [name for name, series in zip(wanted, found, strict=True) if not series]
 
-        with contextlib.suppress(AssertionError):  # the next line says which have none
+        with contextlib.suppress(AssertionError):  # the next line names queries without data
             await asyncio.to_thread(eventually, lambda: not empty(), 60, "data", every=3)
         assert await asyncio.to_thread(empty) == []

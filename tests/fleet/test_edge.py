@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""Servers taken out of the edge and back in, and the watcher that does so by itself."""
+"""Servers taken out of the edge and returned, by modules and by the watcher."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from fleet import ROOT, Fleet, changed, eventually
 def ansible(
     fleet: Fleet, module: str, host: str, variables: dict[str, Any] | None = None, **options: Any
 ) -> dict[str, Any]:
-    """What a module of this collection returns on a host."""
+    """Run a module of this collection on a host, and return its result."""
     settings = {
         "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
         "ANSIBLE_LOAD_CALLBACK_PLUGINS": "1",
@@ -50,7 +50,7 @@ def ansible(
 
 @pytest.fixture
 def servers(fleet: Fleet) -> Iterator[list[str]]:
-    """Those of the clients' upstream; all are up again at the end."""
+    """The servers of the clients' upstream. All are up again at the end."""
     upstream = fleet.ssh(fleet.edge, "sed -n '/upstream ws {/,/}/p' /etc/nginx/nginx.conf")
     listed = " ".join(re.findall(r"server (\S+) max_fails", upstream))
     yield listed.split()
@@ -80,7 +80,7 @@ async def test_servers_that_are_down_get_no_new_clients_and_lose_none(fleet: Fle
         assert set(instances()) == {left[-2:]}
 
         output = await asyncio.to_thread(fleet.play, "--tags=nginx")
-        assert changed(output) == [], "the role leaves who is out as they are"
+        assert changed(output) == [], "the role keeps the marks of servers that are down"
         assert (await run(state="up", **options))["reloaded"]
         await progress(witness, 50)
         assert not any(client.disconnects for client in witness.clients)
@@ -114,7 +114,8 @@ async def test_a_new_certificate_drops_no_client_and_old_processes_end_with_thei
                 assert await asyncio.wait_for(await client.ping(), 30) is not None
             left = await asyncio.to_thread(lingering)
             print(f"after {len(certificates) - 1} reloads {left:.0f} old processes, of {processes} per configuration")
-            # Only those that still have clients: all of these came before the first reload.
+            # Only processes with clients are left, and all clients connected before the first
+            # reload.
             assert 1 <= left <= processes
     await asyncio.to_thread(eventually, lambda: lingering() == 0, 60, "no client, no old process")
 
@@ -132,7 +133,7 @@ def test_the_watcher_watches(fleet: Fleet, servers: list[str]) -> None:
 
 
 def test_the_watcher_can_change_the_edge_from_within_its_sandbox(fleet: Fleet, servers: list[str]) -> None:
-    """A mark of its own that nothing justifies: it takes that away."""
+    """The watcher removes its own mark from a healthy server."""
     before = fleet.edge_metrics()
     ansible(fleet, "nginx_upstream", fleet.edge, server=servers[:1], state="down", by="watcher")
     up = f'ws_edge_server_up{{server="{servers[0]}"}}'
@@ -151,7 +152,7 @@ def test_the_watchers_sandbox(fleet: Fleet) -> None:
 
 
 def test_a_conversation_through_the_edge(fleet: Fleet) -> None:
-    """With the interpreter of a worker's release, as a playbook does it."""
+    """The probe uses the interpreter of a worker's release, like a playbook."""
     ca = "/tmp/ws-probe-ca.pem"
     pem = fleet.ssh(fleet.edge, "cat /etc/ssl/ws/ca.pem")
     fleet.ssh(fleet.worker_host, f"cat >{ca} <<'END'\n{pem}\nEND")

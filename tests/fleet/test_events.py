@@ -64,7 +64,8 @@ async def test_each_event_arrives_at_once_and_the_last_id_resumes(fleet: Fleet) 
             with stream(fleet, room) as arriving:
                 assert next(arriving)[0] == "joined"
                 for n in range(2):
-                    # The next is published only when this one is here: nothing on the way may hold it back.
+                    # The next event is published only after this one arrived, so nothing may buffer
+                    # it.
                     asyncio.run_coroutine_threadsafe(publish(n), loop).result(30)
                     last, data = next_message(arriving)
                     assert data == n

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""What breaks, and what clients notice of it. The promise is watched throughout."""
+"""Failures and their effect on clients. The witness checks the promise throughout."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from clients import connection, new_clients, progress, watching
 from fleet import Fleet, eventually
 from websockets.exceptions import InvalidStatus
 
-# The edge passes over a worker that is gone at once, and over one that hangs when the watchdog has killed it
-# (8 s, and 2 s to obey). The bounds leave room for a slow machine; what was measured is printed.
+# The edge skips a dead worker at once, and a hung worker once the watchdog has killed it (8 s, plus
+# 2 s to end). The bounds allow for a slow machine; the tests print the measured times.
 GONE_S = 5.0
 WEDGED_S = 25.0
 
@@ -34,7 +34,7 @@ async def test_kill_9_of_a_worker(fleet: Fleet) -> None:
 
 async def test_the_edge_skips_a_stopped_worker(fleet: Fleet) -> None:
     async with watching(fleet), new_clients(fleet) as waits:
-        # A stop drains: its clients are asked to go, and resume elsewhere.
+        # A stop drains: the worker asks its clients to leave, and they resume elsewhere.
         await asyncio.to_thread(fleet.ssh, fleet.worker_host, "systemctl stop ws-server@80")
         await asyncio.sleep(3)
         await asyncio.to_thread(fleet.ssh, fleet.worker_host, "systemctl start ws-server@80")
@@ -53,7 +53,9 @@ async def test_the_watchdog_replaces_a_hung_worker(fleet: Fleet) -> None:
 
 
 async def test_redis_is_stopped_and_started(fleet: Fleet) -> None:
-    """Without Redis no worker is ready: new clients are told so at once, open ones stay, and nothing is lost."""
+    """Without Redis no worker is ready: new clients get 503 at once, open ones stay, nothing is
+    lost.
+    """
     async with watching(fleet) as witness:
         await asyncio.to_thread(fleet.ssh, fleet.redis_host, "systemctl stop redis-server")
         await asyncio.sleep(5)

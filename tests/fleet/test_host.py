@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""What the roles promise of the host: limits, hardening, secrets, open ports."""
+"""The roles' effects on the host: limits, hardening, secrets, open ports."""
 
 from __future__ import annotations
 
@@ -63,7 +63,10 @@ def test_only_root_and_services_read_secrets(fleet: Fleet) -> None:
 
 
 def test_only_the_edge_listens_publicly(fleet: Fleet) -> None:
-    """Redis, Postgres and the workers listen on loopback, or on the private address where another host needs them; and so does what observes."""
+    """Redis, Postgres, the workers and monitoring listen on loopback, or on the private address.
+
+    They use the private address only if another host needs them.
+    """
     for host, facts in fleet.hosts.items():
         listing = fleet.ssh(host, "ss --no-header --listening --tcp --numeric | awk '{print $4}'").split()
         observed = (3100, 4328, 9100, 9113, 9121, 9145, 9187) if fleet.observability else ()

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""Two hosts, each with an edge and workers: one leaves, is lost, comes back, and is watched through the other's edge."""
+"""Two hosts with an edge and workers each: one leaves, is lost and comes back."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from rollouts import assert_settled, install, links, observed
 pytestmark = pytest.mark.hosts
 
 SHORT_WATCH = "--extra-vars=ws_server_canary_s=3"
-# A new client waits for a host that is lost until the watcher has taken it out, and then no more. What was measured is printed; the
-# bounds leave room for a slow machine.
+# A new client waits for a lost host only until the watcher has taken that host out. The tests print
+# the measured times; the bounds allow for a slow machine.
 OUT_S = 60.0
 WAIT_S = 20.0
 
 
 @pytest.fixture
 def other(fleet: Fleet) -> str:
-    """The worker host that is neither that of the edge that clients use, nor that of the lock."""
+    """The worker host without the clients' edge and without the lock."""
     [_first, other] = fleet.worker_hosts
     return other
 
 
 def named_up(fleet: Fleet, host: str) -> list[bool]:
-    """Of each server of a host, whether the first edge sends new clients to it."""
+    """Whether the first edge sends new clients to each server of a host."""
     server = f'ws_edge_server_up{{server="{fleet.address(host)}:'
     return [bool(value) for name, value in fleet.edge_metrics().items() if name.startswith(server)]
 
@@ -71,7 +71,7 @@ async def test_check_mode_of_maintenance_changes_nothing(fleet: Fleet, other: st
 async def test_no_rollout_waits_for_workers_that_it_repairs_nor_a_rollback_for_a_new_host(
     fleet: Fleet, other: str
 ) -> None:
-    """What the hosts would do: check mode asks the other hosts' workers, too."""
+    """Check mode asks the other hosts' workers, too."""
     turn = f"Worker 80 of {fleet.worker_host}, "
     later = f"Worker 80 of {other}, "
     fleet.ssh(other, "systemctl stop ws-server@81")
@@ -93,7 +93,7 @@ async def test_no_rollout_waits_for_workers_that_it_repairs_nor_a_rollback_for_a
 
 
 async def test_a_host_reboots_for_maintenance(fleet: Fleet, other: str) -> None:
-    """Nobody waits for it, and whoever was on it has gone before."""
+    """No client waits for the host, and its clients have left before."""
     boots = "cut -d' ' -f22 /proc/1/stat"
     before = fleet.ssh(other, boots)
     async with watching(fleet) as one, new_clients(fleet, at_once=1) as waits:
@@ -109,7 +109,8 @@ async def test_a_host_reboots_for_maintenance(fleet: Fleet, other: str) -> None:
 
 
 async def test_a_host_that_loses_its_network(fleet: Fleet, other: str) -> None:
-    # In so many rooms that the log of each reaches back to before the cut when that host is back.
+    # With so many rooms, the log of each still has the messages since the cut when the host is
+    # back.
     async with watching(fleet, connections=20, rooms=10) as one:
         await progress(one, 50)
         with unplugged(fleet.address(other)):
@@ -124,7 +125,7 @@ async def test_a_host_that_loses_its_network(fleet: Fleet, other: str) -> None:
 
 
 async def test_a_host_that_loses_its_network_while_its_worker_is_replaced(fleet: Fleet, other: str) -> None:
-    """The rollout stops, and the rest serves. Run again, it finishes."""
+    """The rollout stops, and the other host serves. The next run finishes."""
     before = {host: links(fleet, host=host) for host in fleet.worker_hosts}
 
     def roll() -> str:
@@ -145,7 +146,8 @@ async def test_a_host_that_loses_its_network_while_its_worker_is_replaced(fleet:
                 asyncio.run(_serves(fleet))
         return "".join(said)
 
-    # Its clients learn of it when the rollout has: so few messages a second that the room's log reaches back to before the cut.
+    # The clients detect the loss only after the rollout has, so the rate is low enough for the
+    # room's log.
     async with watching(fleet, rate=10.0) as one:
         await progress(one, 10)
         said = await asyncio.to_thread(roll)
@@ -165,7 +167,7 @@ async def _serves(fleet: Fleet) -> None:
 
 
 async def test_hosts_of_one_batch_take_turns_and_stop_together(fleet: Fleet, other: str, tmp_path: Path) -> None:
-    """Both in one batch. The release is bad, so the first worker is the only one that is touched."""
+    """Both hosts are in one batch. The release is bad, so only the first worker is touched."""
     source = install(fleet, tmp_path, {"worker/worker.py": "\nWorker.state = property(lambda self: 'starting')\n"})
     variables = [f"ws_server_source={source}", "ws_server_ready_timeout=10", "ws_roll_serial=100%"]
     arguments = [word for variable in variables for word in ("--extra-vars", variable)]
@@ -181,7 +183,7 @@ async def test_hosts_of_one_batch_take_turns_and_stop_together(fleet: Fleet, oth
 
 
 async def test_a_host_is_removed_and_added(fleet: Fleet, other: str, tmp_path: Path) -> None:
-    """By editing the inventory, after its clients were sent elsewhere."""
+    """The inventory is edited after the host's clients have left."""
     inventory = yaml.safe_load((fleet.inventory / "hosts.yml").read_text())
 
     def hosts(*names: str) -> Path:
@@ -191,7 +193,8 @@ async def test_a_host_is_removed_and_added(fleet: Fleet, other: str, tmp_path: P
         path.write_text(yaml.safe_dump(inventory, sort_keys=False))
         return path
 
-    # Which host keeps the secrets goes by the order; the workers' keys stay all the same.
+    # The first host in the inventory keeps the secrets. The workers' keys stay the same in any
+    # case.
     without, other_first = hosts(fleet.worker_host), hosts(other, fleet.worker_host)
 
     async def site(**options: Any) -> None:

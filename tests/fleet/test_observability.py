@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""Prometheus sees the whole fleet, somebody hears of its alerts, and it is in nobody's way."""
+"""Prometheus monitors the whole fleet, a receiver gets its alerts, and no client is affected."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from websockets.exceptions import InvalidStatus
 
 
 def wanted_targets(fleet: Fleet) -> set[tuple[str, str, str]]:
-    """Job, host and worker of all that there is to ask."""
+    """Job, host and worker of all expected targets."""
     targets = {("node", host, "") for host in fleet.hosts}
     for host in fleet.worker_hosts:
         targets |= {("ws_server", host, instance) for instance in fleet.instances(host)}
@@ -31,7 +31,7 @@ def wanted_targets(fleet: Fleet) -> set[tuple[str, str, str]]:
 
 
 def await_targets(observer: Observer, wanted: set[tuple[str, str, str]]) -> None:
-    """These answer, and nobody else is asked. Prometheus itself may not be back yet."""
+    """Wait until exactly these targets answer. Prometheus itself may not be back yet."""
 
     def settled() -> bool:
         try:
@@ -52,7 +52,7 @@ def test_every_target_is_up(fleet: Fleet, observer: Observer) -> None:
 
 @pytest.mark.observability
 def test_disabled_monitoring_is_stopped_and_not_a_target(fleet: Fleet, observer: Observer) -> None:
-    """Of all jobs only the hosts', and of the parts only Grafana; and then all of them again."""
+    """Only the job of the hosts and only Grafana are enabled, and then everything again."""
     wanted = wanted_targets(fleet)
     unwanted = {target for target in wanted if target[0] in ("redis", "postgres", "nginx")}
     parts = "systemctl is-active grafana-server loki tempo alloy; systemctl is-enabled loki; true"
@@ -68,7 +68,7 @@ def test_disabled_monitoring_is_stopped_and_not_a_target(fleet: Fleet, observer:
 
 @pytest.mark.observability
 def test_a_removed_worker_host_is_not_a_target(fleet: Fleet, observer: Observer, tmp_path: Path) -> None:
-    """By editing the inventory; and it is one again when it is back."""
+    """The inventory is edited. The host is a target again once it is back in the inventory."""
     if len(fleet.worker_hosts) == 1:
         pytest.skip("the fleet has one worker host")
     host = fleet.worker_hosts[-1]
@@ -86,7 +86,7 @@ def test_a_removed_worker_host_is_not_a_target(fleet: Fleet, observer: Observer,
     await_targets(observer, wanted)
 
 
-# Keeps what it is told, which is a line each time.
+# Stores the body of each request, which is one line.
 LISTENER = """
 import http.server
 
@@ -124,7 +124,7 @@ def test_the_webhook_receives_an_alert(fleet: Fleet, observer: Observer) -> None
 
 
 async def test_every_recording_rule_has_data(fleet: Fleet, hurried: Observer) -> None:
-    with contextlib.suppress(InvalidStatus):  # for the rule about those who are refused
+    with contextlib.suppress(InvalidStatus):  # for the rule about refused clients
         async with connection(fleet, ""):
             pass
     async with watching(fleet) as witness:
@@ -148,7 +148,10 @@ def test_the_rules_are_as_deployed(observer: Observer) -> None:
 
 
 async def test_monitoring_affects_no_client(fleet: Fleet, hurried: Observer) -> None:
-    """Prometheus and the exporters hang, are killed, and come back; no client notices, and no worker is late for it."""
+    """Prometheus and the exporters hang, are killed and restart.
+
+    No client and no worker is affected.
+    """
     kill = "systemctl kill 'prometheus*.service' --signal="
 
     async def everywhere(command: str) -> None:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""ws-server ctl, as the operator types it on a worker's host."""
+"""The command ws-server ctl on a worker's host."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ async def test_ctl_shows_the_workers_of_a_host(fleet: Fleet) -> None:
 
 
 def test_top_shows_one_frame_without_a_terminal(fleet: Fleet) -> None:
-    """Without a terminal, as here, it is one frame."""
+    """Without a terminal, the command prints one frame."""
     _head, _, heads, *rows = fleet.ssh(fleet.worker_host, "COLUMNS=200 ws-server ctl top").splitlines()
     assert heads.split()[:3] == ["WORKER", "STATE", "CONNS"]
     assert [row.split()[:2] for row in rows] == [
@@ -45,7 +45,7 @@ async def test_a_user_is_kicked(fleet: Fleet) -> None:
 
 
 def test_only_root_and_the_group_may_use_the_control_socket(fleet: Fleet) -> None:
-    """Root, the service itself and its group; nobody else."""
+    """Only root, the service itself and its group may use the control socket."""
 
     def ask(who: str) -> str:
         return fleet.ssh(fleet.worker_host, f"{who} ws-server ctl status --instance 80 2>&1", check=False)

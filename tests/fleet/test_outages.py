@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""The promise through what takes long: stores that are away, a pulled cable, a client that does not read."""
+"""The promise through long outages: stopped stores, a cut network, a client that does not read."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ROOM_LOG = 1000  # messages that Redis keeps of a room
 
 
 async def test_postgres_stopped_for_a_minute_and_redis_paused_for_half_of_it(fleet: Fleet) -> None:
-    """Rooms keep fewer messages than are published without Postgres; all the same its archive is complete afterwards."""
+    """More messages are published without Postgres than rooms keep, and the archive is complete."""
     one = witness(fleet, rate=100.0)
     [room] = one.rooms
     async with one:
@@ -58,7 +58,7 @@ async def test_postgres_stopped_for_a_minute_and_redis_paused_for_half_of_it(fle
 
 
 async def history(fleet: Fleet, room: str) -> int:
-    """How many messages the room's history has; they must be all that the publishers counted, each once and in order."""
+    """Count the messages of the room's history, which must be complete, unique and in order."""
     counts: dict[int, list[int]] = {}
     seqs = []
     client = Client(fleet.url, token=fleet.token("historian"), ssl=fleet.trust)
@@ -80,7 +80,10 @@ async def history(fleet: Fleet, room: str) -> int:
 
 
 async def test_clients_whose_network_is_cut(fleet: Fleet, tmp_path: Path) -> None:
-    """One listens to what others say meanwhile; the others, a witness of their own, are all cut off."""
+    """One client reads a room where others publish.
+
+    The clients of a second witness are all cut off.
+    """
     token_file = tmp_path / "token"
     token_file.write_text(fleet.token("traveller"))
     one = witness(fleet, rate=100.0)
@@ -145,12 +148,15 @@ async def running(*command: str | Path) -> AsyncIterator[asyncio.subprocess.Proc
 
 
 async def test_a_client_that_does_not_read_affects_no_other_client(fleet: Fleet) -> None:
-    """Big messages pile up for it, up to a bound; when it reads again it gets them all, from the room's log."""
+    """Messages wait for the client up to a bound.
+
+    Once it reads, it gets all from the room's log.
+    """
     one = witness(fleet, connections=4, publishers=6, rate=24.0, size=40_000)
     [room] = one.rooms
     headers = {"Authorization": f"Bearer {fleet.token('slow')}"}
     options: dict[str, Any] = {"ssl": fleet.trust, "additional_headers": headers, "proxy": None}
-    # A client that does not read does not answer pings either, and has none of its own; its memory is small.
+    # A client that does not read does not answer pings either, and sends none. Its buffer is small.
     options |= {"ping_interval": None, "max_size": None, "max_queue": 4}
     dropped = await asyncio.to_thread(fleet.metric, "ws_message_drops_total")
     async with contextlib.AsyncExitStack() as stack:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""Rollouts: what clients notice, what stops one, what a run leaves that was cut off. All on one host of four workers."""
+"""Rollouts on one host of four workers: their effect on clients, faults, and interrupted runs."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ async def roll(fleet: Fleet, *arguments: str, playbook: str = "rolling_update.ym
 
 @pytest.mark.long
 async def test_an_update_and_its_rollback(fleet: Fleet, tmp_path: Path) -> None:
-    """To another release, which is built meanwhile, and with other settings; and both are taken back."""
+    """An update to another release with other settings, and the rollback of both."""
     source = variant(tmp_path, {"__init__.py": "\n# Another release.\n"})
     newer = [f"--extra-vars=ws_server_source={source}", "--extra-vars=ws_server_heartbeat_s=24"]
     before = links(fleet)
-    fleet.ssh(fleet.worker_host, f"touch {HOME}/restart-asked")  # of a restart that was cut off, and is over then
+    fleet.ssh(fleet.worker_host, f"touch {HOME}/restart-asked")  # an interrupted restart, which the update ends
     for playbook, arguments in (("rolling_update.yml", newer), ("rollback.yml", [])):
         async with witness(fleet, **CROWD) as one:
             with observed(fleet) as workers:
@@ -60,7 +60,7 @@ async def test_an_update_and_its_rollback(fleet: Fleet, tmp_path: Path) -> None:
         assert links(fleet) == now
 
 
-# What is wrong with a release, and what the operator is told.
+# The fault of a release, and the message to the operator.
 BAD = {
     "it does not start": (
         {"cli.py": "\ndef _serve(_arguments):\n    import wsserver.not_packed\n"},
@@ -112,7 +112,7 @@ async def test_a_worker_that_crashes_while_it_is_watched_ends_the_rollout(fleet:
 
 
 async def assert_stops_at_the_first_worker(fleet: Fleet, rollout: Any, told: list[str]) -> None:
-    """The rollout fails; the worker is again what it was, the others never were anything else, and clients have it good."""
+    """The rollout fails, the first worker rolls back, and no other worker is touched."""
     before = links(fleet)
     async with witness(fleet) as one:
         with observed(fleet) as workers:
@@ -131,7 +131,7 @@ async def assert_stops_at_the_first_worker(fleet: Fleet, rollout: Any, told: lis
 
 @pytest.mark.rolls
 async def test_a_failed_preparation_touches_no_worker(fleet: Fleet, tmp_path: Path) -> None:
-    """A migration that fails, and a setting that only the release itself knows to be wrong."""
+    """A migration fails, and only the release itself refuses a setting."""
     source = install(fleet, tmp_path / "one", {"migrations/9999_bad.sql": "ALTER TABLE nothing ADD COLUMN more int;\n"})
     refusal = "raise BadSettings(['WS_HEARTBEAT_S is out of fashion'])"
     choosy = install(fleet, tmp_path / "two", {"cli.py": f"\ndef _check_settings(_arguments):\n    {refusal}\n"})
@@ -152,7 +152,7 @@ async def test_a_failed_preparation_touches_no_worker(fleet: Fleet, tmp_path: Pa
 
 @pytest.mark.rolls
 async def test_the_next_run_rolls_back_a_killed_rollout_to_a_bad_release(fleet: Fleet, tmp_path: Path) -> None:
-    """Whether the link was moved only, or the bad release was started as well."""
+    """The run is killed after it moved the link, or after it also started the bad release."""
     source = install(fleet, tmp_path, {"worker/worker.py": "\nWorker.state = property(lambda self: 'starting')\n"})
     arguments = [f"--extra-vars=ws_server_source={source}", "--extra-vars=ws_server_ready_timeout=10"]
     before = links(fleet)
@@ -170,7 +170,7 @@ async def test_the_next_run_rolls_back_a_killed_rollout_to_a_bad_release(fleet: 
 
 @pytest.mark.rolls
 async def test_kill_9_in_the_middle_of_each_step(fleet: Fleet) -> None:
-    """Each run goes on where the one before was killed. In the end each worker was replaced once, all the same."""
+    """Each run continues where the previous one was killed. Each worker is replaced once in all."""
     arguments = [SHORT_WATCH, "--extra-vars=ws_server_heartbeat_s=23"]
 
     def draining() -> bool:
@@ -236,7 +236,7 @@ def test_check_mode_predicts_and_changes_nothing(fleet: Fleet, tmp_path: Path) -
 @pytest.mark.rolls
 @pytest.mark.timeout(3600)
 async def test_twenty_in_a_row_leave_nothing_behind(fleet: Fleet, tmp_path: Path) -> None:
-    """To another release each time. What the host holds after the fifth it holds after the last."""
+    """Each update is to another release. The host's resources do not grow after the fifth."""
     count = """
         echo processes $(ps -e --no-headers | wc -l)
         echo sockets $(ss --no-header --all --tcp --unix | wc -l)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""What a backend on the host does to clients that are connected through the edge, and who cannot."""
+"""The server API of a backend, its effect on clients behind the edge, and refused requests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fleet import Fleet, eventually
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
-# The edge, which passes over workers that are away, and two workers themselves.
+# The edge, which skips unavailable workers, and two workers themselves.
 PORTS = [9079, 9080, 9083]
 
 
@@ -121,7 +121,7 @@ def test_no_other_host_reaches_it(fleet: Fleet, port: int) -> None:
 
 
 async def test_the_edge_skips_unavailable_workers(fleet: Fleet) -> None:
-    """Also for what has no key: a worker that refuses has not heard it."""
+    """This includes requests without a key, because a worker that refuses did not receive them."""
     room = uuid.uuid4().hex
     away = "ws-server@80 ws-server@81 ws-server@82"
     try:
@@ -139,7 +139,10 @@ async def test_the_edge_skips_unavailable_workers(fleet: Fleet) -> None:
 
 
 async def test_a_worker_dies_during_a_request(fleet: Fleet) -> None:
-    """A publish with a key is asked of the next worker and published once; one without a key is its backend's to repeat."""
+    """nginx repeats a publish with a key at the next worker, and it is published once.
+
+    Only its backend may repeat a publish without a key.
+    """
     room = uuid.uuid4().hex
     wedged = [instance for instance in fleet.instances() if instance != "83"]
     pids = " ".join(str(fleet.pid(instance)) for instance in wedged)

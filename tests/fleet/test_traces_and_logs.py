@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""A message's way through two processes is one trace, lines of every host are where they can be asked for, and who takes either may fail."""
+"""A message's way through two processes is one trace, and lines of every host reach Loki.
+
+Loki, Tempo, Alloy and Grafana may fail without an effect on clients.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ def receiver(fleet: Fleet, observer: Observer) -> Receiver:
 
 
 async def publish_traced(fleet: Fleet, room: str) -> str:
-    """A backend publishes with a trace of its own; its id."""
+    """Publish as a backend with a new trace, and return the trace's id."""
     trace = secrets.token_hex(16)
     headers = {"Authorization": f"Bearer {fleet.api_key}", "traceparent": f"00-{trace}-{secrets.token_hex(8)}-01"}
     body = {"room": room, "data": "traced"}
@@ -59,7 +62,7 @@ async def test_a_message_through_two_processes_is_one_trace(fleet: Fleet, receiv
     [publish], delivers = of_the_trace()["publish"], of_the_trace()["deliver"]
     processes = {span.resource["service.instance.id"] for span in delivers}
     assert len(processes) == members // 2, "each worker delivered once"
-    assert processes > {publish.resource["service.instance.id"]}, "others than the one that took it delivered it, too"
+    assert processes > {publish.resource["service.instance.id"]}, "other workers delivered the message, too"
     assert {span.parent_id for span in delivers} == {publish.id}
     assert {span.attributes["messaging.destination.name"] for span in [publish, *delivers]} == {room}
 
@@ -119,7 +122,7 @@ async def test_a_traces_lines_are_found_by_its_id(fleet: Fleet, receiver: Receiv
     ],
 )
 async def test_no_client_waits_for_monitoring(fleet: Fleet, receiver: Receiver, what: str) -> None:
-    """Loki and Tempo, and then the Alloy of the workers' host, are gone, or take a request and say no more."""
+    """Loki and Tempo, and then the Alloy of the workers' host, are stopped or hang."""
     units = "loki tempo alloy grafana-server"
     before = await latencies_at_rest(fleet)
     async with watching(fleet, rate=20.0) as witness:
@@ -167,7 +170,7 @@ def test_a_second_run_changes_nothing_and_a_change_restarts_only_its_service(fle
 
 @pytest.mark.observability
 def test_packages_from_a_signed_repository(fleet: Fleet, receiver: Receiver) -> None:
-    """The other way: the same package from a mirror. A key that is not allowed is not trusted."""
+    """The same package comes from a mirror. A key that is not allowed is not trusted."""
     files = ROOT / ".lab/standins"
     wanted = {
         "vendor_packages_name": "tempo",

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""From the release before to this one, each installed from its tarball, and back; see ci/hosts.sh."""
+"""The upgrade from the previous release and the rollback, both from tarballs; see ci/hosts.sh."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from rollouts import assert_settled, judge, links, observed, release_of
 
 pytestmark = pytest.mark.hosts
 
-# 250 clients come in through each edge.
+# 250 clients connect through each edge.
 CROWD = {"connections": 248, "rooms": 25, "rate": 12.0}
-# Old and new workers serve the same rooms meanwhile; each further worker adds its turn, to two minutes or more.
+# Old and new workers serve the same rooms meanwhile, for two minutes or more.
 MIXED = "--extra-vars=ws_server_canary_s=20"
 
 
 def deploy(fleet: Fleet, project: str, *arguments: str) -> str:
-    """site.yml of the collection that is installed in a project; its output."""
+    """Run site.yml of the collection installed in a project, and return its output."""
     directory = Path(os.environ["WS_FLEET_PROJECTS"], project)
     done = subprocess.run(
         ["ansible-playbook", "-i", fleet.inventory, "selfhost.websocket.site", *arguments],
@@ -60,7 +60,7 @@ async def test_the_upgrade(fleet: Fleet) -> None:
 
 
 async def test_the_rollback_to_the_previous_release(fleet: Fleet) -> None:
-    """The release before knows nothing of canaries and gates. All the same nothing is lost."""
+    """The previous release has no canaries and gates. Still, nothing is lost."""
     before = releases(fleet)
     async with contextlib.AsyncExitStack() as stack:
         witnesses = [await stack.enter_async_context(witness(fleet, edge, **CROWD)) for edge in fleet.edges]

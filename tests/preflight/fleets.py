@@ -2,9 +2,10 @@
 # Copyright: the selfhost.websocket authors
 """Many fleets in one run of the checks that site.yml begins with.
 
-Each fleet is one host, or a few, in groups of its own. The plays are those of playbooks/parts, where no host waits for
-another one and a host that is refused does not end the run. A fleet takes part in all of the checks, or in those of one
-stage: every task of a play forks a process for every host, and there are many.
+Each fleet is one host, or a few, in groups of its own. The plays are those of playbooks/parts,
+where no host waits for another one and a host that is refused does not end the run. A fleet takes
+part in all of the checks, or in those of one stage: every task of a play forks a process for every
+host, and there are many.
 """
 
 from __future__ import annotations
@@ -23,12 +24,13 @@ SITE_BEGINS_WITH = ["parts/checks.yml", "parts/observability_checks.yml"]
 GROUPS = ["ws_edge", "ws_workers", "ws_redis", "ws_postgres", "ws_observability"]
 PYTHON = sys.executable
 LOCAL = {"ansible_connection": "local", "ansible_become": False, "ansible_python_interpreter": PYTHON}
-# Whose files, users and ports this machine has depends on its other programs. Cases of their own look at them.
+# The files, users and ports of this machine depend on its other programs. Separate cases check
+# them.
 WITHOUT_THE_MACHINE = ["--skip-tags", "foreign,ports"]
 # The facts that the stage "hosts" needs take a third of the time that all facts take.
 FACTS = ["!all", "!min", "distribution", "network"]
 
-# A run ends with a play whose hosts all failed. This one does not fail, and costs nothing.
+# A run ends with a play whose hosts all failed. This host does not fail, and costs nothing.
 IDLE = "idle"
 LEAVE = {"name": "Leave", "ansible.builtin.meta": "end_host", "when": f"inventory_hostname == '{IDLE}'"}
 
@@ -36,7 +38,10 @@ LEAVE = {"name": "Leave", "ansible.builtin.meta": "end_host", "when": f"inventor
 def run_playbook(
     playbook: Path, inventory: dict[str, Any], *arguments: str, machine: bool = False
 ) -> tuple[int, dict[str, Any]]:
-    """A check run: a fault that the checks let pass changes nothing. `machine` also looks at what else this machine runs."""
+    """Run the playbook in check mode, so that a missed fault changes nothing.
+
+    `machine` also checks the other programs of this machine.
+    """
     path = playbook.with_name("inventory.json")
     path.write_text(json.dumps(inventory))
     settings = {
@@ -67,7 +72,10 @@ def run_playbook(
 
 
 def results(report: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    """Each host's result of each task. Where Ansible gathers no facts, a later task tells why."""
+    """Each host's result of each task.
+
+    If Ansible gathers no facts, a later task reports the reason.
+    """
     tasks = [task for play in report["plays"] for task in play["tasks"] if task["task"]["name"] != "Gather facts"]
     return [item for task in tasks for item in task["hosts"].items()]
 
@@ -80,7 +88,7 @@ def messages(result: dict[str, Any]) -> list[str]:
 
 
 class Fleets:
-    """Runs the checks for all fleets, and tells for each host what was refused."""
+    """Runs the checks for all fleets, and records the refusals of each host."""
 
     def __init__(
         self,
@@ -91,7 +99,8 @@ class Fleets:
         *,
         machine: bool = False,
     ):
-        """`fleets` has the variables of each host, and `members` the hosts of a fleet's groups, if not that host alone.
+        """`fleets` has the variables of each host, and `members` the hosts of a fleet's groups, if
+        not that host alone.
 
         `stages` names the checks that a host takes part in, if not all of them: see `_is_of_stage`.
         """
@@ -143,10 +152,12 @@ def _plays(stage: str, hosts: list[str]) -> list[dict[str, Any]]:
 
 
 def _is_of_stage(task: dict[str, Any], play: str, stage: str) -> bool:
-    """The stages: "inventory" and "parts", which look at no host; "hosts", before any role; "names"; "ports"; and a role.
+    """The stages: "inventory" and "parts", which look at no host; "hosts", before any role;
+    "names"; "ports"; and a role.
 
-    Of the stage "hosts" are the tasks that compare a host with its fleet. What the host itself must have: unit tests.
-    The stage of a role, and "ports" with that of the workers, run without facts.
+    The stage "hosts" has the tasks that compare a host with its fleet. Unit tests cover the
+    requirements of a host alone. The stage of a role, and "ports" with that of the workers, run
+    without facts.
     """
     role = task.get("ansible.builtin.include_role", {}).get("name", "").rpartition(".")[2]
     if role or stage == "all":

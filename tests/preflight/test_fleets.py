@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""What the checks of site.yml say to a bad inventory: one run for all of them, with a fleet for each case.
+"""What the checks of site.yml say to a bad inventory: one run for all of them, with a fleet for
+each case.
 
-Each fault alone, and what is allowed: tests/unit/roles/test_preflights.py and plugins/module_utils/test_rules.py.
+Each fault alone, and what is allowed: tests/unit/roles/test_preflights.py and
+plugins/module_utils/test_rules.py.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from fleets import PYTHON, ROOT, Fleets
 ROLES = sorted(path.name for path in (ROOT / "roles").iterdir())
 DEB = {"file": "/no/such.deb", "sha256": "0" * 64}
 
-# The variables of a host, and how each sentence begins that is to be told.
+# The variables of a host, and the beginning of each expected sentence.
 REFUSED: dict[str, tuple[dict[str, Any], list[str]]] = {
     "command_line": (
         {"ws_roll_serial": [1, "250%"], "ws_lock_break": "the door"},
@@ -178,7 +180,7 @@ REFUSED: dict[str, tuple[dict[str, Any], list[str]]] = {
     ),
 }  # fmt: skip
 
-# What looks at them, where that is not the role that they are named after.
+# The checking role of variables that are not named after it.
 STAGES = {
     "command_line": "inventory", "names": "names", "no_domain": "nginx", "api_clients": "nginx", "no_certificate": "nginx",
     "service": "ws_server", "jwks": "ws_server", "parts": "parts", "grafana_nowhere": "parts", "vendor": "loki", "deb": "loki",
@@ -212,12 +214,12 @@ GOOD: dict[str, dict[str, Any]] = {
         "ws_roll_serial": [1, "25%", 3],
         "ws_lock_break": False,
     },
-    # An inventory of before there was the group. Redis may have the exporter's port.
+    # An inventory without the group. Redis may use the exporter's port.
     "unobserved": {"redis_port": 9121},
 }
 
 
-# What the preflights of other roles would have found out.
+# Facts that the preflights of other roles would set.
 FOUND = {
     "redis_endpoint": {"address": "127.0.0.1", "port": 6379, "socket": "/redis", "unit": "redis-server.service"},
     "postgres_endpoint": {"address": "127.0.0.1", "port": 5432, "socket": "/postgres", "database": "ws", "user": "ws"},
@@ -227,7 +229,7 @@ FOUND = {
 
 
 def interpreter(directory: Path, name: str, command: str) -> dict[str, Any]:
-    """A host whose Python runs under a command: one host of many sees another machine."""
+    """A host whose Python runs under a command, so that one host of many sees another machine."""
     path = directory / name
     path.write_text(f'#!/bin/sh\nexec {command} {PYTHON} "$@"\n')
     path.chmod(0o755)
@@ -235,7 +237,7 @@ def interpreter(directory: Path, name: str, command: str) -> dict[str, Any]:
 
 
 def in_network(directory: Path, *addresses: str) -> dict[str, Any]:
-    """A host with these addresses. The first one is that of the default route."""
+    """A host with these addresses. The first one is the address of the default route."""
     script = "ip link add eth0 up type veth peer name eth1; ip link set eth1 up"
     for address in addresses:
         script += f"; ip address add {address}/24 dev eth0"
@@ -322,7 +324,7 @@ def fleets(tmp_path_factory: pytest.TempPathFactory) -> Fleets:
 
 @pytest.fixture(scope="module")
 def occupied_network() -> Iterator[int]:
-    """A process in a network of its own, where it has the port 9079."""
+    """A process in a separate network, where it holds the port 9079."""
     serve = "import socket; keep = socket.create_server(('', 9079)); print(flush=True); input()"
     command = ["unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh", PYTHON, "-c", serve]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
@@ -334,7 +336,7 @@ def occupied_network() -> Iterator[int]:
 
 @pytest.fixture(scope="module")
 def shared_machines(tmp_path_factory: pytest.TempPathFactory, occupied_network: int) -> Fleets:
-    """Hosts that have other programs: the run that looks at these, too."""
+    """The run over hosts with other programs."""
     directory = tmp_path_factory.mktemp("shared-machines")
     hosts: dict[str, dict[str, Any]] = {
         "user": FOUND | {"ws_server_user": "nobody"},
@@ -388,7 +390,7 @@ def test_a_private_authority_that_has_not_issued_the_certificate(fleets: Fleets)
 
 
 def test_the_server_api_is_refused_at_a_public_address(fleets: Fleets) -> None:
-    """One host that lets backends on others in."""
+    """One host opens its API to backends on other hosts."""
     assert_told(
         fleets, "api_public", "api_public would serve the other hosts at 203.0.113.5, which is not private: give"
     )
@@ -397,7 +399,7 @@ def test_the_server_api_is_refused_at_a_public_address(fleets: Fleets) -> None:
 
 
 def test_unencrypted_traffic_is_refused_at_a_public_address(fleets: Fleets) -> None:
-    """A host of several, whose default route is the Internet's."""
+    """One of several hosts has only a public address."""
     assert_told(
         fleets, "pair_public", "pair_public would serve the other hosts at 203.0.113.5, which is not private: give"
     )
@@ -416,12 +418,12 @@ def test_site_reports_an_unreachable_observer(fleets: Fleets) -> None:
 
 
 def test_a_host_without_facts_is_refused(fleets: Fleets) -> None:
-    """The host is told so, and not dropped while the run goes on with the others."""
+    """The run reports the host, and does not drop it and continue with the others."""
     for host, words in {
         "no_python": ["/no/python3", "Install python3 there"],
         "no_sudo": ["become", "the sudo password (--ask-become-pass)"],
     }.items():
-        told = " ".join(fleets.told[host])  # what Ansible says may have several lines
+        told = " ".join(fleets.told[host])  # Ansible's message may have several lines
         assert told.startswith(f"Ansible reaches {host} of {host}_ws_"), told
         assert told.count("cannot gather its facts") == 1
         assert not [word for word in words if word not in told], told

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""A bad inventory ends a run before anything is touched: what needs the playbooks as they are, and so a run for each test.
+"""A bad inventory ends a run before anything is touched: what needs the playbooks as they are, and
+so a run for each test.
 
 The inventory's hosts are this machine. What the checks say to each value: test_fleets.py.
 """
@@ -39,14 +40,15 @@ Site = Callable[..., Result]
 
 
 def inventory(hosts: dict[str, dict[str, Any]] | None = None, **groups: list[str]) -> dict[str, Any]:
-    """One host in every group, unless told otherwise."""
+    """By default, one host in every group."""
     children = {name: {"hosts": {host: {} for host in groups.get(name, ["one"])}} for name in GROUPS}
     return {"all": {"vars": {"nginx_domain": "ws.example.org"}, "hosts": hosts or {"one": LOCAL}, "children": children}}
 
 
 @pytest.fixture
 def site(tmp_path: Path) -> Site:
-    """Runs a playbook, or the parts that site.yml begins with, and returns what it told.
+    """Runs a playbook, or the first parts of site.yml, and returns its messages.
+
 
     `show`: variables of the first host.
     """
@@ -87,7 +89,7 @@ def site(tmp_path: Path) -> Site:
 
 
 def assert_refused(result: Result, **begins: str) -> None:
-    """Nothing was touched, and each of these hosts was told one sentence."""
+    """Nothing was touched, and each of these hosts got one sentence."""
     assert result.returncode != 0
     assert set(result.plays) <= set(PREFLIGHT)
     assert result.changed == 0
@@ -111,7 +113,7 @@ def tasks_of(file: Path) -> list[dict[str, Any]]:
 
 
 def test_the_checks_change_nothing() -> None:
-    """Whatever the parts and the preflights run: it only looks."""
+    """The parts and the preflights only use modules that read."""
     looks = {
         "ansible.builtin.assert", "ansible.builtin.find", "ansible.builtin.getent", "ansible.builtin.include_role",
         "ansible.builtin.meta", "ansible.builtin.set_fact", "ansible.builtin.setup", "ansible.builtin.stat",
@@ -137,7 +139,7 @@ def test_a_good_inventory_passes(site: Site) -> None:
 
 
 def test_one_bad_host_ends_the_run_for_all(site: Site) -> None:
-    """Two edges, of which the first is refused by the first role: the second one gets no further."""
+    """The first role refuses the first of two edges, and the run also ends for the second."""
     hosts = {"one": LOCAL, "two": LOCAL | {"nginx_tls_days": 1}}
     hosts = {name: variables | {"ws_server_private_address": "127.0.0.1"} for name, variables in hosts.items()}
     result = site(inventory(hosts, ws_edge=["one", "two"]), "--extra-vars", "nginx_metrics_listen_address=")

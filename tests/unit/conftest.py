@@ -43,7 +43,7 @@ def prometheus() -> Iterator[Prometheus]:
 
 @pytest.fixture
 def module() -> Module:
-    """Runs a module as Ansible does, on this machine: module("nginx_upstream", check=…, **options) is its result."""
+    """Runs a module through Ansible: module("nginx_upstream", check=…, **options)."""
 
     def run(name: str, check: bool = False, **options: Any) -> dict[str, Any]:
         settings = {
@@ -98,7 +98,7 @@ def host(monkeypatch: pytest.MonkeyPatch, standing: tuple[Worker, str]) -> Itera
 
 
 def make_fresh(control: Control) -> None:
-    """As a worker is that nobody has drained, and nobody is connected to."""
+    """End all drains and connections of a worker."""
     deadline = time.monotonic() + 30
     while control._ask({"cmd": "undrain", "by": "tests", "force": True}).connections:
         assert time.monotonic() < deadline, "a client did not leave"

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""A real nginx on loopback, with a prefix of its own and an upstream ws as the role writes it."""
+"""A real nginx on loopback, with its own prefix and the role's upstream ws."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from support.ports import free_port
 
 
 class Edge:
-    """`servers` become the upstream's. Requests to `port` are answered by one of them."""
+    """An edge whose upstream has `servers`. One of them answers requests to `port`."""
 
     def __init__(self, directory: Path, *servers: str) -> None:
         self.port = free_port()
@@ -96,7 +96,9 @@ http {{
             return error.code, error.headers["Tried"].split(", ")
 
     def slow_client(self) -> socket.socket:
-        """A client whose answer takes longer than any test, so that its nginx process lingers after a reload."""
+        """A client whose answer takes longer than any test, so that its nginx process lingers after
+        a reload.
+        """
         client = socket.create_connection(("127.0.0.1", self.port), timeout=60)
         client.sendall(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
         assert client.recv(10)

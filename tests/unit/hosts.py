@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""A host for the modules: real workers in real processes, and something that speaks like systemd about them."""
+"""A host for the modules: real workers in real processes, and a fake systemctl."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from support.worker import SECRET, Worker
 from websockets.sync.client import ClientConnection, connect
 from wsserver.auth import mint
 
-# What `systemctl show` says of a unit of which there is nothing to tell, for the properties that are asked for.
+# The output of `systemctl show` for an unknown unit, with the properties that the modules read.
 DEAD = """MainPID=0
 Result=success
 NRestarts=0
@@ -33,7 +33,7 @@ SubState=dead
 Job=
 """
 _SYSTEMCTL = """#!/bin/sh
-# systemctl show --timestamp=unix --property=NAMES UNIT…: what alive/UNIT says while that process lives, else what dead/UNIT says.
+# systemctl show --timestamp=unix --property=NAMES UNIT…: prints alive/UNIT while that process lives, else dead/UNIT.
 shift 3
 for unit; do
     pid=$(cat "{0}/pid/$unit" 2>/dev/null)
@@ -47,7 +47,7 @@ cat "{0}/journal"
 
 
 class Clock:
-    """Time that passes only in sleeps. What shall happen in the first sleeps, a test puts into `meanwhile`."""
+    """Time that passes only in sleeps. `meanwhile` has the test's actions for the first sleeps."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -65,7 +65,7 @@ class Clock:
 
 
 class Host:
-    """`standing`: a worker that serves all tests, and its control socket."""
+    """A host. `standing` is a worker shared by all tests, with its control socket."""
 
     def __init__(self, directory: pathlib.Path, standing: tuple[Worker, str]) -> None:
         self.directory = directory
@@ -95,7 +95,7 @@ class Host:
         return str(path)
 
     def link(self, name: str = "80", generation: str = "1.0+abc-12345678", env: str = "") -> None:
-        """Let instance `name` have a generation, which has a release of its version."""
+        """Give instance `name` a generation with a release of its version."""
         release = self.home / "releases" / generation.rpartition("-")[0]
         release.mkdir(parents=True, exist_ok=True)
         directory = self.home / "generations" / generation
@@ -108,14 +108,14 @@ class Host:
         link.symlink_to(f"../generations/{generation}")
 
     def worker(self, name: str = "80") -> Worker:
-        """A ready worker, of which systemd knows, for tests that neither stop nor kill it: the one that serves all of them."""
+        """The shared ready worker, for tests that neither stop nor kill it."""
         self.link(name)
         pathlib.Path(self.socket(name)).symlink_to(self._standing_socket)
         self.tell_of(self._standing.process.pid, name)
         return self._standing
 
     def start(self, name: str = "80", **settings: str) -> Worker:
-        """Such a worker of the test's own."""
+        """A separate ready worker for one test."""
         self.link(name)
         settings = {"WS_BROKER": "memory", "WS_CONTROL_SOCKET": self.socket(name), **settings}
         worker = Worker("redis://127.0.0.1:1", **{key: value for key, value in settings.items() if value})
@@ -125,7 +125,7 @@ class Host:
         return worker
 
     def tell_of(self, pid: int | None, name: str = "80", **properties: Any) -> None:
-        """systemd calls the unit active as long as this process lives. `properties` differ from that."""
+        """Make the unit active as long as this process lives. `properties` override systemd's."""
         unit = f"ws-server@{name}.service"
         alive = {
             "MainPID": pid or 0,
@@ -138,14 +138,14 @@ class Host:
         self._systemd.joinpath("alive", unit).write_text(_told(alive | properties))
 
     def tell_of_a_dead_process(self, name: str = "80", **properties: Any) -> None:
-        """What systemd says when there is no such process."""
+        """Set systemd's properties for a unit without a process."""
         self._systemd.joinpath("dead", f"ws-server@{name}.service").write_text(_told(properties))
 
     def log(self, *lines: str) -> None:
         self._systemd.joinpath("journal").write_text("".join(f"{line}\n" for line in lines))
 
     def guest(self, worker: Worker, user: str = "alice") -> ClientConnection:
-        """A client that is connected, and leaves when it is told to."""
+        """A connected client, which leaves when the worker asks it to."""
         headers = {"Authorization": f"Bearer {mint(SECRET, user, 600)}"}
         url = f"ws://127.0.0.1:{worker.port}/ws"
         opening = connect(url, additional_headers=headers, proxy=None, ping_interval=None, open_timeout=30)
@@ -165,7 +165,7 @@ def _told(properties: dict[str, Any]) -> str:
 
 
 def run(module: Any, check: bool = False, **arguments: Any) -> dict[str, Any]:
-    """What a module returns when Ansible runs it; `failed` is always there."""
+    """Run a module and return its result, always with `failed`."""
     arguments |= {"_ansible_check_mode": check, "_ansible_diff": True}
     output = io.StringIO()
     with patch_module_args(arguments), contextlib.redirect_stdout(output), pytest.raises(SystemExit):
@@ -175,13 +175,13 @@ def run(module: Any, check: bool = False, **arguments: Any) -> dict[str, Any]:
 
 
 def command(argv: list[str]) -> tuple[int, str, str]:
-    """As AnsibleModule.run_command."""
+    """Like AnsibleModule.run_command."""
     done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
     return done.returncode, done.stdout, done.stderr
 
 
 def listener(path: str, backlog: int = 8) -> socket.socket:
-    """Something that is no worker, and has a worker's socket."""
+    """Another program that listens at a worker's socket."""
     server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     server.bind(path)
     server.listen(backlog)

@@ -18,7 +18,7 @@ def finished(command: list[Any], **options: Any) -> subprocess.CompletedProcess[
 
 
 def eventually(condition: Callable[[], bool], what: str, within: float = 60) -> float:
-    """Seconds until `condition` held; `within` bounds a wait and measures nothing."""
+    """Wait until `condition` holds, and return the seconds. Fails after `within` seconds."""
     begin = time.monotonic()
     while not condition():
         assert time.monotonic() - begin < within, f"not within {within} s: {what}"

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""Something that answers as Prometheus does."""
+"""A fake Prometheus."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ HOLDS_NOT = result("vector", [])
 
 
 class Prometheus:
-    """`answers`: for each expression its answers, the last of them for ever after; `asked`: the expressions in order."""
+    """`answers` has the answers of each expression; the last one repeats.
+
+    `asked` records queries.
+    """
 
     def __init__(self) -> None:
         self.answers: dict[str, list[Answer]] = {}

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""What a slow linter found clean is remembered until a file that it reads changes."""
+"""The clean result of a slow linter is cached until a file that it reads changes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from program import ROOT
 
 @pytest.fixture
 def lint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """ci/lint.py over a tree of two files, with a cache of its own."""
+    """ci/lint.py over a tree of two files, with its own cache."""
     spec = importlib.util.spec_from_file_location("lint", ROOT / "ci/lint.py")
     assert spec is not None
     assert spec.loader is not None
@@ -54,7 +54,7 @@ def test_a_failure_is_not_remembered(lint: ModuleType) -> None:
 
 
 def test_all_files_that_are_packed_are_read_by_sanity(lint: ModuleType) -> None:
-    """A file that is left out of its digest would be one that ansible-test does not see."""
+    """ansible-test must not see a file that is missing in the digest."""
     [sanity] = [linter for linter in lint.LINTERS if "sanity" in linter.name]
     ignored = (ROOT / "galaxy.yml").read_text().partition("build_ignore:")[2]
     for pattern in sanity.but:

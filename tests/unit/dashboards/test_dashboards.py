@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""The dashboards: their JSON is what tools/dashboards makes, and their queries ask for what there is."""
+"""The dashboards: tools/dashboards generates their JSON, and their queries use existing metrics."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ from wsserver.telemetry import metrics, otlp  # noqa: F401 - they define the wor
 ROLE = ROOT / "roles/prometheus"
 HERE = Path(__file__).parent
 UNITS = {"none", "short", "percentunit", "s", "bytes", "Bps", "bps", "ops", "reqps"}
-# Of the client libraries of Prometheus, and of the blackbox exporter and the textfile of the fleet's lock.
+# Metrics of Prometheus' client libraries, the blackbox exporter, and the text file of the fleet's
+# lock.
 OTHERS = {
     "up", "process_start_time_seconds", "process_cpu_seconds_total", "process_resident_memory_bytes", "process_open_fds",
     "probe_success", "probe_http_duration_seconds", "ws_fleet_lock_since_timestamp_seconds",
@@ -55,7 +56,7 @@ def of_the_watcher() -> set[str]:
 
 
 def of_the_exporters() -> set[str]:
-    """What Debian's exporters answered, the day that they were asked; tests/fleet asks those that are deployed."""
+    """Recorded answers of Debian's exporters. tests/fleet uses deployed exporters."""
     return {name for path in HERE.glob("exporters/*.txt") for name in path.read_text().split()}
 
 
@@ -67,7 +68,7 @@ def all_panels() -> list[tuple[Dashboard, Panel]]:
 
 
 def queries() -> Iterator[tuple[str, str]]:
-    """Each query for Prometheus, as Grafana sends it when everything is chosen."""
+    """Each Prometheus query, as Grafana sends it with all values chosen."""
     for dashboard, panel in all_panels():
         if not isinstance(panel, Logs):
             for number, query in enumerate(panel.queries):
@@ -147,7 +148,7 @@ def test_each_alert_has_a_panel():
 
 
 def test_prometheus_can_parse_each_query(tmp_path):
-    """promtool parses rules; so each query becomes one."""
+    """promtool parses rules, so each query becomes a rule."""
     records = [{"record": f"query:{number}", "expr": expr} for number, (_, expr) in enumerate(queries())]
     path = tmp_path / "queries.yml"
     path.write_text(yaml.safe_dump({"groups": [{"name": "queries", "rules": records}]}))

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""A playbook's events reach the verb, and its output a log whose end is shown when something fails."""
+"""A playbook's events reach the verb, and its output a log, whose end a failure shows."""
 
 from __future__ import annotations
 

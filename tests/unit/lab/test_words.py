@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""What `make up` and `make roll` say of the events that they read."""
+"""The texts of `make up` and `make roll` about events."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""Hosts that lack something are told what, and a derivative of Debian that lacks nothing passes."""
+"""The checks report what a host lacks, and accept a Debian derivative that lacks nothing."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""What observes the fleet keeps nobody from a rollback: only site.yml, which deploys it, checks it first."""
+"""Monitoring does not prevent a rollback: only site.yml, which deploys monitoring, checks it."""
 
 from __future__ import annotations
 

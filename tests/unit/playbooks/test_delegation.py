@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""Tasks on the control machine need no other user there, also where the inventory says ansible_become for all hosts."""
+"""Tasks on the control machine become no other user, even if the inventory sets ansible_become."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_no_task_on_the_control_machine_becomes_another_user():
     assert len(delegated) >= 3
     for file, task in delegated:
         assert task.get("become") is False, (file, task["name"])
-        # The keyword alone loses against the inventory's variable.
+        # The inventory's variable overrides the keyword.
         assert task.get("vars", {}).get("ansible_become") is False, (file, task["name"])
 
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""A playbook that takes the fleet's lock has it until nothing is left to do, whatever part of it --tags asks for."""
+"""A playbook holds the fleet's lock until its end, whatever --tags selects."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def plays(path: str) -> list[dict[str, Any]]:
 
 
 def expanded(path: str) -> Iterator[str]:
-    """The hosts of each play, and in their place the parts that take and release the lock."""
+    """The hosts of each play, or the part that takes or releases the lock."""
     for play in plays(path):
         part = play.get("ansible.builtin.import_playbook")
         if part is None:
@@ -31,7 +31,7 @@ def expanded(path: str) -> Iterator[str]:
         yield from [part] if part in LOCKING else expanded(part)
 
 
-# That of host_maintenance.yml is given back by its only play, also when that fails.
+# The only play of host_maintenance.yml releases its lock, even if it fails.
 @pytest.mark.parametrize("playbook", ["site", "rolling_update", "rolling_restart", "rollback"])
 def test_the_lock_is_released_last(playbook):
     steps = list(expanded(f"{playbook}.yml"))

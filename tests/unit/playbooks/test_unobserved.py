@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""What site has observe which host; it stops what it noted in an earlier run and is not among these."""
+"""The monitoring units of each host. site stops units of an earlier run that are not among them."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""What the roles say of their variables and entry points is what they have."""
+"""The roles' argument_specs.yml match their variables and entry points."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ def test_playbooks_use_entry_points():
     for playbook in (ROOT / "playbooks").rglob("*.yml"):
         contents = playbook.read_text()
         used.update(re.findall(r"name: selfhost\.websocket\.(\w+)\n\s+tasks_from: (\w+)", contents))
-        # The plan that parts/replace.yml is to make.
+        # The entry point that parts/replace.yml uses for its plan.
         used.update(("ws_server", tasks) for tasks in re.findall(r"^ +_fleet_plan: (\w+)", contents, re.MULTILINE))
     assert {("ws_server", tasks) for tasks in ("roll", "plan_update", "plan_restart", "plan_rollback")} <= used
     assert not {(role, tasks) for role, tasks in used if tasks not in entry_points(role)}
 
 
 def test_the_check_of_names_accepts_variables_that_playbooks_pass():
-    """A variable ws_server_… that no argument_specs.yml describes would stop the playbook that sets it at once."""
+    """An undocumented variable ws_server_… would stop the playbook that sets it."""
     documented = {name for role in ROLES for entry in entry_points(role).values() for name in entry.get("options", {})}
     for playbook in (ROOT / "playbooks").glob("*.yml"):
         for play in yaml.safe_load(playbook.read_text()):

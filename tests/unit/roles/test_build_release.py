@@ -23,8 +23,7 @@ from program import ROOT, finished
 SCRIPT = ROOT / "roles/ws_server/files/build-release.sh"
 PYTHON = Path("/usr/bin/python3").resolve().name
 PACKAGES = f"lib/{PYTHON}/site-packages"
-# What a build system must have, in its shortest form: a wheel of wsserver with the script
-# ws-server.
+# A minimal build backend: a wheel of wsserver with the script ws-server.
 BACKEND = """
     import pathlib, re, zipfile
 
@@ -51,7 +50,7 @@ SERVICE = """
 
 
 class Host:
-    """A directory in place of /opt/ws-server, and an index of two wheels."""
+    """A directory instead of /opt/ws-server, and an index of two wheels."""
 
     def __init__(self, directory: Path) -> None:
         self.home = directory / "ws-server"
@@ -84,7 +83,7 @@ class Host:
         aside.rename(self.index)
 
     def build(self, version: str, environment: str, dependency: str = "1.0") -> subprocess.CompletedProcess[str]:
-        """Build a release as the role does, from a source that was copied for it."""
+        """Build a release like the role, from a copy of the source."""
         shutil.rmtree(self.source, ignore_errors=True)
         (self.source / "src/wsserver").mkdir(parents=True)
         self.source.joinpath("src/wsserver/__init__.py").write_text(textwrap.dedent(SERVICE))
@@ -109,7 +108,7 @@ class Host:
 
 @pytest.fixture(scope="module")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Host:
-    """A host with one release for all tests. Each test adds releases with names of its own."""
+    """A host with one release for all tests. Each test adds releases with other names."""
     host = Host(tmp_path_factory.mktemp("host"))
     done = host.build("0.1.0+a", "one")
     assert done.returncode == 0, done.stderr
@@ -132,7 +131,10 @@ def test_a_release_is_small_and_finds_its_dependencies_through_its_link(host: Ho
 
 
 def test_a_release_has_the_versioned_interpreter(host: Host) -> None:
-    """python3 may become another one, and the release runs as long as its own is installed."""
+    """python3 may become another version.
+
+    The release runs as long as its interpreter is installed.
+    """
     assert host.release("0.1.0+a").joinpath("bin", PYTHON).readlink() == Path("/usr/bin", PYTHON)
 
 

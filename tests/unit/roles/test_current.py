@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""Which files each unit's process is compared with. What follows from their age: test_unit_age.py."""
+"""The files with which each unit's process is compared. test_unit_age.py tests the result."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EXPORTER = {"_exporters_name": "redis", "_exporters_unit": "prometheus-redis-exp
 
 
 def files(path: str, variables: dict[str, Any]) -> tuple[str, list[str]]:
-    """The unit that a task file runs, and the files that are to be known to its process."""
+    """The unit of a task file, and the files that its process must have read."""
     tasks = yaml.safe_load((ROOT / f"roles/{path}.yml").read_text())
     (options,) = [
         task["selfhost.websocket.systemd_current"] for task in tasks if "selfhost.websocket.systemd_current" in task

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""What listens at a private address lets its own host ask there: systemd's `localhost` is loopback alone."""
+"""A service at a private address accepts its own host: systemd's `localhost` is only loopback."""
 
 from __future__ import annotations
 

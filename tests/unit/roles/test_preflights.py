@@ -17,7 +17,7 @@ from ansible_collections.selfhost.websocket.plugins.module_utils._rules import C
 
 ROLES = sorted(path.parent.parent.name for path in (ROOT / "roles").glob("*/tasks/preflight.yml"))
 FILES = {"/keys.asc": b"key", "/loki.deb": b"package"}
-# In place of defaults that Ansible works out, and of what the playbooks or an inventory must say.
+# Values instead of computed defaults, and of variables that playbooks or an inventory must set.
 GIVEN = {
     "nginx": {"nginx_domain": "ws.example.org"},
     "postgres": {"postgres_private_address": "10.0.0.5"},
@@ -61,7 +61,7 @@ def told(role: str, **changed: Any) -> list[str]:
 
 
 def assert_told(faults: list[str], *words: str) -> None:
-    """One sentence has all the words."""
+    """There is one sentence, with all the words."""
     assert len(faults) == 1, faults
     assert not [word for word in words if word not in faults[0]], faults
 
@@ -345,13 +345,13 @@ def test_a_number_of_the_service_may_be_text(value):
 
 @pytest.mark.parametrize("value", [True, "eight", "-1", "1e3", " 8", "0.5", 3601])
 def test_invalid_numbers_of_the_service(value):
-    """A drain_window_s of True, say, would be 1 for Python."""
+    """For Python, a drain_window_s of True would be 1."""
     assert_told(told("ws_server", ws_server_heartbeat_s=value), f"ws_server_heartbeat_s is {value}: set it to a number")
 
 
 @pytest.mark.parametrize("role", ROLES)
 def test_no_rule_shows_a_secret(role):
-    """Whichever the fault of a secret is: no message has its value."""
+    """No message about a fault of a secret contains its value."""
     options = yaml.safe_load((ROOT / "roles" / role / "meta/argument_specs.yml").read_text())["argument_specs"]["main"][
         "options"
     ]

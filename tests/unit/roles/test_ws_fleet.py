@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""ws-fleet says in a line what is wrong with Prometheus."""
+"""ws-fleet reports a fault of Prometheus in one line."""
 
 from __future__ import annotations
 

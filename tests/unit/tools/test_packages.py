@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""`make packages`: an application installs what it builds."""
+"""`make packages`: an application can install the built packages."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""The task in a play: where the values come from, and what a run shows."""
+"""The task in a play: the sources of the values, and the output of a run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ GOOD = {"keep": "8", "most": 20, "listen_address": "{{ address }}", "address": "
 
 @pytest.fixture
 def play(tmp_path):
-    """Runs a play with the task on a host that nothing can connect to."""
+    """Runs a play with the task on a host that cannot be reached."""
 
     def run(variables, *arguments, rules=RULES, **keywords):
         task = {"name": "Check", "selfhost.websocket.check_variables": {"rules": rules}, "register": "checked"}
@@ -69,7 +69,7 @@ def test_all_faults_are_reported_at_once(play):
 
 
 def test_variables_that_the_playbooks_set_have_no_effect_in_the_inventory(play):
-    """What -e gives has, and so has a variable that is a part of the value there."""
+    """Values of -e have an effect, and so do variables that fleet.yml uses for its own value."""
     inventory = {
         "redis_clients_local": False,
         "ws_edge_group": "web",
@@ -85,7 +85,7 @@ def test_variables_that_the_playbooks_set_have_no_effect_in_the_inventory(play):
         "ws_edge_group of the inventory has no effect, because the playbooks set it (playbooks/vars/fleet.yml): give it with -e "
         "ws_edge_group=….",
     ]
-    # In a play of one's own the inventory's values count.
+    # In an operator's own play, the inventory's values count.
     assert play(inventory, rules=[{"check": "overridden"}])["faults"] == []
 
 

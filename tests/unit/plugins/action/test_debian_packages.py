@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""debian_packages on a host whose apt and dpkg are the test's own."""
+"""debian_packages on a host with fake apt and dpkg."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ UNREACHABLE = {"failed": True, "msg": "Failed to update apt cache: foreign.examp
 
 
 class Host(ActionModule):
-    """Notes each call of apt, and whether it was in check mode."""
+    """Records each call of apt, and whether it was in check mode."""
 
     def __init__(self, installed: str = "", refresh: dict[str, Any] | None = None) -> None:
         self.dpkg = {"rc": 1, "stdout": "".join(f"{line}\n" for line in installed.split(", ") if line), "stderr": ""}
@@ -87,7 +87,7 @@ def test_an_unreachable_source_is_a_warning_and_is_asked_once() -> None:
 
 
 def test_the_next_run_asks_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Facts may be cached from run to run."""
+    """Facts may be cached between runs."""
     host = Host(refresh=UNREACHABLE)
     host.apply(name=["nginx"])
     monkeypatch.setattr(debian_packages, "this_run", lambda: "another run")

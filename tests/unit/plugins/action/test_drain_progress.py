@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""What one sees of a drain while it goes on. The module runs in this process, with a worker and clients that are real where it matters."""
+"""The progress reports of a drain. The module runs in this process, partly with real workers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ansible_collections.selfhost.websocket.plugins.modules import worker_drain
 
 
 class Action(ActionModule):
-    """Shows nothing to a person, but keeps what it would; and runs the module by `execute`."""
+    """Records its output instead of showing it, and runs the module by `execute`."""
 
     def __init__(self, execute, args, check=False, delegate_to=None):
         task = SimpleNamespace(args=args, check_mode=check, async_val=0, delegate_to=delegate_to, action="worker_drain")
@@ -34,7 +34,7 @@ class Action(ActionModule):
 
 
 def play(*results, args=None, **options):
-    """A task for which the module returns these, one after the other."""
+    """A task whose module returns these results, one after the other."""
     given = list(results)
     action = Action(lambda _args: given.pop(0), args or {"instance": "80"}, **options)
     result = action.run(task_vars={"inventory_hostname": "vps1"})
@@ -99,7 +99,7 @@ def test_the_last_result_is_the_result_of_the_drain(result):
 
 @pytest.fixture
 def drain(monkeypatch):
-    """Slices of a fifth of a second; a client that stays until it is sent away does so for 1.5 s."""
+    """Slices of a fifth of a second. A client that ignores the request stays for 1.5 s."""
     monkeypatch.setattr(_draining, "_SLICE_S", 0.2)
 
     def run_action(check=False, **args):

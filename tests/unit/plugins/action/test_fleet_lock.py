@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""fleet_lock in real runs of ansible-playbook on this machine: runs that end, that are killed, and that live."""
+"""fleet_lock in real runs of ansible-playbook on this machine: ended, killed and living runs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ HELD = {"state": "held"}
 
 
 class Run:
-    """A play of some tasks, each fleet_lock with these options, or waiting for a file."""
+    """A play of tasks, each fleet_lock with options or a wait for a file."""
 
     def __init__(self, directory: Path, steps: list[dict | Path], check: bool) -> None:
         tasks = [
@@ -60,7 +60,7 @@ class Run:
             )
 
     def results(self) -> list[dict]:
-        """Of its tasks, once it is done."""
+        """The results of the tasks, once the run has ended."""
         self.process.wait(240)
         text = self._output.read_text()
         report = json.loads(text[text.index("{\n") : text.rindex("}") + 1])
@@ -71,7 +71,7 @@ class Run:
         return self._output.read_text()
 
     def remove(self) -> None:
-        """With what a killed one left behind."""
+        """Remove the run and the remains of a killed run."""
         if self.process.poll() is None:
             self.process.kill()
         for line in subprocess.run(
@@ -103,7 +103,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def go_on(tmp_path: Path) -> Path:
-    """What a run waits for."""
+    """The file that a run waits for."""
     return tmp_path / "go-on"
 
 
@@ -123,7 +123,7 @@ def test_a_run_takes_keeps_and_releases_the_lock(play, path):
 def test_the_lock_of_a_killed_or_ended_run_is_taken_over(play, path, go_on):
     killed = play({"reason": "an update"}, go_on)
     wait_until_taken(path)
-    killed.process.kill()  # nobody has waited for it yet: a process that is dead and still there
+    killed.process.kill()  # the process is a zombie until its parent waits for it
     dry = play({"reason": "a look"}, HELD, check=True)
     (would_take, would_keep) = dry.results()
     assert (would_take["changed"], would_take["holder"]["reason"]) == (True, "an update"), would_take
@@ -158,7 +158,8 @@ def test_the_lock_of_a_living_run_is_respected_until_an_operator_breaks_it(play,
     assert (broke["changed"], broke["holder"]["reason"]) == (True, "an update"), broke
     assert f"The lock of {ME} (an update) is taken over: that run is declared over." in breaker.output
 
-    # The robber has ended, and its lock would be free for another run. For this one it is lost.
+    # The other run has ended, and its lock would be free for a third run. This run has lost the
+    # lock.
     go_on.touch()
     _took, _waited, kept, retaken = living.results()
     assert kept["failed"]
@@ -194,7 +195,7 @@ def test_a_run_on_another_machine_is_not_assumed_to_be_over(play, path, own_chil
     )
 
 
-# Who a run is, and whether it is over.
+# The identity of a run, and whether it is over.
 
 
 def changed(run: str, part: int, value: str) -> str:
@@ -204,7 +205,7 @@ def changed(run: str, part: int, value: str) -> str:
 
 @pytest.fixture
 def own_child() -> Iterator[str]:
-    """A run that lives: of a child of this process, this process' own."""
+    """The identity of this process, as computed by a child process."""
     told = FORK.Queue()
     child = FORK.Process(target=lambda: told.put(this_run()))
     child.start()
@@ -242,7 +243,7 @@ def test_without_proc_no_run_is_known_to_be_over(own_child, monkeypatch, tmp_pat
 
 
 def test_a_process_hidden_in_proc_may_live(own_child, monkeypatch):
-    """Another user's process, on a machine where users see only their own."""
+    """The process belongs to another user, whose processes the machine hides."""
     monkeypatch.setattr(fleet_lock, "_status", lambda pid: None)
     assert not is_over(own_child)
     with subprocess.Popen(["true"]) as gone:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""Hosts as URLs have them."""
+"""Hosts in URLs."""
 
 from __future__ import annotations
 

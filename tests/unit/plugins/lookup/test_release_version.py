@@ -45,7 +45,10 @@ def test_the_version_is_the_packages_own_and_a_digest(source):
 
 
 def test_the_version_is_the_same_on_every_machine(source):
-    """What sha256sum says of the sorted files, and once more of its own output; a changed rule for the digest would deploy every fleet anew."""
+    """The digest is sha256sum of the sorted files, and again of that output.
+
+    A change of this rule would replace all workers of every fleet.
+    """
     assert version(source) == "1.2.3+677b7394233f"
 
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""The control socket, and everything that may be at the other end of it instead of a worker."""
+"""The control socket, with a worker or another program at its other end."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ STATUS = {
 
 @pytest.fixture
 def other_end(host):
-    """Answer the first connection with some bytes, then go; what was asked is in the list."""
+    """Answer the first connection with some bytes, then close. The list has the requests."""
     with listener(host.socket()) as server:
         threads = []
         asked = []
@@ -198,7 +198,7 @@ def test_a_path_that_is_not_a_socket(host):
 
 
 def test_a_socket_without_permission(host):
-    """root may open any, so this takes a process that is not."""
+    """Root may open any socket, so the test uses another user's process."""
     with listener(host.socket()):
         host.directory.chmod(0o755)
         pathlib.Path(host.socket()).chmod(0o600)

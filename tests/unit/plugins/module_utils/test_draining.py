@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""What happens while a worker drains, with a clock that the test turns."""
+"""A draining worker, with a clock that the test advances."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def left(connections):
 
 
 class Control:
-    """Answers what it is told to, or raises it, and stays with the last."""
+    """Returns or raises the given answers, and then repeats the last one."""
 
     def __init__(self, *answers):
         self.answers = list(answers)
@@ -57,7 +57,7 @@ class Control:
 
 @pytest.fixture
 def draining(host, clock):
-    """A drain of worker 80, that runs for systemd, and whose control socket answers like this."""
+    """A drain of worker 80, which systemd runs and whose control socket gives these answers."""
 
     def make(*answers, timeout_s=60, so_far=None):
         worker = Worker(command, "80")
@@ -183,12 +183,12 @@ def test_a_worker_that_ends_before_it_is_undrained(draining, host):
     assert (one.message, one.result()["state"]) == ("ended before it could be undrained", "down")
 
 
-# Slice by slice: of a first one come ten answers, and in the end its result.
+# Slices: a first slice gets ten answers, and then its result.
 
 
 @pytest.fixture
 def in_slices(draining, clock):
-    """A drain, and the seconds at which its slices ended. A second passes between two of them."""
+    """A drain, and the times at which its slices ended, with a second between two slices."""
 
     def run(*answers, force=False, meanwhile=lambda: None, **options):
         start, ends = clock.now, []

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""What is an operator's on a host: trees of files, some as Debian's packages have them, some ours, some neither."""
+"""The operator's own files on a host, beside files of Debian's packages and ours."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ host    replication     all             ::1/128                 scram-sha-256
 
 
 class Tree:
-    """A host's files, below a directory, and what its Postgres answers."""
+    """A host's files below a directory, and the answers of its Postgres."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -138,7 +138,7 @@ def test_an_nginx_conf_of_the_operator(tree: Tree) -> None:
 
 
 def test_sites_beside_an_nginx_conf_of_ours_are_served_only_if_it_includes_them(tree: Tree) -> None:
-    """Earlier releases included nothing: what lies there has ended long ago, and keeps no update back."""
+    """Earlier releases included no sites, so existing files there do not prevent an update."""
     nginx_as_installed(tree)
     tree.write("/etc/nginx/sites-enabled/shop", "server { listen 80; server_name shop.example.org; }\n")
     tree.write("/etc/nginx/nginx.conf", OURS)
@@ -173,7 +173,7 @@ def test_a_name_that_the_edge_has_itself(tree: Tree, line: str) -> None:
     nginx_as_installed(tree)
     tree.write("/etc/nginx/conf.d/one.conf", f"{line}\n}}\n")
     assert "clash" in [one.kind for one in _foreign.nginx(tree.host)]
-    # And the edge has it.
+    # The edge itself uses this name.
     head = re.sub(r" '.*", "", line)
     assert head in (ROOT / "roles/nginx/templates/nginx.conf.j2").read_text()
 
@@ -200,7 +200,7 @@ class Redis(threading.Thread):
 
 @pytest.fixture
 def closed() -> int:
-    """A port where no Redis is."""
+    """A port without a Redis."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
     return port
@@ -328,7 +328,7 @@ def test_a_cluster_that_does_not_run(tree: Tree, cluster: Cluster) -> None:
 
 
 def test_a_cluster_that_an_earlier_release_deployed(tree: Tree, cluster: Cluster) -> None:
-    """With a database that its operator has added since."""
+    """The operator has added a database since."""
     tree.write(f"{ETC}/pg_hba.conf", OURS + PG_HBA_CONF + "host ws app 10.0.0.2/32 scram-sha-256\n")
     tree.write(f"{ETC}/conf.d/ws.conf", OURS)
     tree.rows = ["postgres", "shop", "ws"]

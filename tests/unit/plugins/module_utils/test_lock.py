@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""The lock's file: whose it is, and what becomes of it when several want it."""
+"""The file of the lock: its owner, and concurrent runs."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def lock(path: Path, at: At) -> Lock:
 
 
 def holder(lock: Lock) -> dict:
-    """Who has it, as somebody else is told."""
+    """The holder, as another run sees it."""
     with pytest.raises(HeldError) as held:
         lock.acquire("somebody else", "eve@pc", "")
     return held.value.holder
@@ -130,7 +130,7 @@ def test_a_run_that_lost_the_lock_does_not_have_it_when_it_is_free_again(lock, p
 
 @pytest.mark.parametrize("instead_of", [None, "run 0"], ids=["a free one", "that of a run that is over"])
 def test_of_several_concurrent_runs_one_gets_the_lock(path, instead_of):
-    """Each in a process of its own, with a clock that takes its time between the look and the change."""
+    """Each run is a process with a clock that delays the change after the check."""
     if instead_of:
         Lock(str(path)).acquire(instead_of, "", "")
     start, outcomes = FORK.Barrier(4), FORK.Queue()
@@ -178,7 +178,7 @@ def test_a_dry_run_predicts_and_changes_nothing(lock, path, at):
     assert tree(path.parent) == before
 
 
-# What is no lock.
+# Files that are not a lock.
 
 
 @pytest.mark.parametrize(

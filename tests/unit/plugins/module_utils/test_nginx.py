@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""A change put into force in a real nginx, and every way in which that can fail."""
+"""A change applied to a real nginx, and every way in which this can fail."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ def test_a_file_written_without_a_reload_is_detected(edge, nginx):
 
 
 def test_concurrent_changes_are_all_applied(edge, nginx):
-    """Two that each add and take away their own mark, as the watcher and an operator do."""
+    """Two programs add and remove their own marks, like the watcher and an operator."""
 
     def toggle(name: str) -> None:
         for number in range(6):

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""Who has a port: real listeners of this process, and a /proc of a test's own for the units."""
+"""Holders of ports: real listeners of this process, and a fake /proc for the units."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def entry(port: int, inode: int, state: str = "0A") -> str:
 
 @pytest.fixture
 def proc(tmp_path: Path) -> Path:
-    """nginx has 443, caddy 80 over IPv6, and nothing that can be seen has 9090."""
+    """nginx has 443, caddy 80 over IPv6, and an invisible process 9090."""
     (tmp_path / "net").mkdir()
     (tmp_path / "net/tcp").write_text(HEAD + entry(443, 11) + entry(9090, 13) + entry(6379, 14, state="01"))
     (tmp_path / "net/tcp6").write_text(HEAD + entry(80, 12))

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""Expressions that hold, do not, come and go, or cannot be asked for."""
+"""Expressions that hold, do not hold, are unstable, or cannot be queried."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ansible_collections.selfhost.websocket.plugins.module_utils._prometheus imp
 )
 from ansible_collections.selfhost.websocket.plugins.module_utils._waiting import Wait
 
-# One look.
+# One query.
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_a_break_restarts_the_hold_time(prometheus, clock, break_):
     prometheus.answers = {"a": [HOLDS, HOLDS, HOLDS, break_, HOLDS]}
     opened = gate(prometheus, clock, ["a"], 0.5, 60)
     assert opened.open()
-    # It broke after 0.475 s, and then 0.338 s passed to the next look.
+    # The break came after 0.475 s, and the next query 0.338 s later.
     assert clock.sleeps == [0.1, 0.15, 0.225, 0.338, 0.506]
     assert opened.looks == 6
 

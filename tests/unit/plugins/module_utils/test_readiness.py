@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""The readiness gate, with a clock that the test turns."""
+"""The readiness gate, with a clock that the test advances."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BAD = _readyz.Answer(503, "not ready: the broker is unavailable")
 
 @pytest.fixture
 def answers(monkeypatch):
-    """What /readyz says, one after the other; it stays with the last."""
+    """The answers of /readyz, one after the other. The last one repeats."""
     told = [GOOD]
     monkeypatch.setattr(_readiness._readyz, "ask", lambda url: told.pop(0) if len(told) > 1 else told[0])
     return told
@@ -30,7 +30,7 @@ def answers(monkeypatch):
 
 @pytest.fixture
 def gate(host, clock):
-    """Of worker 80, which systemd says that process 1 is."""
+    """The gate of worker 80, which is process 1 for systemd."""
 
     def make(**expected):
         return Gate(Worker(command, "80"), "http://x/readyz", Expected(**expected), clock)
@@ -41,7 +41,7 @@ def gate(host, clock):
 
 
 def crash(host, times):
-    """The process has ended, and systemd waits before it starts the next one."""
+    """The process has ended, and systemd waits before the next start."""
     host.tell_of(None)
     host.tell_of_a_dead_process(
         ActiveState="activating",
@@ -104,7 +104,7 @@ def test_a_port_that_another_process_answers(gate, answers, host):
         ({"previous_started_at": 1795529805.0}, True),
         ({"previous_started_at": 1795529000.5}, False),
         ({"previous_pid": 1, "previous_started_at": 1795529805.0}, True),
-        ({"previous_pid": 1, "previous_started_at": 1795529000.0}, False),  # a pid can come again
+        ({"previous_pid": 1, "previous_started_at": 1795529000.0}, False),  # a PID can be reused
         ({"previous_pid": 2, "previous_started_at": 1795529805.0}, False),
     ],
 )
@@ -139,7 +139,7 @@ def test_a_crash_loop_is_noticed(gate, clock, answers, host):
 
 
 def test_a_crash_loop_that_only_shows_in_new_processes_is_noticed(gate, clock, answers, host, monkeypatch):
-    """As when systemd's count is set back by somebody who restarts it, again and again."""
+    """An operator who restarts the unit repeatedly resets systemd's count."""
     answers[:] = [BAD]
     alive = [1, *_some_living_processes(host, 3)]
     clock.meanwhile = [lambda pid=pid: host.tell_of(pid) for pid in alive[1:]]
@@ -170,7 +170,7 @@ def test_the_process_that_an_earlier_gate_let_through_stays_good(gate, answers):
 
 @pytest.fixture
 def canary(host, clock):
-    """A worker that has come through the gate, and is to stay."""
+    """A worker that has passed the gate and must stay ready."""
     worker = host.start()
     gate = Gate(Worker(command, "80"), f"http://127.0.0.1:{worker.port}/readyz", Expected(), clock)
     gate.open(1, 60)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""Which worker is replaced by what, in which order, who waits for whom, and what is deleted afterwards."""
+"""Which workers are replaced, by what and in which order, and what is deleted afterwards."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ UPDATES = {
     "stopped by an operator": ([broken(generation=NEW)], ["80"], {"idle": ["80"]}),
     "runs, but is not enabled": ([worker(generation=NEW, serving=False)], ["80"], {"idle": ["80"]}),
     "stopped and not wanted": ([broken(generation=NEW)], [], {"surplus": ["80"]}),
-    # What an interrupted run leaves.
+    # The remains of an interrupted run.
     "link moved, not restarted": (
         [worker(generation=NEW, linked_at=201, ready=False, generation_before=OLD)],
         ["80"],
@@ -102,7 +102,8 @@ ROLLBACKS = {
     "moved back already, not restarted": ([worker(linked_at=201, ready=False)], {"80": OLD}, [("80", OLD, OLD)]),
     "added by the rollout": ([worker(generation=NEW), worker("81", NEW)], {"80": OLD}, [("80", OLD, NEW)]),
     "removed by the rollout": ([worker(generation=NEW)], {"80": OLD, "81": OLD}, [("80", OLD, NEW)]),
-    # 80 is ready with what broke 81: while 81 is broken, nothing else may be replaced.
+    # 80 is ready with the generation that broke 81. While 81 is broken, no other worker may be
+    # replaced.
     "broken ones first": (
         [worker("80", NEW), broken("81", NEW), worker("82", NEW), broken("83", NEW)],
         dict.fromkeys(["80", "81", "82", "83"], OLD),
@@ -133,7 +134,7 @@ FALLBACKS = {
     ),
     "failed in the open rollout, which is rolled back": (broken(generation=NEW, generation_before=OLD), OLD, NEW),
     "runs, but is never ready": (worker(generation=NEW, generation_before=OLD, ready=False), NEW, OLD),
-    # Its process is still the old one, so that its readiness says nothing about the link.
+    # The process is still the old one, so its readiness says nothing about the link.
     "link moved, not restarted": (worker(generation=NEW, generation_before=OLD, linked_at=201), NEW, OLD),
     "link moved, not restarted, and another release follows": (
         worker(generation=NEW, generation_before=OLD, linked_at=201),
@@ -167,7 +168,7 @@ def test_facts_of_worker_info():
     assert Worker.from_facts(facts | {"last_started_at": None}).restart_pending
 
 
-# What other hosts' workers do not wait for.
+# Workers for which other hosts do not wait.
 
 
 @pytest.mark.parametrize(
@@ -288,7 +289,7 @@ DELETIONS = {
         3,
         ["generations/1.0-00000001", "generations/2.0-00000002", "releases/1.0", "releases/2.0", "environments/c"],
     ),
-    # A release that an older collection has built contains its environment.
+    # A release that an older collection built contains its environment.
     "an environment of no kept release": (
         FIVE,
         RELEASES | {"1.0": "a"},

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""How long the gate waits, and for whom."""
+"""How long the gate waits, and for which workers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def facts(instance, ready=True, drained_by=(), generation="1.0-00000001"):
 
 
 def looking(clock, *looks):
-    """A gate on a host that looks like this, one look after the other, and like the last of them from then on."""
+    """A gate whose host has these states, one after the other. The last one repeats."""
     left = list(looks)
 
     def survey():
@@ -72,7 +72,7 @@ def test_check_mode_looks_once(clock):
 
 
 def asking(clock, answers):
-    """A gate in whose fleet each endpoint gives these answers, one after the other, and the last from then on."""
+    """A gate whose endpoints give these answers, one after the other. The last one repeats."""
     asked = dict.fromkeys(answers, 0)
 
     def ask(endpoint):
@@ -105,7 +105,7 @@ def test_without_endpoints_nothing_is_asked(clock):
 
 @pytest.mark.timeout(30)
 def test_all_endpoints_are_asked_at_once(clock):
-    """Ten hosts of four: none of them answers before all others have been asked."""
+    """With ten hosts of four workers, no endpoint answers before all have been asked."""
     fleet = [f"host{number // 4}:80{80 + number % 4}" for number in range(40)]
     together = threading.Barrier(len(fleet))
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""A rollout's marks on the disk. What a run of an older collection has left is taken up."""
+"""A rollout's marks on the disk, including those of an older collection."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_an_open_update_is_not_recorded_again(host, home):
 
 
 def test_a_record_of_an_older_collection_is_continued(host, home):
-    """Written by `cp -a instances before.new`, and by the same command interrupted."""
+    """The record was written by `cp -a instances before.new`, complete or interrupted."""
     host.link("80", OLD)
     before = "rm -rf before.new && cp -a instances before.new && touch before.new/.unfinished"
     subprocess.run(["sh", "-c", before], cwd=home, check=True)
@@ -133,7 +133,7 @@ def test_files_that_no_kept_generation_needs_are_deleted(home):
 
 
 def test_half_of_a_release_does_not_look_complete(home, monkeypatch):
-    """Killed while it deletes, a run leaves no release that says it is complete."""
+    """A run that is killed while it deletes leaves no release with the mark of completeness."""
     release(home, "1.0")
 
     def killed(_path, *_options):

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""The checks that compare variables: of the playbooks, and of a certificate. Those of the roles' tables: roles/test_preflights.py."""
+"""The checks that compare variables, of the playbooks and of a certificate.
+
+roles/test_preflights.py tests the tables of the roles.
+"""
 
 from __future__ import annotations
 
@@ -270,7 +273,7 @@ def test_a_private_authority():
     )
     old = {"subject": {"commonName": "ours"}, "expired": True, "not_after": "20260101000000Z"}
     assert_told(authority(_nginx_ca_info=old), "nginx_tls_ca (/ca.pem) expired at 20260101000000Z")
-    # The certificate is another rule's.
+    # Another rule checks the certificate.
     assert authority(_nginx_certificate="") == []
 
 
@@ -315,7 +318,7 @@ def test_variables_of_the_playbooks_and_facts_of_roles_are_known():
         given |= set(re.findall(r"^\s+(\w+):(?= |$)", path.read_text(), re.MULTILINE))
     given |= set(re.findall(r"^(\w+):", (ROOT / "playbooks/vars/fleet.yml").read_text(), re.MULTILINE))
     assert {"redis_endpoint", "ws_server_fleet", "ws_server_private_address", "ws_edge_group"} <= given
-    # A role passes these to a task file of its own, and no later play has them.
+    # A role passes these variables to its own task file, and no later play has them.
     given -= {"ws_server_instance", "ws_server_generation"}
     assert names(*given) == []
 

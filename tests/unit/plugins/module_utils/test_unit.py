@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""What systemd said, word for word: 257 on Debian 13 and 252 on Debian 12 say it in the same way."""
+"""Recorded output of systemd, the same for 257 on Debian 13 and 252 on Debian 12."""
 
 from __future__ import annotations
 

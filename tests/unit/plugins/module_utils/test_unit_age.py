@@ -70,7 +70,7 @@ def test_a_timestamp_of_another_form_is_an_error():
 
 
 def test_a_file_counts_from_the_microsecond_after_the_start(tmp_path):
-    """A second in common is no reason for a restart, and no excuse for leaving one out."""
+    """The same second neither causes nor prevents a restart."""
     older = write(tmp_path / "older", STARTED_NS - 1000)
     equal = write(tmp_path / "equal", STARTED_NS)
     later = write(tmp_path / "later", STARTED_NS + 1000)
@@ -83,7 +83,7 @@ def test_a_directory_counts_with_its_contents(tmp_path):
     write(tmp_path / "settings/deep", STARTED_NS - 1)
     settings = write(tmp_path / "settings", STARTED_NS - 1)
     assert _unit_age.newer([settings], STARTED_NS) == [inside]
-    write(tmp_path / "settings", STARTED_NS + 1)  # as when a file was removed
+    write(tmp_path / "settings", STARTED_NS + 1)  # like the removal of a file
     assert _unit_age.newer([settings], STARTED_NS) == [settings, inside]
 
 

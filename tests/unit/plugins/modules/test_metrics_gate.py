@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""metrics_gate as a play uses it."""
+"""The module metrics_gate in a play."""
 
 from __future__ import annotations
 

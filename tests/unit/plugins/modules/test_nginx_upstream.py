@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""The module on a real nginx: in this process, and once as Ansible runs it."""
+"""The module on a real nginx, in this process and once through Ansible."""
 
 from __future__ import annotations
 

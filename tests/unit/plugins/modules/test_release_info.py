@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""release_info on a host whose Debian was upgraded in place, or not."""
+"""release_info on a host with and without an upgrade of Debian in place."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ENVIRONMENT = f"{ABI}-0123456789ab"
 
 
 class Host:
-    """`python3` is one of two interpreters that are programs of the test."""
+    """A host whose `python3` is one of two fake interpreters."""
 
     def __init__(self, directory: Path) -> None:
         self.programs = directory / "bin"
@@ -28,7 +28,7 @@ class Host:
         self.install("python3.11", ABI)
 
     def install(self, python: str, abi: str) -> None:
-        """Debian's package of a Python; python3 is the one that was installed last."""
+        """Install Debian's package of a Python. python3 is the last installed one."""
         program = self.programs / python
         program.write_text(f"#!/bin/sh\necho {abi}\n")
         program.chmod(0o755)
@@ -36,7 +36,7 @@ class Host:
         self.python3.symlink_to(python)
 
     def release(self, version: str, environment: str | None, complete: bool = True) -> Path:
-        """As build-release.sh leaves it; without `environment`, as earlier versions did."""
+        """A release as built by build-release.sh. Early versions had no `environment`."""
         release = self.home / "releases" / version
         python = self.python3.resolve()
         release.joinpath("lib", python.name, "site-packages/wsserver").mkdir(parents=True)

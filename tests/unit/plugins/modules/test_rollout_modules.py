@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""rollout_plan, rollout_gate and rollout_state on a host of real workers: what they say, and what check mode says."""
+"""rollout_plan, rollout_gate and rollout_state on a host of real workers, also in check mode."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def state(state, kind, check=False, **options):
 
 
 def failed(host, instance="81", generation=OLD):
-    """A worker that systemd has given up."""
+    """A worker that systemd no longer restarts."""
     host.link(instance, generation)
     host.tell_of_a_dead_process(instance, ActiveState="failed", SubState="failed", UnitFileState="enabled")
 

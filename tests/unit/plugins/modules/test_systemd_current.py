@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""systemd_current with a systemctl that remembers what it was told."""
+"""systemd_current with a fake systemctl that records its calls."""
+# The state is a directory: `loaded`, `on_disk`, `enabled` and `stale` exist or not, `started` has
+# the
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ from hosts import run
 
 from ansible_collections.selfhost.websocket.plugins.modules import systemd_current
 
-# The state is a directory: `loaded`, `on_disk`, `enabled` and `stale` are there or not, `started` has the timestamp of a running process.
+# timestamp of a running process.
 _SYSTEMCTL = """#!/bin/sh
 cd "{0}" || exit
 case $1 in
@@ -93,7 +95,7 @@ def test_a_file_written_after_the_start_restarts_once(systemd):
 
 
 def test_a_changed_unit_file_is_loaded_and_restarts(systemd):
-    """Also where the process is younger: systemd may have restarted it itself, with what it had loaded."""
+    """The process may be younger: systemd may have restarted it with the old, loaded unit."""
     systemd.has("loaded", "enabled", "stale")
     systemd.runs_since(systemd.file.stat().st_mtime_ns + 1000)
     result = systemd.current()

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""worker_drain on real workers, with clients that are connected to them."""
+"""worker_drain on real workers with connected clients."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def test_clients_that_are_left_at_the_deadline_are_an_error(host):
     )
     assert (result["connections_after"], result["closed"], result["forced"]) == (1, 0, 0)
     assert (result["state"], result["drained_by"]) == ("draining", ["ansible"])
-    assert drain()["closed"] == 1  # as it says: run it again to wait longer
+    assert drain()["closed"] == 1  # the message says: run it again to wait longer
 
 
 def test_clients_that_are_left_at_the_deadline_can_be_disconnected(host):

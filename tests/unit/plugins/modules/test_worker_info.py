@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""worker_info on a host where every worker has another fate."""
+"""worker_info on a host with workers in different states."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def test_a_serving_worker_runs_now_and_after_a_reboot(host, properties, serving)
 
 
 def test_the_generation_before_an_open_rollout(host):
-    """The generation before it, until it is closed, and when the last process began, also one that has ended."""
+    """The earlier generation until the rollout closes, and the start of the last process."""
     host.link("80", "1.0+abc-12345678")
     host.home.joinpath("instances").rename(host.home / "before")
     host.home.joinpath("instances").mkdir()

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""worker_ready on real workers, and on what systemd would say of those that do not come up."""
+"""worker_ready on real workers, and with systemd's output for workers that do not start."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def gate(worker=None, check=False, **arguments):
 
 @pytest.fixture
 def nobody_listens(host):
-    """At the address of the worker's settings."""
+    """No program listens at the address of the worker's settings."""
     host.link(env='WS_LISTEN_ADDRESS="127.0.0.2"\n')
     return "http://127.0.0.2:8080/readyz"
 

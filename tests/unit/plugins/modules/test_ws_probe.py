@@ -48,7 +48,7 @@ def hold(url: str, timeout_s: float = 20, token: str = "x", trust: ssl.SSLContex
 
 
 def failure(url: str, timeout_s: float = 20, **options) -> tuple[str, list[str], str]:
-    """The step that failed, those before it that succeeded, and what was said."""
+    """The failed step, the successful steps before it, and the message."""
     conversation = Conversation()
     with pytest.raises(ProbeError) as failed:
         conversation.hold(url, None, options.get("trust"), options.get("token", "x"), "probe:1", timeout_s=timeout_s)
@@ -99,7 +99,7 @@ def test_a_path_without_a_websocket(worker):
 
 
 class Server:
-    """Answers each command by `answers`, whose values are events; one of None is no answer. Then it may `close`."""
+    """Answers each command with the events in `answers`; None is no answer. Then it may `close`."""
 
     def __init__(self, trust: ssl.SSLContext | None = None, close_at: str = "", **answers: list[object] | None) -> None:
         self._answers = {

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""Which hosts the edge watcher holds out, told by a clock of the test's own."""
+"""The hosts that the edge watcher keeps out, with a fake clock."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ READY, ALIVE, SILENT = Answer.READY, Answer.ALIVE, Answer.SILENT
 
 
 class Fleet:
-    """Hosts a, b, … of two workers each; what the policy decides is carried out at once."""
+    """Hosts a, b, … with two workers each. Decisions of the policy are carried out at once."""
 
     def __init__(self, *hosts: str) -> None:
         self.now = 1000.0
@@ -33,7 +33,7 @@ class Fleet:
         return {host for host, marks in self.marks.items() if "watcher" in marks}
 
     def poll(self, times: int = 1, **answers: Answer) -> set[str]:
-        """Polls a second apart, with READY from whom nothing else is said; who is held out then."""
+        """Poll once a second, with READY as the default answer. Return the hosts that are out."""
         for _time in range(times):
             self.now += 1
             self.policy.record({host: answers.get(host, READY) for host in self.marks})
@@ -57,7 +57,7 @@ def test_a_silent_host_is_out_after_some_polls_and_back_after_some():
 
 
 def test_a_dead_host_is_out_within_five_seconds():
-    """The last good poll may have been just before the death, and each poll takes its timeout."""
+    """The last good poll may be just before the death, and each poll takes its whole timeout."""
     assert SILENT_POLLS * INTERVAL_S + TIMEOUT_S <= 4
 
 

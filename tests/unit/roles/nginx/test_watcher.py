@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""The edge watcher as a process, a real nginx, and workers that answer, refuse, or swallow packets."""
+"""The edge watcher as a process, a real nginx, and workers that answer, refuse, or drop packets."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Worker:
 
 
 class Hole:
-    """Swallows packets: a listener whose queue is full, so that the kernel drops each further SYN."""
+    """Drops packets: the queue of its listener is full, so the kernel drops each further SYN."""
 
     def __init__(self, address: str) -> None:
         host, _colon, port = address.rpartition(":")
@@ -72,12 +72,12 @@ class Hole:
             client.close()
 
 
-# An address that this host does not have, which is to keep the watcher from nothing.
+# An address that this host does not have, which must not affect the watcher.
 AWAY = ["--metrics-address", "203.0.113.9"]
 
 
 def program() -> bytes:
-    """The watcher as the role ships it."""
+    """The watcher as the role installs it."""
     tasks = yaml.safe_load((ROOT / "roles/nginx/tasks/watcher.yml").read_text())
     (shipped,) = [task["selfhost.websocket.zipapp"] for task in tasks if "selfhost.websocket.zipapp" in task]
     role = ROOT / "roles/nginx"
@@ -156,7 +156,7 @@ def held(edge: Edge) -> set[str]:
 
 
 def polls(watcher: Watcher, count: int) -> None:
-    """Wait for as many."""
+    """Wait for a number of polls."""
     seen: set[float] = set()
     eventually(
         lambda: seen.add(watcher.metrics().get("ws_edge_last_poll_timestamp_seconds", 0)) or len(seen) > count,
@@ -165,7 +165,7 @@ def polls(watcher: Watcher, count: int) -> None:
 
 
 def tried(edge: Edge, times: int = 12) -> set[str]:
-    """Whom nginx tried for as many requests, all of which succeed."""
+    """The servers that nginx tried for a number of requests, all of which succeed."""
     found: set[str] = set()
     for _time in range(times):
         status, addresses = edge.request()
