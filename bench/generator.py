@@ -186,9 +186,9 @@ class Generator:
             try:
                 size = client.receive(buffer)
             except OSError as exc:
-                raise BenchError(f"{client} was cut off: {exc}") from exc
+                raise BenchError(f"{client} was disconnected: {exc}") from exc
             if not size:
-                raise BenchError(f"{client} was cut off")
+                raise BenchError(f"{client} was disconnected")
             marks = buffer.count(MARK, 0, size)
             if client.tail or buffer[size - 1] in MARK:
                 marks += self._cut_in_two(client, size)
@@ -219,7 +219,7 @@ class Generator:
         try:
             data = client.socket.recv(65536)
         except OSError as exc:
-            raise BenchError(f"{client} was cut off: {exc}") from exc
+            raise BenchError(f"{client} was disconnected: {exc}") from exc
         client.heard += data
         ping, pong = self._pings[fd]
         if ping in data:

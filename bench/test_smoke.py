@@ -80,10 +80,10 @@ def test_a_mark_that_comes_byte_by_byte_counts_once():
         assert client.delivered == 2
 
 
-def test_a_client_that_is_cut_off_ends_the_run():
+def test_a_disconnected_client_ends_the_run():
     with conversation() as (generator, client):
         client.socket.shutdown(socket.SHUT_RD)
-        with pytest.raises(BenchError, match="a server: client 0 was cut off"):
+        with pytest.raises(BenchError, match="a server: client 0 was disconnected"):
             generator.await_deliveries(1)
 
 

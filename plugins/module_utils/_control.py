@@ -20,7 +20,7 @@ class ControlError(Exception):
     """The worker did not carry out a command. The text is a predicate that follows "worker 80"."""
 
 
-class NobodyThereError(ControlError):
+class NotServedError(ControlError):
     """No process serves the socket."""
 
 
@@ -101,7 +101,7 @@ class Control:
         except (TimeoutError, BlockingIOError):  # BlockingIOError: no process empties the full queue
             raise UnansweredError(f"does not answer at {self.path} within {self._answer_s:g} s") from None
         except (FileNotFoundError, ConnectionRefusedError):
-            raise NobodyThereError(f"has no process that serves {self.path}") from None
+            raise NotServedError(f"has no process that serves {self.path}") from None
         except PermissionError:
             raise ControlError(f"lets only root and its own group use {self.path}: run this task with become") from None
         except OSError as error:
@@ -127,7 +127,7 @@ def _lines(connection: socket.socket, deadline: float) -> Iterator[bytes]:
         connection.settimeout(max(deadline - time.monotonic(), 0.001))
         received = connection.recv(_LINE_BYTES)
         if not received:
-            raise NobodyThereError("hung up without an answer")
+            raise NotServedError("hung up without an answer")
         held += received
         if time.monotonic() >= deadline:
             raise TimeoutError

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from ansible_collections.selfhost.websocket.plugins.module_utils._control import (
     ControlError,
-    NobodyThereError,
+    NotServedError,
     Status,
     UnansweredError,
 )
@@ -167,7 +167,7 @@ class Draining:
         elif self._left:
             raise self._error(
                 f"has {self._left} of {self._was.connections} connections left after {self._timeout_s:g} s. "
-                f"It goes on draining in the name {self._by}: run this playbook again to wait longer, or take it back with state=undrained"
+                f"It continues to drain with the name {self._by}: run this playbook again to wait longer, or end the drain with state=undrained"
             )
         self.message = self._summary()
 
@@ -212,7 +212,7 @@ class Draining:
         while True:
             try:
                 return ask()
-            except NobodyThereError as error:
+            except NotServedError as error:
                 noticed = noticed or Wait(_NOTICED_S, self._clock)
                 if not self._serves():
                     return None

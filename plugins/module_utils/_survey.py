@@ -12,7 +12,7 @@ from ansible_collections.selfhost.websocket.plugins.module_utils import _readyz
 from ansible_collections.selfhost.websocket.plugins.module_utils._control import (
     Control,
     ControlError,
-    NobodyThereError,
+    NotServedError,
     Status,
     UnansweredError,
 )
@@ -70,7 +70,7 @@ def _state(instance: Instance, unit: Unit, complaint: ControlError | None) -> st
         return _UNIT_STATES.get(unit.active, "down") if instance.exists else "absent"
     if isinstance(complaint, UnansweredError):
         return "unresponsive"
-    if isinstance(complaint, NobodyThereError):  # an early release or unit without a control socket
+    if isinstance(complaint, NotServedError):  # an early release or unit without a control socket
         return "ready" if _readyz.ask(f"{instance.url}/readyz").ready else "not_ready"
     return "unknown"
 

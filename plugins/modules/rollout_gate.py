@@ -28,7 +28,7 @@ extends_documentation_fragment:
 attributes:
   check_mode:
     details:
-      - Checks the workers of the host once, and assumes that those of O(pending) will be ready.
+      - Checks the workers of the host once, and assumes that the workers of O(pending) will be ready.
 options:
   host:
     description:
@@ -42,7 +42,7 @@ options:
     type: str
   fleet:
     description:
-      - All workers of the fleet, each as C(ADDRESS:PORT). The module asks those of other hosts at C(/readyz).
+      - All workers of the fleet, each as C(ADDRESS:PORT). The module asks the workers of other hosts at C(/readyz).
     type: list
     elements: str
     default: []

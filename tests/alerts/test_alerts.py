@@ -59,7 +59,9 @@ def test_the_alert_fires_only_when_it_should(alert: str, rules: Path) -> None:
         check for case in yaml.safe_load(test.read_text())["tests"] for check in case["alert_rule_test"]
     ]
     assert {check["alertname"] for check in checks} == {alert}
-    assert {bool(check.get("exp_alerts")) for check in checks} == {True, False}, "it is to fire and to keep quiet"
+    assert {bool(check.get("exp_alerts")) for check in checks} == {True, False}, (
+        "each alert has a case that fires and one that does not"
+    )
     promtool("test", "rules", test.name, cwd=rules)
 
 

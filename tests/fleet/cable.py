@@ -31,7 +31,7 @@ class Cable:
         veth = ["link", "add", self._name, "mtu", mtu, "type", "veth"]
         _run(*veth, "peer", "name", "eth0", "mtu", mtu, "netns", self._name)
         _run("link", "set", self._name, "master", bridge)
-        self.mend()
+        self.reconnect()
         _run("-netns", self._name, "link", "set", "eth0", "up")
         # The lab numbers its hosts from the other end.
         _run("-netns", self._name, "address", "add", f"{net[-2]}/{net.prefixlen}", "dev", "eth0")
@@ -39,7 +39,7 @@ class Cable:
     def cut(self) -> None:
         _run("link", "set", self._name, "down")
 
-    def mend(self) -> None:
+    def reconnect(self) -> None:
         _run("link", "set", self._name, "up")
 
     def clear(self) -> None:

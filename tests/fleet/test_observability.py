@@ -115,7 +115,7 @@ def test_the_webhook_receives_an_alert(fleet: Fleet, observer: Observer) -> None
 
     try:
         fleet.ssh(fleet.redis_host, "systemctl stop prometheus-redis-exporter")
-        eventually(lambda: "WsTargetDown firing" in heard(), 180, "the webhook is told", every=2)
+        eventually(lambda: "WsTargetDown firing" in heard(), 180, "the webhook gets the alert", every=2)
     finally:
         fleet.ssh(fleet.redis_host, "systemctl start prometheus-redis-exporter")
         observer.ssh(REST)

@@ -115,7 +115,7 @@ async def test_clients_whose_network_is_cut(fleet: Fleet, tmp_path: Path) -> Non
                 await progress(one, 100)
                 link.cut()
                 await asyncio.sleep(20)
-                link.mend()
+                link.reconnect()
                 await progress(one, 100)
                 report = await finish(one)
             heard: list[list[Any]] = []

@@ -355,7 +355,7 @@ def assert_told(fleets: Fleets, host: str, *begins: str) -> None:
 def test_a_bad_value(fleets: Fleets, name: str) -> None:
     _variables, begins = REFUSED[name]
     told = fleets.told[name]
-    if "argument" in begins[0]:  # Ansible's own words go on from here
+    if "argument" in begins[0]:  # Ansible's own message continues here
         assert len(told) == 1
         assert begins[0] in told[0]
     else:
@@ -366,7 +366,7 @@ def test_a_bad_value(fleets: Fleets, name: str) -> None:
 @pytest.mark.parametrize("name", [*GOOD, "keys", "fitting"])
 def test_good_values(fleets: Fleets, name: str) -> None:
     assert fleets.told[name] == []
-    assert fleets.tasks[name] > (2 if name in STAGES else 30), "no host is passed over"
+    assert fleets.tasks[name] > (2 if name in STAGES else 30), "no host is skipped"
 
 
 def test_nothing_is_touched(fleets: Fleets, shared_machines: Fleets) -> None:

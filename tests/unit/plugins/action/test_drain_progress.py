@@ -142,7 +142,7 @@ def test_the_deadline_of_the_whole(host, drain):
     result, shown = drain(timeout_s=0.7)
     assert result["failed"]
     assert result["changed"]
-    assert result["msg"].startswith("Worker 80 has 1 of 1 connections left after 0.7 s. It goes on draining")
+    assert result["msg"].startswith("Worker 80 has 1 of 1 connections left after 0.7 s. It continues to drain")
     assert shown
     result, _shown = drain(timeout_s=0.3, on_timeout="force")
     assert not result["failed"], result

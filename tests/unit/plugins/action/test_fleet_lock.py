@@ -165,7 +165,7 @@ def test_the_lock_of_a_living_run_is_respected_until_an_operator_breaks_it(play,
     assert kept["failed"]
     assert kept["msg"].startswith(f"{ME} has taken the lock of the fleet from this run ")
     assert "(a restart)" in kept["msg"]
-    assert retaken["changed"], "what was asked for anew is as for any other run"
+    assert retaken["changed"], "a new request is like one of any other run"
 
 
 def test_a_broken_and_released_lock_is_lost_too(play, path, go_on):
@@ -255,7 +255,7 @@ def test_a_task_that_outlives_its_run_takes_nothing_in_the_name_of_init():
     told = FORK.Queue()
 
     def task(parent: int) -> None:
-        eventually(lambda: os.getppid() != parent, "the run is gone")
+        eventually(lambda: os.getppid() != parent, "the run has ended")
         told.put((parent, this_run()))
 
     def killed_run() -> None:

@@ -18,7 +18,7 @@ from ansible_collections.selfhost.websocket.plugins.module_utils import _readyz
 from ansible_collections.selfhost.websocket.plugins.module_utils._control import (
     Control,
     ControlError,
-    NobodyThereError,
+    NotServedError,
     UnansweredError,
 )
 
@@ -121,16 +121,16 @@ def test_a_line_may_come_in_pieces(host, other_end):
 
 
 def test_nobody(host):
-    with pytest.raises(NobodyThereError, match="has no process that serves"):
+    with pytest.raises(NotServedError, match="has no process that serves"):
         Control(host.socket()).status()
     listener(host.socket()).close()
-    with pytest.raises(NobodyThereError, match="has no process that serves"):
+    with pytest.raises(NotServedError, match="has no process that serves"):
         Control(host.socket()).status()
 
 
 def test_a_process_that_hangs_up(host, other_end):
     other_end()
-    with pytest.raises(NobodyThereError, match="hung up without an answer"):
+    with pytest.raises(NotServedError, match="hung up without an answer"):
         Control(host.socket()).status()
 
 

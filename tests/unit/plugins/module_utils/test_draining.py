@@ -12,7 +12,7 @@ import pytest
 from hosts import command
 
 from ansible_collections.selfhost.websocket.plugins.module_utils._control import (
-    NobodyThereError,
+    NotServedError,
     Status,
     UnansweredError,
 )
@@ -151,7 +151,7 @@ def test_a_busy_worker_has_until_the_deadline(draining, clock):
 def test_a_drain_waits_for_systemd_to_notice_the_end(draining, clock, host):
     host.tell_of_a_dead_process(ActiveState="activating", SubState="auto-restart")
     clock.meanwhile = [lambda: None, lambda: host.tell_of(None)]
-    one = draining(NobodyThereError("has no process"))
+    one = draining(NotServedError("has no process"))
     one.look()
     one.drain(None, force=False)
     assert clock.sleeps == [0.1, 0.15]
@@ -159,7 +159,7 @@ def test_a_drain_waits_for_systemd_to_notice_the_end(draining, clock, host):
 
 
 def test_a_drain_does_not_wait_long_for_systemd(draining, clock):
-    one = draining(NobodyThereError("has no process"))
+    one = draining(NotServedError("has no process"))
     with pytest.raises(WorkerError, match=r"^Worker 80 runs, but has no process\. Early releases and units"):
         one.look()
     assert sum(clock.sleeps) == pytest.approx(5, abs=1.01)
@@ -176,7 +176,7 @@ def test_a_replaced_process_is_an_error(draining):
 
 
 def test_a_worker_that_ends_before_it_is_undrained(draining, host):
-    one = draining(DRAINED, NobodyThereError("is gone"))
+    one = draining(DRAINED, NotServedError("has ended"))
     one.look()
     host.tell_of(None)
     one.undrain()
@@ -285,7 +285,7 @@ def test_a_worker_that_ends_between_slices_has_no_clients_left(in_slices, host):
     def end():
         host.tell_of(None)
 
-    one, ends = in_slices(READY, *[left(4)] * 10, NobodyThereError("is gone"), meanwhile=end)
+    one, ends = in_slices(READY, *[left(4)] * 10, NotServedError("has ended"), meanwhile=end)
     result = one.result()
     assert (len(ends), result["state"], result["connections_before"], result["closed"]) == (1, "down", 10, 10)
     assert one.message.startswith("ended after 6.")

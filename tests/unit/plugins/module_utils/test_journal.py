@@ -51,7 +51,7 @@ def test_the_last_lines_of_one_unit_are_asked_for():
     lines = last_lines(run, "ws-server@80.service")
     assert asked == [["journalctl", "-u", "ws-server@80.service", "-n", "500", "-o", "cat", "--no-pager", "-q"]]
     assert lines[:2] == ["Started ws-server@80.service.", readable(LISTENING)]
-    assert lines[2:] == ["x" * 400], "what is about a client says nothing of the worker"
+    assert lines[2:] == ["x" * 400], "lines about clients say nothing about the worker"
 
 
 def test_a_journal_that_cannot_be_read_says_so_itself():

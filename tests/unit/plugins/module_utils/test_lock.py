@@ -45,7 +45,7 @@ def lock(path: Path, at: At) -> Lock:
 def holder(lock: Lock) -> dict:
     """The holder, as another run sees it."""
     with pytest.raises(HeldError) as held:
-        lock.acquire("somebody else", "eve@pc", "")
+        lock.acquire("another run", "eve@pc", "")
     return held.value.holder
 
 
@@ -128,7 +128,7 @@ def test_a_run_that_lost_the_lock_does_not_have_it_when_it_is_free_again(lock, p
     assert not path.exists()
 
 
-@pytest.mark.parametrize("instead_of", [None, "run 0"], ids=["a free one", "that of a run that is over"])
+@pytest.mark.parametrize("instead_of", [None, "run 0"], ids=["a free lock", "the lock of an ended run"])
 def test_of_several_concurrent_runs_one_gets_the_lock(path, instead_of):
     """Each run is a process with a clock that delays the change after the check."""
     if instead_of:

@@ -116,7 +116,7 @@ def test_no_new_request_goes_to_a_server_that_is_out(edge, nginx):
     assert nginx.apply(out("127.0.0.2:7", "127.0.0.2:9")).reloaded
     assert [edge.request() for _time in range(5)] == [(502, ["127.0.0.1:7"])] * 5
     nginx.apply(out(*ALL_DOWN))
-    assert edge.request() == (502, ["ws"]), "nobody was tried"
+    assert edge.request() == (502, ["ws"]), "no server was tried"
 
 
 def test_without_a_running_nginx_the_file_is_written(edge, nginx):

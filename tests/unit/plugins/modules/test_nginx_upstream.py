@@ -72,13 +72,13 @@ def test_one_server_removed(upstream, edge):
 
 
 def test_the_last_server_stays_unless_forced(upstream, edge):
-    everybody = {"server": list(UP), "state": "down"}
+    all_servers = {"server": list(UP), "state": "down"}
     before = edge.path.read_text()
-    refused = upstream(**everybody)
+    refused = upstream(**all_servers)
     assert refused["failed"]
     assert "no server of the upstream ws would be left up (set force: true" in refused["msg"]
     assert edge.path.read_text() == before
-    assert upstream(**everybody, force=True)["changed"]
+    assert upstream(**all_servers, force=True)["changed"]
     none = upstream(server=list(UP), state="absent", force=True)
     assert "would have none left" in none["msg"]
 

@@ -147,7 +147,7 @@ def test_clients_that_are_left_at_the_deadline_are_an_error(host):
     assert result["failed"]
     assert result["changed"]
     assert re.match(
-        r"Worker 80 has 1 of 1 connections left after 0 s\. It goes on draining in the name ansible", result["msg"]
+        r"Worker 80 has 1 of 1 connections left after 0 s\. It continues to drain with the name ansible", result["msg"]
     )
     assert (result["connections_after"], result["closed"], result["forced"]) == (1, 0, 0)
     assert (result["state"], result["drained_by"]) == ("draining", ["ansible"])

@@ -21,7 +21,7 @@ def gate(worker=None, check=False, **arguments):
 
 
 @pytest.fixture
-def nobody_listens(host):
+def no_listener(host):
     """No program listens at the address of the worker's settings."""
     host.link(env='WS_LISTEN_ADDRESS="127.0.0.2"\n')
     return "http://127.0.0.2:8080/readyz"
@@ -133,12 +133,12 @@ def test_a_worker_that_is_not_ready_in_time(host):
         ),
     ],
 )
-def test_a_worker_that_cannot_become_ready_is_noticed_at_once(host, nobody_listens, properties, cause):
+def test_a_worker_that_cannot_become_ready_is_noticed_at_once(host, no_listener, properties, cause):
     host.tell_of_a_dead_process(**properties)
     result = gate()
     assert result["failed"]
     assert result["cause"] == f"Worker 80 {cause}"
-    assert (result["attempts"], result["pid"], result["url"]) == (1, None, nobody_listens)
+    assert (result["attempts"], result["pid"], result["url"]) == (1, None, no_listener)
     assert result["last_answer"].startswith("no answer: ")
 
 
@@ -150,7 +150,7 @@ def test_a_canary_that_stays_ready_passes(host):
     assert result["successes_in_a_row"] == 1
 
 
-def test_check_mode_looks_once_and_never_fails(host, nobody_listens):
+def test_check_mode_looks_once_and_never_fails(host, no_listener):
     result = gate(check=True, previous_pid=1, version="2")
     assert not result["failed"], result
     assert result["msg"] == "Would wait until worker 80 is ready."
