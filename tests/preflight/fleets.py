@@ -2,10 +2,9 @@
 # Copyright: the selfhost.websocket authors
 """Many fleets in one run of the checks that site.yml begins with.
 
-Each fleet is one host, or a few, in groups of its own. The plays are those of playbooks/parts,
-where no host waits for another one and a host that is refused does not end the run. A fleet takes
-part in all of the checks, or in those of one stage: every task of a play forks a process for every
-host, and there are many.
+Each fleet is one host or a few, in separate groups. The plays come from playbooks/parts: hosts do
+not wait for each other there, and a refused host does not end the run. A fleet takes part in all
+checks or in one stage, because every task of a play forks a process for every host.
 """
 
 from __future__ import annotations
@@ -99,10 +98,10 @@ class Fleets:
         *,
         machine: bool = False,
     ):
-        """`fleets` has the variables of each host, and `members` the hosts of a fleet's groups, if
-        not that host alone.
+        """`fleets` has the variables of each host.
 
-        `stages` names the checks that a host takes part in, if not all of them: see `_is_of_stage`.
+        `members` has the hosts of a fleet's groups if the fleet has more than one host. `stages`
+        names the stage of a host that takes part in one stage only: see `_is_in_stage`.
         """
         groups = {
             f"{name}_{group}": {"hosts": {host: {} for host in members.get(name, {}).get(group, [name])}}
@@ -132,7 +131,7 @@ def _plays(stage: str, hosts: list[str]) -> list[dict[str, Any]]:
         path = ROOT / "playbooks" / part
         for play in yaml.safe_load(path.read_text()):
             files = str((path.parent / play["vars_files"]).resolve())
-            tasks = [task for task in play["tasks"] if _is_of_stage(task, play["name"], stage)]
+            tasks = [task for task in play["tasks"] if _is_in_stage(task, play["name"], stage)]
             for task in tasks:
                 task.pop("run_once", None)
                 if "ansible.builtin.setup" in task and stage != "all":
@@ -151,13 +150,13 @@ def _plays(stage: str, hosts: list[str]) -> list[dict[str, Any]]:
     return plays
 
 
-def _is_of_stage(task: dict[str, Any], play: str, stage: str) -> bool:
-    """The stages: "inventory" and "parts", which look at no host; "hosts", before any role;
-    "names"; "ports"; and a role.
+def _is_in_stage(task: dict[str, Any], play: str, stage: str) -> bool:
+    """The stages are "inventory" and "parts", which inspect no host, "hosts", "names",
+    "ports" and each role.
 
-    The stage "hosts" has the tasks that compare a host with its fleet. Unit tests cover the
-    requirements of a host alone. The stage of a role, and "ports" with that of the workers, run
-    without facts.
+    The stage "hosts" comes before any role and has the tasks that compare a host with its fleet.
+    Unit tests cover the requirements on a single host. The stage of a role, and
+    "ports" with that of the workers, gather no facts.
     """
     role = task.get("ansible.builtin.include_role", {}).get("name", "").rpartition(".")[2]
     if role or stage == "all":

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""What the checks of site.yml say to a bad inventory: one run for all of them, with a fleet for
-each case.
+"""Messages of the checks in site.yml for bad inventories: one run, with a fleet for each case.
 
-Each fault alone, and what is allowed: tests/unit/roles/test_preflights.py and
-plugins/module_utils/test_rules.py.
+tests/unit/roles/test_preflights.py and plugins/module_utils/test_rules.py test each fault alone and
+the permitted values.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""A bad inventory ends a run before anything is touched: what needs the playbooks as they are, and
-so a run for each test.
+"""A bad inventory ends a run before the run changes anything.
 
-The inventory's hosts are this machine. What the checks say to each value: test_fleets.py.
+These cases need the unchanged playbooks and thus one run for each test. The inventory's hosts are
+this machine. test_fleets.py tests the message for each value.
 """
 
 from __future__ import annotations

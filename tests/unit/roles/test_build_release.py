@@ -2,7 +2,7 @@
 # Copyright: the selfhost.websocket authors
 """build-release.sh, without network.
 
-The service has ten lines and one dependency, and the build system is the test's own.
+The service has ten lines and one dependency. The test provides the build system.
 """
 
 from __future__ import annotations
