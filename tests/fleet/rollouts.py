@@ -135,7 +135,10 @@ def observed(fleet: Fleet, host: str | None = None) -> Iterator[Workers]:
 
 
 def judge(reports: list[Report], hosts: list[Workers]) -> None:
-    """Assert that all workers were replaced once, one at a time, with no more requests to leave."""
+    """Assert that all workers were replaced once, one at a time.
+
+    A client receives at most as many drain requests as there are workers.
+    """
     asked = Counter(client.disconnects for report in reports for client in report.clients)
     times = ", ".join(f"{clients} {often} times" for often, clients in sorted(asked.items()))
     away_s = max(report.longest_away_s for report in reports)
