@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from ansible_collections.selfhost.websocket.plugins.module_utils import _stores
 from ansible_collections.selfhost.websocket.plugins.module_utils._addresses import host_network
 from ansible_collections.selfhost.websocket.plugins.module_utils._checks import Check, Settings, number, whole
 
@@ -178,6 +179,53 @@ def ports(settings: Settings) -> Iterator[str]:
     else:
         remedy = "choose another redis_port, or move the Postgres cluster to another port"
     yield f"On {settings.host} two services would use the port {', '.join(twice)}: {remedy}."
+
+
+def move(settings: Settings) -> Iterator[str]:
+    """The host that move_store.yml empties is known, and the inventory names another host for one of its stores."""
+    hosts, host = settings.get("groups"), settings.text("ws_from")
+    if host not in hosts["all"]:
+        given = f"'{host}', which is no host of the inventory" if host else "not set"
+        yield f"ws_from is {given}: say with -e ws_from=NAME which host has Redis or Postgres now."
+    store_groups = [settings.get("ws_redis_group"), settings.get("ws_postgres_group")]
+    if all(hosts.get(group) == [host] for group in store_groups):
+        yield (
+            f"{' and '.join(store_groups)} of the inventory name {host}, so nothing is to be moved from there: "
+            "write the new host into one of these groups first."
+        )
+
+
+def stores(settings: Settings) -> Iterator[str]:
+    """The workers that run use the Redis and the Postgres that the inventory names, or the run moves these."""
+    wanted = settings.get("_wanted")
+    for found in settings.get("_fleet_elsewhere"):
+        if found["host"] and found["host"] == settings.get("_from"):
+            continue
+        title, new = _stores.TITLES[found["name"]], wanted[found["name"]]
+        group = settings.get(f"ws_{found['name']}_group")
+        place = found["host"] or f"a host at {found['address']}, which the inventory does not have"
+        remedy = (
+            f"run the playbook move_store with -e ws_from={found['host']}, or write {found['host']} into {group} again"
+            if found["host"]
+            else f"add that host to the inventory, and run the playbook move_store with -e ws_from=NAME, or correct {group}"
+        )
+        yield (
+            f"The workers of {', '.join(found['users'])} use the {title} on {place}, and {group} of the inventory names {new}. "
+            f"Old and new workers would use different stores, and the data would stay behind. To move {title}, {remedy}."
+        )
+
+
+def earlier_stores(settings: Settings) -> Iterator[str]:
+    """A rollback gives no worker settings that name another Redis or Postgres than its own."""
+    found = settings.get("_stores")
+    now = {worker["instance"]: worker for worker in found["workers"]}
+    for turn in settings.get("_turns"):
+        for name in _stores.changed(now.get(turn["instance"], {}), found["generations"].get(turn["generation"], {})):
+            yield (
+                f"Worker {turn['instance']} of {settings.host} cannot go back to {turn['generation']}, whose settings name another "
+                f"{_stores.TITLES[name]}: the data has moved since. No worker was touched. To move it back, write its host into the "
+                "inventory and run the playbook move_store."
+            )
 
 
 def observability_parts(settings: Settings) -> Iterator[str]:
@@ -574,6 +622,9 @@ CHECKS: dict[str, Check] = {
         host_system,
         host_room,
         ports,
+        move,
+        stores,
+        earlier_stores,
         observability_parts,
         names,
         overridden,

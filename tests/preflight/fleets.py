@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
-SITE_BEGINS_WITH = ["parts/checks.yml", "parts/observability_checks.yml"]
+SITE_BEGINS_WITH = ["parts/checks.yml", "parts/store_checks.yml", "parts/observability_checks.yml"]
 GROUPS = ["ws_edge", "ws_workers", "ws_redis", "ws_postgres", "ws_observability"]
 PYTHON = sys.executable
 LOCAL = {"ansible_connection": "local", "ansible_become": False, "ansible_python_interpreter": PYTHON}
@@ -152,12 +152,15 @@ def _plays(stage: str, hosts: list[str]) -> list[dict[str, Any]]:
 
 def _is_in_stage(task: dict[str, Any], play: str, stage: str) -> bool:
     """The stages are "inventory" and "parts", which inspect no host, "hosts", "names",
-    "ports" and each role.
+    "stores", "ports" and each role.
 
     The stage "hosts" comes before any role and has the tasks that compare a host with its fleet.
     Unit tests cover the requirements on a single host. The stage of a role, and
-    "ports" with that of the workers, gather no facts.
+    "ports" with that of the workers, and "stores" gather no facts. The stage "all" has no "stores",
+    which would wait for unreachable hosts.
     """
+    if play == "Check where the stores are" or stage == "stores":
+        return play == "Check where the stores are" and stage == "stores"
     role = task.get("ansible.builtin.include_role", {}).get("name", "").rpartition(".")[2]
     if role or stage == "all":
         return stage in ("all", role) or (stage == "ports" and role == "ws_server")

@@ -188,6 +188,7 @@ STAGES = {
     "api_public": "hosts", "api_private": "hosts", "pair": "hosts", "pair_public": "hosts", "two": "hosts",
     "two_named": "hosts", "inside": "hosts", "inside_too": "hosts", "without_redis": "hosts", "away": "hosts",
     "no_python": "hosts", "no_sudo": "hosts", "watched": "hosts", "watching": "hosts", "many_workers": "ports",
+    "kept": "stores", "moved": "stores", "moved_to": "stores",
 }  # fmt: skip
 STAGES |= {role: role for role in ROLES if role in REFUSED}
 
@@ -244,6 +245,22 @@ def in_network(directory: Path, *addresses: str) -> dict[str, Any]:
     return interpreter(directory, "in-" + "-".join(addresses), f"unshare --net sh -ec '{script}; exec \"$@\"' sh")
 
 
+def with_a_worker(directory: Path) -> dict[str, Any]:
+    """A host with a worker that runs, whose Redis is on the host and whose Postgres is at 192.0.2.9."""
+    generation, link = directory / "opt/ws-server/generations/1.0-a", directory / "opt/ws-server/instances/80"
+    generation.mkdir(parents=True)
+    link.parent.mkdir()
+    link.symlink_to("../generations/1.0-a")
+    stores = ("WS_REDIS_URL=unix:///run/redis/redis-server.sock", "WS_POSTGRES_DSN=postgresql://app:hush@192.0.2.9/ws")
+    (generation / "env").write_text("\n".join(stores))
+    programs = directory / "programs"
+    programs.mkdir()
+    (programs / "systemctl").write_text("#!/bin/sh\nprintf 'LoadState=loaded\\nActiveState=active\\n'\n")
+    (programs / "systemctl").chmod(0o755)
+    script = f"mount --bind {directory}/opt /opt; export PATH={programs}:$PATH"
+    return interpreter(directory, "with-a-worker", f"unshare --mount sh -ec '{script}; exec \"$@\"' sh")
+
+
 def make_pair(directory: Path, name: str, domain: str) -> dict[str, str]:
     certificate, key = directory / f"{name}.pem", directory / f"{name}.key"
     request = [
@@ -282,6 +299,7 @@ def fleets(tmp_path_factory: pytest.TempPathFactory) -> Fleets:
     public, private = in_network(directory, "203.0.113.5"), in_network(directory, "10.20.30.5")
     both = in_network(directory, "203.0.113.5", "10.0.0.5")
     at = {"ws_server_private_address": "10.0.0.5"}
+    works = with_a_worker(directory)
     hosts: dict[str, dict[str, Any]] = {
         **{name: variables for name, (variables, _begins) in REFUSED.items()},
         **GOOD,
@@ -304,6 +322,9 @@ def fleets(tmp_path_factory: pytest.TempPathFactory) -> Fleets:
         "away": closed | {"fleet": "without_redis"},
         "no_python": {"ansible_python_interpreter": "/no/python3"},
         "no_sudo": {"ansible_become": True, "ansible_become_user": "nobody", "ansible_become_exe": "/bin/false"},
+        "kept": works | {"ws_server_private_address": "192.0.2.9"},
+        "moved": works,
+        "moved_to": {"fleet": "moved"},
         "watched": private,
         "watching": closed | {"fleet": "watched"},
     }
@@ -317,6 +338,7 @@ def fleets(tmp_path_factory: pytest.TempPathFactory) -> Fleets:
         "inside": {"ws_redis": ["inside_too"]},
         "without_redis": {"ws_redis": ["away"]},
         "watched": {"ws_observability": ["watching"]},
+        "moved": {"ws_redis": ["moved_to"], "ws_postgres": ["moved_to"]},
     }
     return Fleets(directory, hosts, members, STAGES)
 
@@ -362,7 +384,7 @@ def test_a_bad_value(fleets: Fleets, name: str) -> None:
     assert "hush" not in str(told)
 
 
-@pytest.mark.parametrize("name", [*GOOD, "keys", "fitting"])
+@pytest.mark.parametrize("name", [*GOOD, "keys", "fitting", "kept"])
 def test_good_values(fleets: Fleets, name: str) -> None:
     assert fleets.told[name] == []
     assert fleets.tasks[name] > (2 if name in STAGES else 30), "no host is skipped"
@@ -404,6 +426,16 @@ def test_unencrypted_traffic_is_refused_at_a_public_address(fleets: Fleets) -> N
     )
     for host in ("two", "two_named", "inside", "inside_too"):
         assert_told(fleets, host)
+
+
+def test_stores_that_would_be_left_behind(fleets: Fleets) -> None:
+    assert_told(
+        fleets,
+        "moved",
+        "The workers of moved use the Redis on moved, and moved_ws_redis of the inventory names moved_to. ",
+        "The workers of moved use the Postgres on kept, and moved_ws_postgres of the inventory names moved_to. ",
+    )
+    assert "run the playbook move_store with -e ws_from=moved, or" in fleets.told["moved"][0]
 
 
 def test_an_unreachable_redis_host(fleets: Fleets) -> None:

@@ -20,7 +20,13 @@ import yaml
 from fleets import GROUPS, LOCAL, ROOT, SITE_BEGINS_WITH, messages, results, run_playbook
 from test_fleets import in_network
 
-PREFLIGHT = ["Check the requested host and action", "Check the inventory", "Check the hosts", "Check the monitoring"]
+PREFLIGHT = [
+    "Check the requested host and action",
+    "Check the inventory",
+    "Check the hosts",
+    "Check where the stores are",
+    "Check the monitoring",
+]
 IMPORT = "ansible.builtin.import_tasks"
 SHOW = "Show values"
 # Without a task that has this tag, only the tasks that always run are left.
@@ -101,7 +107,7 @@ def assert_refused(result: Result, **begins: str) -> None:
 
 def test_site_begins_with_the_checks() -> None:
     plays = yaml.safe_load((ROOT / "playbooks/site.yml").read_text())
-    assert [play.get("ansible.builtin.import_playbook") for play in plays[:2]] == SITE_BEGINS_WITH
+    assert [play.get("ansible.builtin.import_playbook") for play in plays[:3]] == SITE_BEGINS_WITH
 
 
 def tasks_of(file: Path) -> list[dict[str, Any]]:
@@ -117,7 +123,8 @@ def test_the_checks_change_nothing() -> None:
     looks = {
         "ansible.builtin.assert", "ansible.builtin.find", "ansible.builtin.getent", "ansible.builtin.include_role",
         "ansible.builtin.meta", "ansible.builtin.set_fact", "ansible.builtin.setup", "ansible.builtin.stat",
-        "selfhost.websocket.check_variables", "selfhost.websocket.foreign_files", "selfhost.websocket.held_ports", IMPORT,
+        "selfhost.websocket.check_variables", "selfhost.websocket.foreign_files", "selfhost.websocket.held_ports",
+        "selfhost.websocket.store_info", IMPORT,
     }  # fmt: skip
     around = {
         "name", "when", "vars", "loop", "register", "run_once", "delegate_to", "become", "ignore_unreachable",

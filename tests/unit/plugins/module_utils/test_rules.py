@@ -200,6 +200,72 @@ def test_parts():
         assert told("observability_parts", _fleet_parts=parts) == []
 
 
+# Stores.
+
+AT_ONE, AT_TWO = {"address": "10.0.0.1", "machine": ""}, {"address": "10.0.0.2", "machine": ""}
+MOVED = {"name": "redis", "host": "one", "address": "", "users": ["one", "two"]}
+
+
+def stores(*found, moved_from=""):
+    variables = {"_fleet_elsewhere": found, "_wanted": {"redis": "two", "postgres": "two"}, "_from": moved_from}
+    return told("stores", **variables, ws_redis_group="ws_redis", ws_postgres_group="ws_postgres")
+
+
+def test_stores_that_stay():
+    assert stores() == []
+
+
+def test_a_store_that_would_be_left_behind():
+    assert_told(
+        stores(MOVED),
+        "The workers of one, two use the Redis on one, and ws_redis of the inventory names two. ",
+        "move_store with -e ws_from=one, or write one into ws_redis again.",
+    )
+    assert_told(stores(MOVED | {"name": "postgres"}), "the Postgres on one", "ws_postgres")
+    assert len(stores(MOVED, MOVED | {"name": "postgres"})) == 2
+
+
+def test_a_store_on_a_host_that_the_inventory_does_not_have():
+    assert_told(
+        stores(MOVED | {"host": None, "address": "10.0.0.1"}, moved_from="one"),
+        "use the Redis on a host at 10.0.0.1, which the inventory does not have",
+        "add that host to the inventory",
+    )
+
+
+def test_a_store_that_the_run_moves():
+    assert stores(MOVED, moved_from="one") == []
+    assert_told(stores(MOVED, moved_from="two"), "the Redis on one")
+
+
+def earlier(**then):
+    generations = {"1.0-a": {"redis": AT_ONE, "postgres": AT_ONE}, "1.0-b": {"redis": AT_TWO, "postgres": AT_ONE}}
+    found = {
+        "workers": [{"instance": "80", **generations["1.0-b"]}, {"instance": "81", **generations["1.0-b"]}],
+        "generations": generations,
+    }
+    turns = [{"instance": instance, "generation": generation} for instance, generation in then.items()]
+    return told("earlier_stores", _stores=found, _turns=turns)
+
+
+def test_a_rollback_to_another_store():
+    assert earlier(**{"80": "1.0-b", "82": "1.0-a"}) == []
+    assert_told(earlier(**{"80": "1.0-b", "81": "1.0-a"}), "Worker 81 of one cannot go back to 1.0-a", "another Redis")
+
+
+def move(ws_from, redis=("two",), postgres=("one",)):
+    groups = {"all": ["one", "two"], "ws_redis": list(redis), "ws_postgres": list(postgres)}
+    return told("move", groups=groups, ws_from=ws_from, ws_redis_group="ws_redis", ws_postgres_group="ws_postgres")
+
+
+def test_a_move():
+    assert move("one") == []
+    assert move("one", postgres=["two"]) == []
+    assert_told(move("three"), "ws_from is 'three', which is no host of the inventory: say with -e ws_from=NAME")
+    assert_told(move(""), "ws_from is not set")
+    assert_told(move("one", redis=["one"]), "nothing is to be moved from there", "ws_redis and ws_postgres")
+
+
 # A certificate.
 
 PEM = "-----BEGIN CERTIFICATE-----"

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: the selfhost.websocket authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Where the Redis and the Postgres of a worker are, as the settings of its generation say, and which host that is."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Collection, Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+NAMES = ("redis", "postgres")
+TITLES = {"redis": "Redis", "postgres": "Postgres"}
+_SETTINGS = {"redis": "WS_REDIS_URL", "postgres": "WS_POSTGRES_DSN"}
+_LOOPBACK = ("localhost", "::1")
+
+
+@dataclasses.dataclass(frozen=True)
+class Store:
+    """`address`: empty for a store on the worker's own host. `machine`: its machine ID, empty if the settings have none."""
+
+    address: str
+    machine: str
+
+    def as_dict(self) -> dict[str, str]:
+        """As a module returns it."""
+        return {"address": self.address, "machine": self.machine}
+
+
+@dataclasses.dataclass(frozen=True)
+class Host:
+    """A host of the inventory, as its facts describe it."""
+
+    addresses: Collection[str]
+    machine: str
+
+
+def parse(env: str) -> dict[str, Store]:
+    """Reads the settings of a generation. No secret leaves this function."""
+    found = {}
+    for name in NAMES:
+        value = re.findall(rf'^{_SETTINGS[name]}="?([^"\n]*)"?$', env, re.MULTILINE)
+        machine = re.findall(rf"^# {TITLES[name]} runs on the machine ([0-9a-f]+)$", env, re.MULTILINE)
+        if value:
+            address = urlsplit(value[-1]).hostname or ""
+            is_local = address.startswith("127.") or address in _LOOPBACK
+            found[name] = Store("" if is_local else address, machine[-1] if machine else "")
+    return found
+
+
+def host_of(store: Store, worker_host: str, hosts: Mapping[str, Host], wanted: str) -> str | None:
+    """Names the host that has a store, or None if the inventory does not have that host.
+
+    An address says more than a machine ID, which copies of a machine share. The ID recognizes the wanted host under a new
+    address.
+    """
+    if not store.address:
+        return worker_host
+    order = [wanted, *(name for name in hosts if name != wanted)]
+    for name in order:
+        if name in hosts and store.address in hosts[name].addresses:
+            return name
+    for name in order:
+        if store.machine and name in hosts and store.machine == hosts[name].machine:
+            return name
+    return None
+
+
+def changed(now: Mapping[str, Any], then: Mapping[str, Any]) -> list[str]:
+    """Names the stores that differ between the settings of two generations of one host, as store_info describes them.
+
+    A machine that has another address now is the same store.
+    """
+    return [name for name in NAMES if now.get(name) and then.get(name) and not _is_same(now[name], then[name])]
+
+
+def _is_same(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
+    if one["machine"] and other["machine"]:
+        return one["machine"] == other["machine"]
+    return one["address"] == other["address"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Elsewhere:
+    """A store that workers use on another host than the inventory names. `host`: None if the inventory does not have it."""
+
+    name: str
+    host: str | None
+    address: str
+    users: tuple[str, ...]
+
+
+def elsewhere(
+    workers: Mapping[str, Collection[Mapping[str, Any]]], hosts: Mapping[str, Host], wanted: Mapping[str, str]
+) -> list[Elsewhere]:
+    """Finds the stores that are not where the inventory has them.
+
+    `workers`: worker host -> what store_info says of its workers. `wanted`: store -> its host in the inventory.
+    """
+    users: dict[tuple[str, str | None, str], list[str]] = {}
+    for worker_host, found in workers.items():
+        for worker in found:
+            for name in NAMES:
+                if worker.get(name) is None:
+                    continue
+                store = Store(worker[name]["address"], worker[name]["machine"])
+                host = host_of(store, worker_host, hosts, wanted[name])
+                if host != wanted[name]:
+                    # The worker on the store's own host uses a socket: one entry for both.
+                    place = (name, host, "" if host else store.address)
+                    users.setdefault(place, [])
+                    if worker_host not in users[place]:
+                        users[place].append(worker_host)
+    return [Elsewhere(name, host, address, tuple(found)) for (name, host, address), found in users.items()]

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: the selfhost.websocket authors
+"""Which host a worker's Redis and Postgres are on, and when the inventory names another one."""
+
+from __future__ import annotations
+
+import pytest
+
+from ansible_collections.selfhost.websocket.plugins.module_utils import _stores
+from ansible_collections.selfhost.websocket.plugins.module_utils._stores import Elsewhere, Host, Store
+
+ONE, TWO = "1" * 32, "2" * 32
+HOSTS = {"one": Host(["10.0.0.1", "192.0.2.1"], ONE), "two": Host(["10.0.0.2", "fd00::2"], TWO), "far": Host([], "")}
+
+ENV = """
+# Written by the role ws_server.
+# Redis runs on the machine {one}
+# Postgres runs on the machine {two}
+WS_BROKER="redis"
+WS_REDIS_URL="redis://10.0.0.1:6379/0"
+WS_REDIS_PASSWORD="redis://hush@10.9.9.9/"
+WS_POSTGRES_DSN="postgresql://app:hu%2Fsh@[fd00::2]:5432/ws"
+"""
+
+
+def test_settings_with_addresses():
+    assert _stores.parse(ENV.format(one=ONE, two=TWO)) == {
+        "redis": Store("10.0.0.1", ONE),
+        "postgres": Store("fd00::2", TWO),
+    }
+    assert "hu" not in repr(_stores.parse(ENV.format(one=ONE, two=TWO)))
+
+
+@pytest.mark.parametrize(
+    ("setting", "name"),
+    [
+        ('WS_REDIS_URL="unix:///run/redis-ws/redis-server.sock"', "redis"),
+        ("WS_REDIS_URL=redis://localhost:6379/0", "redis"),
+        ('WS_REDIS_URL="redis://127.0.0.1:6380/0"', "redis"),
+        ('WS_REDIS_URL="redis://[::1]:6380/0"', "redis"),
+        ('WS_POSTGRES_DSN="postgresql://app@/ws?host=/run/postgresql&port=5432"', "postgres"),
+    ],
+)
+def test_a_store_on_the_host_itself(setting, name):
+    """Of an earlier release, too, whose settings name no machine."""
+    assert _stores.parse(f'WS_BROKER="redis"\n{setting}\n') == {name: Store("", "")}
+
+
+def test_settings_without_stores():
+    assert _stores.parse('WS_BROKER="memory"\n') == {}
+
+
+@pytest.mark.parametrize(
+    ("store", "wanted", "host"),
+    [
+        (Store("", ONE), "two", "far"),  # the worker's own host
+        (Store("10.0.0.1", ""), "one", "one"),
+        (Store("10.0.0.1", ""), "two", "one"),
+        (Store("192.0.2.1", TWO), "two", "one"),  # copies of a machine have its ID, too
+        (Store("10.0.0.9", ONE), "one", "one"),  # the host has another address now
+        (Store("10.0.0.9", ONE), "two", "one"),
+        (Store("10.0.0.9", ""), "one", None),
+        (Store("10.0.0.9", "3" * 32), "one", None),
+    ],
+)
+def test_the_host_of_a_store(store, wanted, host):
+    assert _stores.host_of(store, "far", HOSTS, wanted) == host
+
+
+def test_two_hosts_with_the_same_address():
+    """Such as that of a bridge: the host that the inventory names has the store."""
+    hosts = {"one": Host(["172.17.0.1", "10.0.0.1"], ONE), "two": Host(["172.17.0.1"], TWO)}
+    for wanted in hosts:
+        assert _stores.host_of(Store("172.17.0.1", ""), "far", hosts, wanted) == wanted
+
+
+def worker(redis: str | None, postgres: str | None = "") -> dict[str, object]:
+    found = {"redis": redis, "postgres": postgres}
+    stores = {name: None if address is None else {"address": address, "machine": ""} for name, address in found.items()}
+    return {"instance": "80", **stores}
+
+
+def elsewhere(workers, redis, postgres="one"):
+    return _stores.elsewhere(workers, HOSTS, {"redis": redis, "postgres": postgres})
+
+
+def test_a_first_deployment():
+    assert elsewhere({"one": [], "two": []}, "two") == []
+
+
+def test_a_fleet_that_grows_around_its_stores():
+    assert elsewhere({"one": [worker("")], "two": []}, "one") == []
+    assert elsewhere({"one": [worker("")], "two": [worker("10.0.0.1", "10.0.0.1")]}, "one") == []
+
+
+def test_workers_that_use_no_store():
+    assert elsewhere({"one": [worker(None, None)]}, "two", "two") == []
+
+
+def test_a_moved_redis_is_told_once():
+    workers = {"one": [worker(""), worker("")], "two": [worker("10.0.0.1", "192.0.2.1")]}
+    assert elsewhere(workers, "two") == [Elsewhere("redis", "one", "", ("one", "two"))]
+    assert elsewhere(workers, "one", "two") == [Elsewhere("postgres", "one", "", ("one", "two"))]
+
+
+def test_a_redis_whose_host_is_not_in_the_inventory():
+    found = elsewhere({"one": [worker("10.0.0.9")], "two": [worker("10.0.0.9", "10.0.0.1")]}, "two")
+    assert found == [Elsewhere("redis", None, "10.0.0.9", ("one", "two"))]
+
+
+def test_half_of_the_workers_have_moved():
+    """As an interrupted rollout leaves them."""
+    found = elsewhere({"one": [worker("10.0.0.2"), worker("")]}, "two")
+    assert found == [Elsewhere("redis", "one", "", ("one",))]
+
+
+def generation(address: str, machine: str = "") -> dict[str, object]:
+    return {"redis": {"address": address, "machine": machine}, "postgres": None}
+
+
+def test_what_a_rollback_would_change():
+    assert _stores.changed(generation("10.0.0.1"), generation("10.0.0.1")) == []
+    assert _stores.changed(generation("10.0.0.1", ONE), generation("10.0.0.1")) == []
+    assert _stores.changed(generation("10.0.0.9", ONE), generation("10.0.0.1", ONE)) == []
+    assert _stores.changed(generation("10.0.0.2"), generation("10.0.0.1")) == ["redis"]
+    assert _stores.changed(generation("10.0.0.1", TWO), generation("10.0.0.1", ONE)) == ["redis"]
+    assert _stores.changed({}, generation("10.0.0.1")) == []
