@@ -41,7 +41,14 @@ LANES = [
         "foreign": ["ci/foreign.sh"],
     },
     {"hosts": ["ci/hosts.sh"]},
-    {"one-host": ["ci/one_host.sh", "debian13", "-m", "not rolls and not observability and not hosts"]},
+    {
+        "one-host": [
+            "ci/one_host.sh",
+            "debian13",
+            "-m",
+            "not rolls and not observability and not hosts and not stores",
+        ],
+    },
 ]
 STAGE_TIMEOUT_S = 4500
 HEARTBEAT_S = 30

@@ -215,10 +215,15 @@ def install(fleet: Fleet, directory: Path, changes: dict[str, str]) -> Path:
 
 
 def kill_playbook(
-    fleet: Fleet, playbook: str, task: str, arguments: list[str], when: Callable[[], bool] = lambda: True
+    fleet: Fleet,
+    playbook: str,
+    task: str,
+    arguments: list[str],
+    when: Callable[[], bool] = lambda: True,
+    inventory: Path | None = None,
 ) -> None:
     """Kill ansible-playbook with kill -9 once it has begun a task and `when` holds."""
-    with fleet.playing(playbook, *arguments) as run:
+    with fleet.playing(playbook, *arguments, inventory=inventory) as run:
         said = []
         try:
             for line in run.stdout:

@@ -170,7 +170,7 @@ def _is_in_stage(task: dict[str, Any], play: str, stage: str) -> bool:
     checked = str(task.get("selfhost.websocket.check_variables"))
     if stage == "hosts":
         compared = play == "Check the hosts" and "'check'" not in checked and "ansible.builtin.import_tasks" not in task
-        return compared or task["name"] == "The host that observes answers"
+        return compared or task["name"] == "Check that the monitoring host answers"
     if stage == "ports" and task.get("tags") == "ports":
         return True
     return "ws_server_private_address" in task.get("ansible.builtin.set_fact", {}) or (

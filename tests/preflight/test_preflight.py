@@ -22,6 +22,7 @@ from test_fleets import in_network
 
 PREFLIGHT = [
     "Check the requested host and action",
+    "Check the requested host",
     "Check the inventory",
     "Check the hosts",
     "Check where the stores are",

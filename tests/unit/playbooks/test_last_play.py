@@ -32,7 +32,7 @@ def expanded(path: str) -> Iterator[str]:
 
 
 # The only play of host_maintenance.yml releases its lock, even if it fails.
-@pytest.mark.parametrize("playbook", ["site", "rolling_update", "rolling_restart", "rollback"])
+@pytest.mark.parametrize("playbook", ["site", "rolling_update", "rolling_restart", "rollback", "move_store"])
 def test_the_lock_is_released_last(playbook):
     steps = list(expanded(f"{playbook}.yml"))
     assert steps.count("parts/lock.yml") == 1
