@@ -83,7 +83,13 @@ playbook.run("Wait", ["sh", "-c", "echo $$ >pid; exec sleep 60"], Path("log"), l
 """
     pid = tmp_path / "pid"
     command = [sys.executable, "-c", verb.replace(">pid", f">{pid}").replace('"log"', f'"{tmp_path}/log"')]
-    process = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(ROOT / "lab")}, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command,
+        env=os.environ | {"PYTHONPATH": str(ROOT / "lab")},
+        stderr=subprocess.DEVNULL,
+        # As from a terminal: a run of the tests in the background ignores SIGINT, and so would its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 (no threads here)
+    )
     eventually(lambda: pid.exists() and pid.read_text().endswith("\n"), "the program runs")
     running = Path("/proc", pid.read_text().strip())
     assert running.exists()

@@ -528,8 +528,9 @@ async def test_a_user_sees_the_own_join_and_leave_at_once(kind: str, redis: Redi
         users = [f"u{n:03}" for n in range(2 * CHUNK)]
         for user in users:
             presence.entered("r", user)
-        pages = await asyncio.gather(*(presence.page("r", "", 1000, user) for user in users))
-        for user, page in zip(users, pages, strict=True):
+        callers = users[::16]  # not all: each page has all users
+        pages = await asyncio.gather(*(presence.page("r", "", 1000, user) for user in callers))
+        for user, page in zip(callers, pages, strict=True):
             assert user in {member.user for member in page.members}
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
