@@ -13,8 +13,8 @@ version_added: 0.1.0
 author:
   - The selfhost.websocket authors (@selfhost)
 description:
-  - Compares what the workers' settings say of Redis and Postgres with the inventory.
-  - A store's host is recognized by its addresses, and under a new address by its machine ID.
+  - Compares the Redis and the Postgres in the workers' settings with the inventory.
+  - The filter recognizes a store's host by its addresses, and under a new address by its machine ID.
 positional: hostvars, wanted
 options:
   _input:
@@ -32,7 +32,7 @@ options:
 """
 
 EXAMPLES = r"""
-- name: Show what a rollout would leave behind
+- name: Show the stores that a rollout would leave behind
   ansible.builtin.debug:
     msg: "{{ used | selfhost.websocket.stores_elsewhere(hostvars, {'redis': 'two', 'postgres': 'one'}) }}"
   vars:
@@ -42,7 +42,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 _value:
-  description: The stores that are elsewhere.
+  description: The stores on another host than the inventory names.
   type: list
   elements: dict
   contains:
@@ -50,13 +50,13 @@ _value:
       description: V(redis) or V(postgres).
       type: str
     host:
-      description: The host that has it, or V(null) if the inventory does not have that host.
+      description: The host of the store, or V(null) if the inventory does not have that host.
       type: str
     address:
-      description: Where the workers reach it, if O(hostvars) does not have its host.
+      description: The address of the store in the workers' settings, if O(hostvars) does not have its host.
       type: str
     users:
-      description: The hosts whose workers use it.
+      description: The hosts whose workers use the store.
       type: list
       elements: str
 """

@@ -186,11 +186,11 @@ def move(settings: Settings) -> Iterator[str]:
     hosts, host = settings.get("groups"), settings.text("ws_from")
     if host not in hosts["all"]:
         given = f"'{host}', which is no host of the inventory" if host else "not set"
-        yield f"ws_from is {given}: say with -e ws_from=NAME which host has Redis or Postgres now."
+        yield f"ws_from is {given}: set -e ws_from=NAME to the host that has Redis or Postgres now."
     store_groups = [settings.get("ws_redis_group"), settings.get("ws_postgres_group")]
     if all(hosts.get(group) == [host] for group in store_groups):
         yield (
-            f"{' and '.join(store_groups)} of the inventory name {host}, so nothing is to be moved from there: "
+            f"{' and '.join(store_groups)} of the inventory name {host}, so there is nothing to move from there: "
             "write the new host into one of these groups first."
         )
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Where the Redis and the Postgres of a worker are, as the settings of its generation say, and which host that is."""
+"""The Redis and the Postgres in the settings of a worker's generation, and the host of each."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ def parse(env: str) -> dict[str, Store]:
 def host_of(store: Store, worker_host: str, hosts: Mapping[str, Host], wanted: str) -> str | None:
     """Names the host that has a store, or None if the inventory does not have that host.
 
-    An address says more than a machine ID, which copies of a machine share. The ID recognizes the wanted host under a new
-    address.
+    An address decides before a machine ID, because copies of a machine share the ID. The ID recognizes the wanted host
+    under a new address.
     """
     if not store.address:
         return worker_host
@@ -71,7 +71,7 @@ def host_of(store: Store, worker_host: str, hosts: Mapping[str, Host], wanted: s
 def changed(now: Mapping[str, Any], then: Mapping[str, Any]) -> list[str]:
     """Names the stores that differ between the settings of two generations of one host, as store_info describes them.
 
-    A machine that has another address now is the same store.
+    A store on the same machine under another address is the same store.
     """
     return [name for name in NAMES if now.get(name) and then.get(name) and not _is_same(now[name], then[name])]
 
@@ -95,9 +95,9 @@ class Elsewhere:
 def elsewhere(
     workers: Mapping[str, Collection[Mapping[str, Any]]], hosts: Mapping[str, Host], wanted: Mapping[str, str]
 ) -> list[Elsewhere]:
-    """Finds the stores that are not where the inventory has them.
+    """Finds the stores on another host than the inventory names.
 
-    `workers`: worker host -> what store_info says of its workers. `wanted`: store -> its host in the inventory.
+    `workers`: worker host -> the workers that store_info returns. `wanted`: store -> its host in the inventory.
     """
     users: dict[tuple[str, str | None, str], list[str]] = {}
     for worker_host, found in workers.items():

@@ -14,26 +14,26 @@ version_added: 0.1.0
 author:
   - The selfhost.websocket authors (@selfhost)
 description:
-  - Reads the settings of the workers that run, and tells which Redis and which Postgres each of them uses.
-  - Workers that were stopped use none, and are left out. The module returns no secret.
+  - Reads the settings of the running workers, and returns which Redis and which Postgres each of them uses.
+  - Stopped workers use no store, so the result leaves them out. The module returns no secret.
 extends_documentation_fragment:
   - selfhost.websocket.attributes
   - selfhost.websocket.attributes.reads_only
 options:
   generations:
     description:
-      - Tell of these generations, too, whether or not a worker has them.
+      - More generations to read, whether or not a worker uses them.
     type: list
     elements: str
     default: []
 notes:
-  - The settings of the workers are for root and their own group, so this usually needs C(become).
+  - Only root and their own group can read the settings of the workers, so this usually needs C(become).
 seealso:
   - module: selfhost.websocket.worker_info
 """
 
 EXAMPLES = r"""
-- name: Look which stores the workers use
+- name: Look for the stores that the workers use
   selfhost.websocket.store_info:
   register: host
 
@@ -44,17 +44,17 @@ EXAMPLES = r"""
 
 RETURN = r"""
 workers:
-  description: The workers that run, in the order of their names.
+  description: The running workers, in the order of their names.
   returned: success
   type: list
   elements: dict
   contains:
     instance:
-      description: Its name.
+      description: The name of the worker.
       type: str
       sample: "80"
     redis:
-      description: Its Redis, or V(null) if it has none.
+      description: The Redis of the worker, or V(null) if it has none.
       type: dict
       contains:
         address:
@@ -62,18 +62,18 @@ workers:
           type: str
           sample: 10.0.0.3
         machine:
-          description: The machine ID of the store's host, or the empty string if the settings do not say.
+          description: The machine ID of the store's host, or the empty string if the settings do not name it.
           type: str
           sample: 3f7a90c15b2e4d2c8c1f0a5be2d45f0c
     postgres:
-      description: Its Postgres, with the same keys, or V(null) if it has none.
+      description: The Postgres of the worker, with the same keys, or V(null) if it has none.
       type: dict
   sample:
     - instance: "80"
       redis: {"address": "10.0.0.3", "machine": "3f7a90c15b2e4d2c8c1f0a5be2d45f0c"}
       postgres: {"address": "", "machine": "7c15b2e4d2c8c1f0a5be2d45f0c3f7a9"}
 generations:
-  description: Of each of O(generations) that the host has, its RV(workers[].redis) and its RV(workers[].postgres).
+  description: For each of O(generations) that the host has, the same RV(workers[].redis) and RV(workers[].postgres).
   returned: success
   type: dict
   sample:
@@ -106,14 +106,14 @@ def main() -> None:
         ]
         generations = {name: _stores_of(name) for name in module.params["generations"]}
     except _unit.SystemdError as error:
-        module.fail_json(msg=f"The workers of this host cannot be told: {error}")
+        module.fail_json(msg=f"The state of the workers of this host is unknown: {error}")
     except OSError as error:
         module.fail_json(msg=f"{error.filename} cannot be read: {error.strerror}. Run this task with become.")
     module.exit_json(workers=workers, generations=generations)
 
 
 def _stores_of(generation: str | None) -> dict[str, Any]:
-    """What the settings of a generation say; a generation that is gone says nothing."""
+    """The stores in the settings of a generation; none for a deleted generation."""
     try:
         env = (_instance.HOME / "generations" / str(generation) / "env").read_text(encoding="utf-8")
     except FileNotFoundError:

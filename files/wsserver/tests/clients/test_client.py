@@ -177,7 +177,7 @@ async def test_an_application_that_does_not_take_messages_stops_the_reading(serv
         await until(lambda: room.unread == 1000)
         await asyncio.sleep(0.3)
         assert room.unread == 1000
-        # Whoever waits for an acknowledgement takes no messages meanwhile, and gets it all the same.
+        # A caller that waits for an acknowledgement reads no messages meanwhile, and still gets it.
         publishing = asyncio.create_task(client.publish("r", 1, id="1"))
         await peer.receive("publish")
         await asyncio.gather(peer.send("ack", id="1", room="r", seq=3001), publishing)
