@@ -261,9 +261,9 @@ def move(ws_from, redis=("two",), postgres=("one",)):
 def test_a_move():
     assert move("one") == []
     assert move("one", postgres=["two"]) == []
-    assert_told(move("three"), "ws_from is 'three', which is no host of the inventory: say with -e ws_from=NAME")
+    assert_told(move("three"), "ws_from is 'three', which is no host of the inventory: set -e ws_from=NAME")
     assert_told(move(""), "ws_from is not set")
-    assert_told(move("one", redis=["one"]), "nothing is to be moved from there", "ws_redis and ws_postgres")
+    assert_told(move("one", redis=["one"]), "nothing to move from there", "ws_redis and ws_postgres")
 
 
 # A certificate.
