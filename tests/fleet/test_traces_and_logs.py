@@ -67,7 +67,7 @@ async def test_a_message_through_two_processes_is_one_trace(fleet: Fleet, receiv
     assert {span.attributes["messaging.destination.name"] for span in [publish, *delivers]} == {room}
 
 
-async def test_a_traced_delivery_is_found_from_its_measurement(
+async def test_the_measurement_of_a_traced_delivery_names_its_trace(
     fleet: Fleet, receiver: Receiver, observer: Observer
 ) -> None:
     async with connection(fleet, "alice") as client:

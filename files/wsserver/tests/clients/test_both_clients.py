@@ -122,7 +122,7 @@ async def seqs(client: Driver, count: int) -> list[int]:
 # One connection.
 
 
-async def test_messages_come_out_as_they_were_published(make: MakeDriver, server: Scripted) -> None:
+async def test_messages_arrive_as_they_were_published(make: MakeDriver, server: Scripted) -> None:
     async with alice(make, server) as (client, peer):
         assert (peer.path, peer.token) == ("/ws", "T")
         await join(client, peer, seq=4)
@@ -163,7 +163,7 @@ async def test_a_refusal_that_passes_is_repeated_before_anything_newer(make: Mak
         assert [await value(publishing[n]) for n in (1, 2)] == [1, 2]
 
 
-async def test_what_may_have_been_published_is_not_repeated_once_the_server_has_forgotten(
+async def test_a_publish_in_doubt_is_not_repeated_once_the_server_no_longer_knows_it(
     make: MakeDriver, server: Scripted
 ) -> None:
     """Minutes pass while the computer sleeps, and the server's clock goes on."""
@@ -200,7 +200,7 @@ async def test_no_more_than_a_window_is_unacknowledged(make: MakeDriver, server:
         assert [await value(publishing[n]) for n in range(3)] == [1, 2, 3]
 
 
-async def test_questions_get_their_own_answers(make: MakeDriver, server: Scripted) -> None:
+async def test_requests_get_their_own_answers(make: MakeDriver, server: Scripted) -> None:
     async with alice(make, server) as (client, peer):
         past = await client.begin("history", "r", before={"epoch": "7", "seq": 9}, limit=2)
         present = await client.begin("presence", "r", after="a")
@@ -224,7 +224,7 @@ async def test_questions_get_their_own_answers(make: MakeDriver, server: Scripte
         assert await value(measuring) >= 100
 
 
-async def test_a_room_that_one_may_not_join(make: MakeDriver, server: Scripted) -> None:
+async def test_a_room_without_permission(make: MakeDriver, server: Scripted) -> None:
     async with alice(make, server) as (client, peer):
         joining = await client.begin("join", "r")
         await peer.receive("join")
@@ -240,7 +240,7 @@ async def test_a_room_that_one_may_not_join(make: MakeDriver, server: Scripted) 
         assert await client.rooms() == []
 
 
-async def test_members_errors_and_what_is_unknown(make: MakeDriver, server: Scripted) -> None:
+async def test_member_events_errors_and_unknown_events(make: MakeDriver, server: Scripted) -> None:
     async with alice(make, server) as (client, peer):
         joining = await client.begin("join", "r", members=True)
         assert (await peer.receive("join"))["members"] is True
@@ -260,7 +260,7 @@ async def test_members_errors_and_what_is_unknown(make: MakeDriver, server: Scri
 # From one connection to the next.
 
 
-async def test_after_a_break_it_resumes_and_repeats_in_order_before_what_is_new(
+async def test_after_a_break_it_resumes_and_repeats_in_order_before_new_publishes(
     make: MakeDriver, server: Scripted
 ) -> None:
     async with alice(make, server) as (client, peer):
@@ -291,7 +291,7 @@ async def test_after_a_break_it_resumes_and_repeats_in_order_before_what_is_new(
         assert await client.events("gap", "reset") == []
 
 
-async def test_what_comes_twice_is_dropped_and_counted(make: MakeDriver, server: Scripted) -> None:
+async def test_repeated_messages_are_dropped_and_counted(make: MakeDriver, server: Scripted) -> None:
     async with alice(make, server) as (client, peer):
         await join(client, peer)
         for seq in (1, 2, 2, 1, 3):
@@ -300,7 +300,7 @@ async def test_what_comes_twice_is_dropped_and_counted(make: MakeDriver, server:
         assert await client.counts() == {"duplicates": 2, "holes": 0, "connects": 1}
 
 
-async def test_a_hole_is_mended_by_resuming(make: MakeDriver, server: Scripted) -> None:
+async def test_a_hole_is_closed_by_resuming(make: MakeDriver, server: Scripted) -> None:
     async with alice(make, server) as (client, peer):
         await join(client, peer)
         await peer.message(1)
@@ -316,7 +316,7 @@ async def test_a_hole_is_mended_by_resuming(make: MakeDriver, server: Scripted) 
         assert await client.events("gap", "reset") == []
 
 
-async def test_a_hole_that_resuming_does_not_mend_is_told(make: MakeDriver, server: Scripted) -> None:
+async def test_a_hole_that_resuming_does_not_close_is_reported(make: MakeDriver, server: Scripted) -> None:
     async with alice(make, server) as (client, peer):
         await join(client, peer)
         await peer.message(2)
@@ -345,7 +345,7 @@ async def test_a_hole_that_resuming_does_not_mend_is_told(make: MakeDriver, serv
     ],
     ids=["gap", "nothing", "reset", "epoch", "recovered"],
 )
-async def test_what_could_not_be_recovered_is_told(
+async def test_unrecovered_messages_are_reported(
     make: MakeDriver, server: Scripted, joined: dict[str, Any], told: list[Any]
 ) -> None:
     async with alice(make, server) as (client, peer):
@@ -397,7 +397,7 @@ async def test_a_reset_begins_the_count_at_its_seq(make: MakeDriver, server: Scr
         assert await client.events("gap", "reset") == [{"type": "reset", "room": "r", "epoch": "8", "seq": 0}]
 
 
-async def test_the_hint_to_reconnect_is_obeyed_and_the_old_connection_serves_until_then(
+async def test_a_reconnect_event_is_obeyed_and_the_old_connection_serves_until_then(
     make: MakeDriver, server: Scripted
 ) -> None:
     async with alice(make, server) as (client, peer):
@@ -429,7 +429,7 @@ async def test_it_comes_back_after_all_close_codes_but_one(make: MakeDriver, ser
         assert reasons == [f"closed with {code}: because" for code in codes]
 
 
-async def test_a_server_that_falls_silent_is_left(make: MakeDriver, server: Scripted) -> None:
+async def test_a_silent_server_is_left(make: MakeDriver, server: Scripted) -> None:
     async with alice(make, server) as (client, peer):
         peer.connection.transport.abort()
         peer = await server.welcomed(heartbeat_s=1)
@@ -442,7 +442,7 @@ async def test_a_server_that_falls_silent_is_left(make: MakeDriver, server: Scri
         assert ("reconnecting", "the server does not answer") in await client.states()
 
 
-async def test_a_server_that_owes_an_answer_is_asked_sooner(make: MakeDriver, server: Scripted) -> None:
+async def test_a_server_that_owes_an_answer_is_pinged_sooner(make: MakeDriver, server: Scripted) -> None:
     async with alice(make, server) as (client, peer):
         publishing = await publish(client, peer, [1])
         asked = time.monotonic()
@@ -455,7 +455,7 @@ async def test_a_server_that_owes_an_answer_is_asked_sooner(make: MakeDriver, se
 # Who may.
 
 
-async def test_a_fresh_token_is_asked_for_when_one_was_refused(make: MakeDriver, server: Scripted) -> None:
+async def test_a_fresh_token_is_requested_after_a_refusal(make: MakeDriver, server: Scripted) -> None:
     given: list[str] = []
 
     async def token() -> str:
@@ -485,7 +485,7 @@ async def test_a_fresh_token_is_asked_for_when_one_was_refused(make: MakeDriver,
     assert given == ["T0", "T1", "T2", "T3", "T4"]
 
 
-async def test_a_source_of_tokens_that_fails_is_asked_again(make: MakeDriver, server: Scripted) -> None:
+async def test_a_failing_source_of_tokens_is_called_again(make: MakeDriver, server: Scripted) -> None:
     answers: list[Exception | str] = [OSError("no route"), KeyError("token"), "T"]
 
     async def token() -> str:
@@ -552,7 +552,7 @@ async def test_a_drained_worker_loses_and_doubles_nothing(talk: MakeTalk, start_
         await until(lambda: workers[0].process.poll() == 0)
 
 
-async def test_a_connection_that_is_dead_without_a_word_is_noticed(talk: MakeTalk, start_worker: Start) -> None:
+async def test_a_silently_dead_connection_is_noticed(talk: MakeTalk, start_worker: Start) -> None:
     worker = await start_worker(WS_HEARTBEAT_S="1").ready()
     async with proxy(worker.port) as balancer, talk(balancer.url) as clients:
         balancer.frozen = True

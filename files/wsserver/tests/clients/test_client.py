@@ -94,9 +94,7 @@ async def test_numbers_that_are_out_of_range_are_what_javascript_makes_of_them(s
         assert client.connects == 1
 
 
-async def test_a_message_that_cannot_be_read_is_told_as_a_gap(
-    server: Scripted, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_unreadable_message_is_reported_as_a_gap(server: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
     def read(data: msgspec.Raw) -> Any:
         if bytes(data) == b"2":
             raise RecursionError("too deep")
@@ -159,7 +157,7 @@ async def test_what_json_cannot_say_is_a_type_error(server: Scripted) -> None:
 
 
 @pytest.mark.parametrize("event", ['{"type":"message","room":"r","seq":"1"}', '{"room":"r"}', "[]"])
-async def test_an_event_that_the_client_does_not_know_is_passed_over_and_logged(
+async def test_an_unknown_event_is_ignored_and_logged(
     server: Scripted, caplog: pytest.LogCaptureFixture, event: str
 ) -> None:
     async with Alice(server) as (client, peer):
@@ -252,7 +250,7 @@ async def refused(client: Client) -> str:
 
 
 @pytest.mark.parametrize("status", [401, 403])
-async def test_a_token_that_is_refused_is_final(server: Scripted, status: int) -> None:
+async def test_a_refused_token_is_final(server: Scripted, status: int) -> None:
     server.refusals = [503, 429, status]
     assert str(status) in await refused(Client(server.url, token="T"))
     with pytest.raises(ValueError, match="one of"):

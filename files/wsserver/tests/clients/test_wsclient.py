@@ -83,7 +83,7 @@ async def test_what_is_no_publish_is_a_type_error(browser: Browser, server: Scri
 # From one connection to the next.
 
 
-async def test_a_server_that_does_not_greet_is_left(browser: Browser, server: Scripted) -> None:
+async def test_a_server_that_sends_no_welcome_is_left(browser: Browser, server: Scripted) -> None:
     async with tab(browser) as page:
         await page.make(server.url)
         await page.run("client.connect()")
@@ -122,20 +122,20 @@ async def test_waits_grow_and_are_spread(browser: Browser) -> None:
 
 
 @pytest.mark.parametrize("options", ["{}", "undefined", "{ token: 'T', tokenFactory() {} }"])
-async def test_one_way_to_show_who_one_is(browser: Browser, options: str) -> None:
+async def test_exactly_one_kind_of_credentials(browser: Browser, options: str) -> None:
     async with tab(browser) as page:
         outcome = await page(f"outcome((async () => make('ws://localhost:1', {options}))())")
         assert "one of" in outcome["message"]
 
 
-async def test_what_the_browser_does_not_dial_is_final(browser: Browser) -> None:
+async def test_a_url_that_the_browser_refuses_is_final(browser: Browser) -> None:
     async with tab(browser) as page:
         for url, token in (("nonsense://x", "T"), ("ws://localhost:1/ws", "no token")):
             await page.make(url, f"{{ token: '{token}' }}")
             assert (await page("outcome(client.connect())"))["name"] == "Closed"
 
 
-async def test_a_token_that_is_refused_is_final_and_nothing_else_is(browser: Browser, server: Scripted) -> None:
+async def test_a_refused_token_is_final_and_nothing_else_is(browser: Browser, server: Scripted) -> None:
     server.refusals = [503, 429]
     async with tab(browser) as page:
         await page.make(server.url)
