@@ -184,6 +184,8 @@ def ports(settings: Settings) -> Iterator[str]:
 def move(settings: Settings) -> Iterator[str]:
     """The host that move_store.yml empties is known, and the inventory names another host for one of its stores."""
     hosts, host = settings.get("groups"), settings.text("ws_from")
+    if settings.text("ansible_limit"):
+        yield "--limit leaves out hosts whose workers would keep the old addresses: run the playbook without --limit."
     if host not in hosts["all"]:
         given = f"'{host}', which is no host of the inventory" if host else "not set"
         yield f"ws_from is {given}: set -e ws_from=NAME to the host that has Redis or Postgres now."
@@ -198,6 +200,14 @@ def move(settings: Settings) -> Iterator[str]:
 def stores(settings: Settings) -> Iterator[str]:
     """The workers that run use the Redis and the Postgres that the inventory names, or the run moves these."""
     wanted = settings.get("_wanted")
+    running = any(settings.get("_used").values())
+    if settings.get("_left_out") and not running:
+        yield (
+            "--limit leaves out all hosts with workers that run, so the run does not know which Redis and which Postgres these use: "
+            "add one of these hosts to --limit, or run the playbook without --limit."
+        )
+    if settings.get("_from") and not running:
+        yield "No worker runs, so the run does not know which stores to move: start the workers, and run this playbook again."
     for found in settings.get("_fleet_elsewhere"):
         if found["host"] and found["host"] == settings.get("_from"):
             continue

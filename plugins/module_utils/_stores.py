@@ -62,10 +62,8 @@ def host_of(store: Store, worker_host: str, hosts: Mapping[str, Host], wanted: s
     for name in order:
         if name in hosts and store.address in hosts[name].addresses:
             return name
-    for name in order:
-        if store.machine and name in hosts and store.machine == hosts[name].machine:
-            return name
-    return None
+    same = [name for name in order if store.machine and name in hosts and store.machine == hosts[name].machine]
+    return same[0] if len(same) == 1 else None
 
 
 def changed(now: Mapping[str, Any], then: Mapping[str, Any]) -> list[str]:

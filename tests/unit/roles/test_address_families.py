@@ -76,3 +76,10 @@ def test_the_address_of_the_default_route(role: str, facts: dict[str, Any], addr
     defaults = yaml.safe_load((ROOT / "roles" / role / "defaults/main.yml").read_text())
     template = ENVIRONMENT.from_string(defaults[f"{role}_private_address"])
     assert template.render(ansible_facts=facts) == address
+
+
+@pytest.mark.parametrize("address", ["10.0.0.1", "fd00::1"])
+def test_the_forwarder_of_redis_gets_an_address_without_brackets(address: str) -> None:
+    """systemd-socket-proxyd cuts at the last colon and resolves the rest."""
+    url = yaml.safe_load((ROOT / "roles/redis/vars/main.yml").read_text())["_redis_target_url"]
+    assert ENVIRONMENT.from_string(url).render(_redis_target={"address": address, "port": 6379}) == f"{address}:6379"

@@ -206,13 +206,20 @@ AT_ONE, AT_TWO = {"address": "10.0.0.1", "machine": ""}, {"address": "10.0.0.2",
 MOVED = {"name": "redis", "host": "one", "address": "", "users": ["one", "two"]}
 
 
-def stores(*found, moved_from=""):
+def stores(*found, moved_from="", left_out=(), used=("80",)):
     variables = {"_fleet_elsewhere": found, "_wanted": {"redis": "two", "postgres": "two"}, "_from": moved_from}
+    variables |= {"_left_out": list(left_out), "_used": {"one": list(used)}}
     return told("stores", **variables, ws_redis_group="ws_redis", ws_postgres_group="ws_postgres")
 
 
 def test_stores_that_stay():
     assert stores() == []
+
+
+def test_stores_that_no_running_worker_names():
+    assert stores(used=()) == []  # the first deployment
+    assert_told(stores(used=(), left_out=["two"]), "--limit leaves out all hosts with workers that run")
+    assert_told(stores(used=(), moved_from="one"), "No worker runs", "start the workers")
 
 
 def test_a_store_that_would_be_left_behind():
@@ -253,9 +260,10 @@ def test_a_rollback_to_another_store():
     assert_told(earlier(**{"80": "1.0-b", "81": "1.0-a"}), "Worker 81 of one cannot go back to 1.0-a", "another Redis")
 
 
-def move(ws_from, redis=("two",), postgres=("one",)):
+def move(ws_from, redis=("two",), postgres=("one",), **variables):
     groups = {"all": ["one", "two"], "ws_redis": list(redis), "ws_postgres": list(postgres)}
-    return told("move", groups=groups, ws_from=ws_from, ws_redis_group="ws_redis", ws_postgres_group="ws_postgres")
+    variables |= {"groups": groups, "ws_redis_group": "ws_redis", "ws_postgres_group": "ws_postgres"}
+    return told("move", ws_from=ws_from, **variables)
 
 
 def test_a_move():
@@ -264,6 +272,7 @@ def test_a_move():
     assert_told(move("three"), "ws_from is 'three', which is no host of the inventory: set -e ws_from=NAME")
     assert_told(move(""), "ws_from is not set")
     assert_told(move("one", redis=["one"]), "nothing to move from there", "ws_redis and ws_postgres")
+    assert_told(move("one", ansible_limit="one"), "--limit leaves out hosts whose workers would keep the old addresses")
 
 
 # A certificate.

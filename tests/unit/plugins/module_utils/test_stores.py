@@ -67,6 +67,12 @@ def test_the_host_of_a_store(store, wanted, host):
     assert _stores.host_of(store, "far", HOSTS, wanted) == host
 
 
+def test_the_machine_id_of_two_hosts_recognizes_neither():
+    """Copies of a machine share the ID: the wanted host would count as the one that has the data."""
+    hosts = {"one": Host(["10.0.0.1"], ONE), "copy": Host(["10.0.0.2"], ONE)}
+    assert _stores.host_of(Store("10.0.0.9", ONE), "far", hosts, "copy") is None
+
+
 def test_two_hosts_with_the_same_address():
     """Such as that of a bridge: the host that the inventory names has the store."""
     hosts = {"one": Host(["172.17.0.1", "10.0.0.1"], ONE), "two": Host(["172.17.0.1"], TWO)}
