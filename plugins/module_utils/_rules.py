@@ -57,7 +57,7 @@ def groups(settings: Settings) -> Iterator[str]:
 
 
 def limit(settings: Settings) -> Iterator[str]:
-    """The run knows of each host that --limit leaves out what the others are told of that host."""
+    """The run knows everything about a host that --limit leaves out that it writes on other hosts."""
     left_out, addresses = settings.get("_left_out"), settings.get("_addresses")
     stores = {settings.get("ws_server_redis_host"), settings.get("ws_server_postgres_host")}
     unseen = [host for host in left_out if host in stores]
@@ -198,7 +198,7 @@ def move(settings: Settings) -> Iterator[str]:
 
 
 def stores(settings: Settings) -> Iterator[str]:
-    """The workers that run use the Redis and the Postgres that the inventory names, or the run moves these."""
+    """The running workers use the Redis and the Postgres that the inventory names, or the run moves the stores."""
     wanted = settings.get("_wanted")
     running = any(settings.get("_used").values())
     if settings.get("_left_out") and not running:
@@ -226,7 +226,7 @@ def stores(settings: Settings) -> Iterator[str]:
 
 
 def earlier_stores(settings: Settings) -> Iterator[str]:
-    """A rollback gives no worker settings that name another Redis or Postgres than its own."""
+    """A rollback returns no worker to settings that name another Redis or Postgres than the worker uses now."""
     found = settings.get("_stores")
     now = {worker["instance"]: worker for worker in found["workers"]}
     for turn in settings.get("_turns"):
@@ -539,8 +539,8 @@ def _is_number(value: str, least: float, most: float) -> bool:
 
 # Names.
 
-# No argument_specs.yml describes these variables of the inventory and the playbooks, and facts of
-# roles.
+# Variables of the inventory and the playbooks, and facts of roles, which no argument_specs.yml
+# describes.
 _BESIDES = {
     "ws_server_private_address",
     "ws_server_reason",

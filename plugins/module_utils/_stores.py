@@ -19,13 +19,13 @@ _LOOPBACK = ("localhost", "::1")
 
 @dataclasses.dataclass(frozen=True)
 class Store:
-    """`address`: empty for a store on the worker's own host. `machine`: its machine ID, empty if the settings have none."""
+    """A store. `address`: empty on the worker's own host. `machine`: the machine ID of its host, empty if unknown."""
 
     address: str
     machine: str
 
     def as_dict(self) -> dict[str, str]:
-        """As a module returns it."""
+        """Returns the store as a module returns it."""
         return {"address": self.address, "machine": self.machine}
 
 
@@ -53,7 +53,7 @@ def parse(env: str) -> dict[str, Store]:
 def host_of(store: Store, worker_host: str, hosts: Mapping[str, Host], wanted: str) -> str | None:
     """Names the host that has a store, or None if the inventory does not have that host.
 
-    An address decides before a machine ID, because copies of a machine share the ID. The ID recognizes the wanted host
+    An address decides before a machine ID, because copies of a machine share the ID. The ID identifies the wanted host
     under a new address.
     """
     if not store.address:
@@ -82,7 +82,7 @@ def _is_same(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class Elsewhere:
-    """A store that workers use on another host than the inventory names. `host`: None if the inventory does not have it."""
+    """A store that workers use on another host than the inventory names. `host`: None if not in the inventory."""
 
     name: str
     host: str | None

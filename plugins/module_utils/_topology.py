@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Who listens where, and who talks to whom: from the groups and the host variables of the inventory.
+"""The addresses, ports and connections of a fleet, from the groups and host variables of the inventory.
 
-Each public property of `Topology` is a value for one host, the host that asks.
-playbooks/vars/fleet.yml assigns the values to the variables of the roles. A value is worked out
-when it is read: reading the variables of another host is slow, and some values need what an earlier
-check has found out. No I/O.
+Each public property of `Topology` is a value for the current host. playbooks/vars/fleet.yml assigns
+the values to the variables of the roles. A value is computed when it is read: reading the variables
+of another host is slow, and some values need the results of an earlier check. No I/O.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from ansible_collections.selfhost.websocket.plugins.module_utils._addresses impo
 )
 from ansible_collections.selfhost.websocket.plugins.module_utils._checks import whole
 
-# The variables of roles for which the inventory's own value counts, alone or as a part.
+# The variables of roles whose value in the inventory is used, alone or as a part.
 FROM_INVENTORY = frozenset(
     {
         "exporters_enabled",
@@ -40,7 +39,7 @@ FROM_INVENTORY = frozenset(
     }
 )
 
-# The group of each part of the fleet, where the command line names no other: -e ws_edge_group=web.
+# The group of each part of the fleet. The command line may name another group: -e ws_edge_group=web.
 GROUPS = ("ws_edge", "ws_workers", "ws_redis", "ws_postgres", "ws_observability")
 
 # Hosts in this group are optional.
@@ -51,18 +50,18 @@ INSTANCES = 4
 
 _EXPORTERS = {"node": "9100", "redis": "9121", "postgres": "9187", "nginx": "9113"}
 _PARTS = ["grafana", "loki", "tempo"]
-# Of Loki, Tempo (4328, and for itself 7946), Grafana and Alloy (4318, 12345).
+# The ports of Grafana, Loki, Tempo (7946 for itself) and Alloy (4318, 12345).
 _PART_PORTS = [3000, 3100, 9096, 3200, 4328, 7946, 9097, 4318, 12345]
 _API_OF_EDGE, _WATCHER, _STATUS = "9079", "9145", "9146"
 _PROMETHEUS = ["9090", "9093", "9115"]
 
 
 class UnknownError(Exception):
-    """A value needs something that the inventory does not say, and that no check has found out."""
+    """A value needs information that neither the inventory nor an earlier check provides."""
 
 
 class Topology:
-    """What one host is told of its fleet."""
+    """The values that describe the fleet to one host."""
 
     def __init__(
         self,
@@ -73,7 +72,7 @@ class Topology:
     ):
         """`names` has the inventory's names for `GROUPS`.
 
-        The pattern of a play asks for no host, so `host` is empty there. Ansible reads the first
+        The pattern of a play belongs to no host, so `host` is empty there. Ansible reads the first
         pattern, and with --syntax-check all patterns, before there are `hostvars`.
         """
         self._groups = groups
@@ -104,7 +103,7 @@ class Topology:
 
     @property
     def observers(self) -> list[str]:
-        """The host that observes the fleet, or none."""
+        """The host that monitors the fleet, or none."""
         return list(self._groups.get(self._names[_OBSERVABILITY], []))
 
     @property
@@ -146,12 +145,12 @@ class Topology:
 
     @property
     def redis(self) -> dict[str, Any]:
-        """Where the workers of the host find Redis. Without an address, they use its socket."""
+        """The endpoint of Redis for the workers of the host. Without an address, they use the socket."""
         return self._store(self.redis_host, "redis_endpoint")
 
     @property
     def postgres(self) -> dict[str, Any]:
-        """Where the workers of the host find Postgres. Without an address, they use its socket."""
+        """The endpoint of Postgres for the workers of the host. Without an address, they use the socket."""
         return self._store(self.postgres_host, "postgres_endpoint")
 
     @property
@@ -169,7 +168,7 @@ class Topology:
 
     @property
     def listen_address(self) -> str:
-        """Where workers listen: on loopback, unless another host is an edge, has workers or observes."""
+        """The listen address of the workers: loopback, unless another host is an edge, has workers or monitors."""
         return self._listen_address(self._host)
 
     @property
@@ -196,7 +195,7 @@ class Topology:
 
     @property
     def api_listen_address(self) -> str:
-        """Where the workers' API listens."""
+        """The listen address of the workers' API."""
         return self._api_listen_address(self._host)
 
     @property
@@ -209,7 +208,7 @@ class Topology:
 
     @property
     def edge_api_listen_address(self) -> str:
-        """Where the edge offers the API to other hosts, or nothing."""
+        """The address at which the edge offers the API to other hosts, or nothing."""
         return self._address(self._host) if self.api_clients else ""
 
     @property
@@ -228,7 +227,7 @@ class Topology:
 
     @property
     def edges(self) -> list[dict[str, Any]]:
-        """How clients come in, and at which address each edge has the workers of this host."""
+        """How clients connect, and the address at which each edge reaches the workers of this host."""
         return [
             {
                 "edge": edge,
@@ -249,14 +248,14 @@ class Topology:
 
     @property
     def exporters(self) -> list[str]:
-        """The exporters of what is on the host, of those that the inventory wants."""
+        """The exporters that the inventory enables, if the host runs what they export."""
         wanted = self._own("exporters_enabled", list(_EXPORTERS))
         # An unknown name stays, so that the role refuses it.
         return [name for name in wanted if name not in _EXPORTERS or self._host in self._exporter_hosts(name)]
 
     @property
     def exporters_listen_address(self) -> str:
-        """Where the exporters listen."""
+        """The listen address of the exporters."""
         return self._metrics_address or LOOPBACK
 
     @property
@@ -266,25 +265,25 @@ class Topology:
 
     @property
     def has_lock_metrics(self) -> bool:
-        """Whether the host tells of the lock of the fleet."""
+        """Whether the host exports the state of the fleet's lock."""
         return self._host == self.lock_host and "node" in self.exporters
 
     @property
     def nginx_status(self) -> Any:
-        """Whether nginx tells its exporter of connections."""
+        """Whether nginx shows its counts of connections to its exporter."""
         return self._own("nginx_status", bool(self.observers) and "nginx" in self.exporters)
 
     @property
     def nginx_metrics_listen_address(self) -> str:
-        """Where the watcher of the edge tells a Prometheus on another host, or nothing."""
+        """The address at which a Prometheus on another host scrapes the edge watcher, or nothing."""
         address: str | None = self._own("nginx_metrics_listen_address")
         return self._metrics_address if address is None else address
 
-    # What observes.
+    # Monitoring.
 
     @property
     def targets(self) -> list[dict[str, str]]:
-        """What Prometheus asks: over loopback what is on its own host."""
+        """The targets that Prometheus scrapes: over loopback, if they are on its own host."""
         return [target for host in self.hosts for target in self._targets(host)]
 
     @property
@@ -302,7 +301,7 @@ class Topology:
 
     @property
     def parts(self) -> list[str]:
-        """What Prometheus has beside it, of Grafana, Loki and Tempo."""
+        """Those of Grafana, Loki and Tempo that run beside Prometheus."""
         parts: list[str] = self._of(self.observers[0]).get("ws_observability_parts", _PARTS) if self.observers else []
         return parts
 
@@ -313,7 +312,7 @@ class Topology:
 
     @property
     def ships(self) -> bool:
-        """Whether every host sends its logs or traces to the host that observes."""
+        """Whether every host sends its logs or traces to the monitoring host."""
         return "loki" in self.parts or "tempo" in self.parts
 
     @property
@@ -323,33 +322,33 @@ class Topology:
 
     @property
     def collector_listen_address(self) -> str:
-        """Where Loki and Tempo listen."""
+        """The listen address of Loki and Tempo."""
         return self._address(self._host) if self.other_addresses else LOOPBACK
 
     @property
     def loki_url(self) -> str:
-        """Where the host sends its logs, or nothing."""
+        """The URL to which the host sends its logs, or nothing."""
         return f"{self._observer_url}:3100" if "loki" in self.parts else ""
 
     @property
     def tempo_url(self) -> str:
-        """Where the host sends its traces, or nothing."""
+        """The URL to which the host sends its traces, or nothing."""
         return f"{self._observer_url}:4328" if "tempo" in self.parts else ""
 
     @property
     def otlp_endpoint(self) -> str:
-        """Where workers send traces: where the inventory says, or to Alloy on their host, or nowhere."""
+        """The URL to which workers send traces: from the inventory, or Alloy on their host, or nothing."""
         endpoint: str = self._own("ws_server_otlp_endpoint", "http://127.0.0.1:4318" if "tempo" in self.parts else "")
         return endpoint
 
     @property
     def tempo_query_url(self) -> str:
-        """Where Grafana asks Tempo, or nothing."""
+        """The URL at which Grafana queries Tempo, or nothing."""
         return "http://127.0.0.1:3200" if "tempo" in self.parts else ""
 
     @property
     def grafana_public_url(self) -> str:
-        """Where browsers find Grafana: where the inventory says, or behind the edge on this host."""
+        """The URL of Grafana for browsers: from the inventory, or behind the edge on this host."""
         url: str | None = self._own("grafana_public_url")
         if url is not None:
             return url
@@ -359,14 +358,14 @@ class Topology:
 
     @property
     def grafana_prometheus_url(self) -> str:
-        """Where Grafana asks Prometheus, which listens at one address."""
+        """The URL at which Grafana queries Prometheus, which listens at one address."""
         address = self._own("prometheus_listen_address", LOOPBACK)
         url: str = self._own("grafana_prometheus_url", f"http://{url_host(address)}:9090")
         return url
 
     @property
     def observing_units(self) -> list[str]:
-        """The units that observe this host, or the fleet from this host."""
+        """The units that monitor this host, or the fleet from this host."""
         units = ["alloy"] if self.ships else []
         if self._host in self.observers:
             parts = ["grafana-server" if part == "grafana" else part for part in self.parts]
@@ -379,7 +378,7 @@ class Topology:
 
     @property
     def reserved_ports(self) -> list[Any]:
-        """The ports that no outgoing connection takes: a service of some host may want them."""
+        """The ports that no outgoing connection may take, because a service of some host needs them."""
         api = [endpoint for host in self._workers for endpoint in self._api_endpoints(host)]
         ports: list[Any] = _unique(split_endpoint(endpoint)[1] for endpoint in self.endpoints + api)
         ports += [_API_OF_EDGE, _WATCHER, self.redis["port"], self.postgres["port"]]
@@ -389,11 +388,11 @@ class Topology:
             ports += map(str, _PART_PORTS)
         return ports
 
-    # What the values above have in common.
+    # Shared by the values above.
 
     @property
     def _metrics_address(self) -> str:
-        """Where a Prometheus on another host asks this one, or nothing."""
+        """The address at which a Prometheus on another host scrapes this host, or nothing."""
         return "" if self.observers in ([], [self._host]) else self._address(self._host)
 
     def _in(self, group: str) -> list[str]:
@@ -411,13 +410,13 @@ class Topology:
         return self._in("ws_workers")
 
     def _of(self, host: str) -> Mapping[str, Any]:
-        """The variables of a host. Ansible merges them each time that it is asked."""
+        """The variables of a host, read once: Ansible merges them again at each read."""
         if host not in self._read:
             self._read[host] = self._hostvars.get(host, {})
         return self._read[host]
 
     def _own(self, name: str, default: Any = None) -> Any:
-        """A variable that the inventory gives the host that asks."""
+        """A variable of the current host."""
         return self._of(self._host).get(name, default)
 
     def _needed(self, host: str, name: str) -> Any:
@@ -459,8 +458,8 @@ class Topology:
     def _api_listen_address(self, host: str) -> str:
         return self._address(host) if self._has_api_behind_edges(host) else LOOPBACK
 
-    # The role ws_server tells where the workers of its host listen. A host that --limit leaves out
-    # has no such facts in this run.
+    # The role ws_server sets the endpoints of the workers of its host as facts. A host that --limit
+    # leaves out has no such facts in this run.
 
     def _endpoints(self, host: str) -> list[str]:
         if "ws_server_endpoints" in self._of(host):
