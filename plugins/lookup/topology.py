@@ -8,13 +8,13 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: topology
-short_description: Who listens where in a fleet, and who talks to whom
+short_description: The addresses, ports and connections of the hosts of a fleet
 version_added: 0.1.0
 author:
   - The selfhost.websocket authors (@selfhost)
 description:
-  - Works out, for the host that asks, what the roles of this collection must know about the other hosts. The groups of the
-    inventory and the variables of the hosts decide.
+  - Computes, for the current host, what the roles of this collection must know about the other hosts, from the groups of the
+    inventory and the variables of the hosts.
   - The groups are C(ws_edge), C(ws_workers), C(ws_redis), C(ws_postgres) and C(ws_observability), or those that the variables
     C(ws_edge_group), C(ws_workers_group), C(ws_redis_group), C(ws_postgres_group) and C(ws_observability_group) name.
   - A host's address in the fleet is the variable C(ws_server_private_address). Without that variable it is the address of the
@@ -33,7 +33,7 @@ EXAMPLES = r"""
   ansible.builtin.debug:
     msg: "{{ lookup('selfhost.websocket.topology', 'endpoints') }}"
 
-- name: Show everything that a host is told of the fleet
+- name: Show all values of the fleet for a host
   ansible.builtin.debug:
     msg: "{{ lookup('selfhost.websocket.topology') }}"
 """
@@ -60,7 +60,7 @@ from ansible_collections.selfhost.websocket.plugins.module_utils._topology impor
 
 
 class LookupModule(LookupBase):
-    """Brings the groups and the variables of the hosts to the topology."""
+    """Passes the groups and the variables of the hosts to the topology."""
 
     def run(self, terms: list[str], variables: dict[str, Any] | None = None, **kwargs: Any) -> list[Any]:
         """Returns the values with these names, or all of them."""

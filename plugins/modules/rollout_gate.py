@@ -18,7 +18,7 @@ description:
     clients.
   - Waits up to 20 seconds for the other workers of the host, and then up to 10 seconds for the workers of other hosts, which it asks
     all at once. A crashed worker is ready again within that time.
-  - A worker that is not ready serves no client, so the module does not ask the workers of other hosts.
+  - A worker that is not ready serves no client, so the module does not query the workers of other hosts.
   - Changes nothing.
 extends_documentation_fragment:
   - selfhost.websocket.attributes
@@ -42,7 +42,7 @@ options:
     type: str
   fleet:
     description:
-      - All workers of the fleet, each as C(ADDRESS:PORT). The module asks the workers of other hosts at C(/readyz).
+      - All workers of the fleet, each as C(ADDRESS:PORT). The module queries the workers of other hosts at C(/readyz).
     type: list
     elements: str
     default: []

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: store_info
-short_description: Where the Redis and the Postgres of the workers of a host are
+short_description: Find the Redis and the Postgres that the workers of a host use
 version_added: 0.1.0
 author:
   - The selfhost.websocket authors (@selfhost)
