@@ -57,7 +57,7 @@ def groups(settings: Settings) -> Iterator[str]:
 
 
 def limit(settings: Settings) -> Iterator[str]:
-    """The run knows everything about a host that --limit leaves out that it writes on other hosts."""
+    """The run knows what it writes on other hosts about the hosts that --limit leaves out."""
     left_out, addresses = settings.get("_left_out"), settings.get("_addresses")
     stores = {settings.get("ws_server_redis_host"), settings.get("ws_server_postgres_host")}
     unseen = [host for host in left_out if host in stores]
@@ -198,7 +198,7 @@ def move(settings: Settings) -> Iterator[str]:
 
 
 def stores(settings: Settings) -> Iterator[str]:
-    """The running workers use the Redis and the Postgres that the inventory names, or the run moves the stores."""
+    """The running workers use the stores that the inventory names, or the run moves the stores."""
     wanted = settings.get("_wanted")
     running = any(settings.get("_used").values())
     if settings.get("_left_out") and not running:
@@ -226,7 +226,7 @@ def stores(settings: Settings) -> Iterator[str]:
 
 
 def earlier_stores(settings: Settings) -> Iterator[str]:
-    """A rollback returns no worker to settings that name another Redis or Postgres than the worker uses now."""
+    """A rollback returns no worker to settings with another Redis or Postgres than now."""
     found = settings.get("_stores")
     now = {worker["instance"]: worker for worker in found["workers"]}
     for turn in settings.get("_turns"):
