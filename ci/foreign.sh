@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
 #
-# A host that already has a site in nginx, keys in Redis and a database in Postgres: site.yml refuses it untouched. With
-# `foreign.sh long` site.yml then deploys the fleet beside the three, which continue to serve, and on a second such host takes over.
+# Tests a host that already has a site in nginx, keys in Redis and a database in Postgres: site.yml refuses the host and changes
+# nothing. With `foreign.sh long`, site.yml then deploys the fleet beside these services, which continue to serve. On a second such
+# host, the fleet takes over.
 . "$(dirname "$0")/../lab/common.sh"
 
 run=foreign-$clone
@@ -74,7 +75,7 @@ serves
 echo "--- refused"
 state >"$fleet/before"
 choices=()
-refused() { # LOG WORD: site.yml with the choices made so far names the next one, and changes nothing
+refused() { # LOG WORD: site.yml with the choices made so far names the next choice, and changes nothing
     if site "$1" "${choices[@]}"; then
         echo "site.yml deployed over a service of the host" >&2
         exit 1
@@ -123,7 +124,7 @@ until redis-cli info persistence | grep -q 'aof_rewrite_in_progress:0'; do sleep
 CARRY
 site taken-over "${choices[@]}"
 converses
-# The site ends. Its file, the keys and the other database stay, and a copy of each file that was replaced.
+# nginx no longer serves the site. Its file, the keys, the other database and a copy of each replaced file stay.
 on "$host" sh -s <<'KEPT'
 set -ex
 grep -q 'the shop' /etc/nginx/sites-enabled/shop

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
 #
-# Redis and Postgres move to another host: from one that has the whole fleet to a bare one, and back.
+# Moves Redis and Postgres from the host of a whole fleet to a bare host, and back.
 . "$(dirname "$0")/../lab/common.sh"
 
 run=stores-$clone

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
 #
-# The tests that need neither root nor hosts: unit.sh [service | rest]. Without a word, both run side by side, because many
-# tests wait, and the output of the rest follows that of the service. In each, the first suite that fails ends the run.
+# The tests that need neither root nor hosts: unit.sh [service | rest]. Without an argument, both parts run side by side, because
+# many tests wait, and the output of "rest" follows the output of "service". In each part, the first suite that fails ends the run.
 "$(dirname "$0")/../lab/environment.sh" || exit
 . "$(dirname "$0")/../lab/common.sh"
 
@@ -33,7 +33,7 @@ suite() {
     "$@"
     summary+=("$(printf '%4d s  %s' $((SECONDS - begin)) "$name")")
 }
-# With worksteal, a finished process takes tests of another.
+# With worksteal, an idle process takes over tests of a busy process.
 beside="-v -n $((2 * $(nproc))) --dist worksteal"
 
 service() {

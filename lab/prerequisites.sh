@@ -12,11 +12,11 @@ packages=(
     git make python3-venv openssh-client              # the verbs themselves
     iproute2 mmdebstrap nftables systemd-container    # the lab
     nginx postgresql redis-server                     # unit tests run a real one of each, on a socket of their own
-    prometheus prometheus-alertmanager                 # the alerts are put to promtool
+    prometheus prometheus-alertmanager                 # promtool tests the alerts
     gpg gpg-agent                                     # the repository of the stand-ins is signed
-    nodejs php-cli                                    # the recipes of docs/auth.md are run
-    chromium                                          # and so is the JavaScript client
-    curl                                              # and what ws-server dev says to type
+    nodejs php-cli                                    # tests run the recipes of docs/auth.md
+    chromium                                          # tests run the JavaScript client
+    curl                                              # tests run the command that ws-server dev prints
     shellcheck                                        # lint
     "$@"
 )

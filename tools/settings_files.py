@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""Makes every file that repeats the service's settings from
-files/wsserver/src/wsserver/settings.py.
+"""Generates every file that repeats the settings of files/wsserver/src/wsserver/settings.py.
 
 settings_files.py          write the files
-settings_files.py --check  only say which of them that would change
+settings_files.py --check  only name the files that would change
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""What the role ws_server says of the service's settings: the bounds that it checks, and its
-options.
+"""Generates the parts of the role ws_server that repeat the service's settings: bounds and options.
 
 A setting that the role's templates do not name has a variable of its own: WS_HEARTBEAT_S is
 ws_server_heartbeat_s.
@@ -17,12 +16,12 @@ import yaml
 from wsserver.settings import requirement
 
 ROLE = Path(__file__).resolve().parents[1] / "roles/ws_server"
-# The check needs these of a setting's schema.
+# The keys of a setting's schema that the check needs.
 CHECKED = ("type", "default", "minimum", "maximum", "enum", "pattern", "items")
 TYPES = {"integer": "int", "number": "float", "string": "str", "array": "list"}
 # The role allows less than the service: systemd kills a worker TimeoutStopSec after its stop.
 NARROWER = {"WS_DRAIN_WINDOW_S": {"maximum": 20}}
-# What the role adds to a setting's description.
+# Sentences that the role adds to a setting's description.
 NOTES = {
     "WS_API_CLIENTS": [
         "C(site.yml) opens the API at the edges' private addresses to them, and adds what the workers need to serve the edges."

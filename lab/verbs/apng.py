@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""Animated PNG files: a picture with a palette, then what each frame changes of it."""
+"""Animated PNG files: a picture with a palette, then the changed rectangle of each frame."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Sequence
 from itertools import count
 
-# The index of the palette that shows what the frames before have left.
+# The palette index of a pixel that keeps the colour of the earlier frames.
 UNCHANGED = 0
 _PALETTE = 3
 _KEEP, _OVER = 0, 1
@@ -18,9 +18,9 @@ _KEEP, _OVER = 0, 1
 def animation(
     width: int, height: int, colours: Sequence[tuple[int, int, int]], frames: Sequence[tuple[bytes, float]]
 ) -> bytes:
-    """The file. A frame is its pixels, a byte each that is the index of a colour, and its seconds on the screen.
+    """Return the file. A frame has its pixels, one byte each with the index of a colour, and its seconds on the screen.
 
-    Colour 0 (`UNCHANGED`) stands in no frame.
+    No frame uses colour 0 (`UNCHANGED`).
     """
     number = count()
     body: list[bytes] = []
@@ -30,7 +30,7 @@ def animation(
         place = struct.pack(">IIIII", next(number), columns, rows, left, top)
         body.append(_chunk(b"fcTL", place + struct.pack(">HHBB", round(seconds * 1000), 1000, _KEEP, _OVER)))
         lines = (slice(y * width + left, y * width + left + columns) for y in range(top, top + rows))
-        # Filter 0 begins each line: the bytes stand as they are.
+        # Filter 0 begins each line: the bytes are not filtered.
         data = zlib.compress(b"".join(b"\0" + _difference(shown, pixels, line) for line in lines), 9)
         if shown is None:
             body.append(_chunk(b"IDAT", data))

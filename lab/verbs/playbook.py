@@ -40,9 +40,9 @@ class ProgramError(Exception):
 
 
 def start(argv: Sequence[str | Path], **options: Any) -> subprocess.Popen[bytes]:
-    """A program in the clone that ends with this process, however that ends.
+    """Start a program in the clone. It ends with this process, even if this process is killed.
 
-    A playbook that outlived its verb would keep the lock of the fleet, and change the host of the next one.
+    A playbook that outlived its verb would keep the lock of the fleet, and change the host of the next verb.
     """
     return subprocess.Popen(
         list(map(str, argv)),
@@ -58,7 +58,7 @@ def _end_with_parent() -> None:
 
 
 def end_as_on_interrupt() -> None:
-    """From now on `kill` ends this process as Ctrl-C does: what it started ends first."""
+    """Let `kill` end this process like Ctrl-C: the programs that this process started end first."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 

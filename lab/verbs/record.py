@@ -3,7 +3,7 @@
 """Records docs/pictures/roll.png: a chat in two windows on the fleet of `make up`, while `make roll` replaces its workers.
 
 The pages and their backend are the code of docs/tutorial.md, with the fleet's addresses. After the roll both pages must show
-every message once and in order; else there is no picture.
+every message once and in order. Otherwise no picture is written.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _CODE = {"app.py": "python", "index.html": "html", "app.js": "javascript"}
 _SERVED = re.compile(r"https://[^/]+/((app|wsclient)\.js|token|ticket|)(\?.*)?$")
 _WIDTH, _HEIGHT = 860, 470
 _COLUMNS, _LINES = 118, 13
-# A frame of the picture: how often one is taken, and how long it is shown.
+# The seconds between two frames, and how long a frame and the last frame are shown.
 _EVERY_S, _SHOWN_S, _LAST_S = 1.5, 0.25, 4.0
 _SAY_S = 1.5
 _PATIENCE_S = 30.0
@@ -78,7 +78,7 @@ _PIXELS = """async (png) => {
 
 
 class RecordingError(Exception):
-    """Why there is no picture, in one sentence."""
+    """The reason why no picture is written, in one sentence."""
 
 
 def code(language: str) -> str:
@@ -88,7 +88,7 @@ def code(language: str) -> str:
 
 
 def at_fleet(text: str, edge: str, port: int, api: int) -> str:
-    """The tutorial's code with the addresses of the fleet and of its server API, and with a port for the backend."""
+    """Replace the addresses in the tutorial's code by the fleet's, the server API's and the backend's."""
     for old, new in {
         "http://127.0.0.1:9080": f"http://127.0.0.1:{api}",
         '"127.0.0.1", 5000': f'"127.0.0.1", {port}',
@@ -96,7 +96,7 @@ def at_fleet(text: str, edge: str, port: int, api: int) -> str:
         "http://127.0.0.1:8000": f"https://{edge}",
     }.items():
         text = text.replace(old, new)
-    # A room of its own: without the history of an earlier recording.
+    # Each recording has a separate room, without the history of earlier recordings.
     return text.replace('"lobby', f'"lobby-{port}')
 
 
@@ -109,7 +109,7 @@ def free_port() -> int:
 
 @contextmanager
 def backend(run: str, edge: str) -> Iterator[str]:
-    """The tutorial's backend, which reaches the fleet's server API through SSH: its address."""
+    """Run the tutorial's backend, which reaches the fleet's server API through SSH. Yields its address."""
     one = state.load(run)
     if one is None:
         raise RecordingError("there is no fleet; run: make up")
@@ -152,7 +152,7 @@ def wait_for(port: int) -> None:
 
 @asynccontextmanager
 async def stage(browser: Browser, app: str, edge: str) -> AsyncIterator[Page]:
-    """A page with two windows and a terminal. The pages are from where the fleet lets pages connect: its own name."""
+    """Open a page with two windows and a terminal. The origin of the pages is the fleet's name, which the fleet allows."""
     context = await browser.new_context(
         viewport={"width": _WIDTH, "height": _HEIGHT}, permissions=["local-network-access"]
     )
@@ -181,7 +181,7 @@ def _get(url: str) -> tuple[int, str, bytes]:
 
 
 async def talk(windows: list[Frame], said: list[str], ended: asyncio.Event) -> None:
-    """The two write in turn."""
+    """Let both users write in turn."""
     while not ended.is_set():
         user, window = ("alice", "bob")[len(said) % 2], windows[len(said) % 2]
         text = f"message {len(said) + 1}"
@@ -196,7 +196,7 @@ async def heard(window: Frame) -> list[str]:
 
 
 async def record(run: str) -> None:
-    """Raises RecordingError."""
+    """Record the picture and write the file. Raises RecordingError."""
     edge = urlsplit(json.loads((UP / "status.json").read_text())["url"]).netloc
     flags = ["--ignore-certificate-errors", "--disable-lcd-text"]
     with backend(run, edge) as app:
@@ -210,7 +210,7 @@ async def record(run: str) -> None:
 
 
 async def film(page: Page) -> list[bytes]:
-    """Pictures of the stage while `make roll` runs. Raises RecordingError if a message is missing in a window."""
+    """Take pictures of the stage while `make roll` runs. Raises RecordingError if a window lacks a message."""
     pictures: list[bytes] = []
     said: list[str] = []
     ended = asyncio.Event()

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""A program in a terminal of its own, and what its screen shows."""
+"""Runs a program in a separate terminal, and reads its screen."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _CLEAR = "\r\x1b[K"
 
 
 class Screen:
-    """The lines of a program that writes as `Console` does: lines that stay, and a live one."""
+    """The lines of a program that writes like `Console`: permanent lines, and one live line."""
 
     def __init__(self) -> None:
         self._lines: list[str] = []
@@ -35,7 +35,7 @@ class Screen:
 
 
 class Terminal:
-    """A program that runs until it ends, or until the context does."""
+    """Runs a program until the program or the context ends."""
 
     def __init__(self, argv: Sequence[str], directory: Path, columns: int) -> None:
         self.screen = Screen()
@@ -74,7 +74,7 @@ class Terminal:
         return self._process.returncode
 
     def _read(self) -> bool:
-        """Whether there was anything to read."""
+        """Read the output. Return whether there was any."""
         try:
             self.screen.feed(self._decoder.decode(os.read(self._main, 65536)))
         except BlockingIOError:

@@ -108,7 +108,7 @@ def main() -> int:
         return 1
     except KeyboardInterrupt:
         console.clear()
-        print("Interrupted. make up goes on from here, and make down takes away what is there.", file=sys.stderr)
+        print("Interrupted. make up continues from here, and make down removes everything.", file=sys.stderr)
         return 130
     return 0
 

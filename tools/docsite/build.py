@@ -2,8 +2,8 @@
 # Copyright: the selfhost.websocket authors
 """Builds the documentation site: README, docs/, the roles' pages, and a page for each module, plugin and role.
 
-The pages lie in the source of the site as they do in the repository, so their links to each other
-stay. The links that need another target are those to files that are no page.
+The source of the site has the pages in the same places as the repository, so their links to each other
+stay. Only links to files that are not pages get another target.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def pages() -> Iterator[str]:
 
 
 class Source:
-    """The source of the site, in a directory of its own."""
+    """The source of the site, in a separate directory."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -115,7 +115,7 @@ def build(directory: Path) -> Path:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("directory", type=Path, help="where the site goes, in its folder html")
+    parser.add_argument("directory", type=Path, help="the site is written to its folder html")
     directory = parser.parse_args().directory.resolve()
     try:
         print(build(directory))

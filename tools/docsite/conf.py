@@ -22,10 +22,10 @@ html_title = project
 
 extensions = ["myst_parser", "sphinx_antsibull_ext", "sphinxcontrib.mermaid"]
 nitpicky = True
-# Names of anchors as GitHub makes them, so that one link works in both places.
+# Anchors have the same names as on GitHub, so that one link works in both places.
 myst_heading_anchors = 4
 myst_fence_as_directive = ["mermaid"]
-# What is indented in README and in the pages is no YAML.
+# Indented blocks in README and in the pages are not YAML.
 highlight_language = "text"
 pygments_style = "ansible"
 

@@ -101,7 +101,7 @@ playbook.run("Wait", ["sh", "-c", "echo $$ >pid; exec sleep 60"], Path("log"), l
 @pytest.mark.parametrize(
     ("verb", "words"),
     [
-        (up, "Interrupted. make up goes on from here, and make down takes away what is there.\n"),
+        (up, "Interrupted. make up continues from here, and make down removes everything.\n"),
         (roll, "Interrupted. The next make roll completes what is half done.\n"),
     ],
     ids=["up", "roll"],
