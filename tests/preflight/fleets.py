@@ -155,9 +155,9 @@ def _is_in_stage(task: dict[str, Any], play: str, stage: str) -> bool:
     "stores", "ports" and each role.
 
     The stage "hosts" comes before any role and has the tasks that compare a host with its fleet.
-    Unit tests cover the requirements on a single host. The stage of a role, and
-    "ports" with that of the workers, and "stores" gather no facts. The stage "all" has no "stores",
-    which would wait for unreachable hosts.
+    Unit tests cover the requirements on a single host. The stages of roles, "ports" (with the stage of
+    the workers) and "stores" gather no facts. The stage "all" leaves out "stores", which would wait for
+    unreachable hosts.
     """
     if play == "Check where the stores are" or stage == "stores":
         return play == "Check where the stores are" and stage == "stores"

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""Animated PNG files show the frames that they were made of."""
+"""Animated PNG files show the frames that they were made from."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""A playbook's events reach the verb, and its output a log, whose end a failure shows."""
+"""The verb gets a playbook's events. The output is in a log, and a failure shows the end of the log."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_a_program_that_fails_is_named_with_the_end_of_its_output(fleet: Path) -
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
 def test_what_a_verb_has_started_ends_with_it(tmp_path: Path, number: signal.Signals) -> None:
-    """Also where the verb cannot see to it: a playbook would keep the lock of the fleet."""
+    """The program ends even if the verb is killed, because a playbook would keep the lock of the fleet."""
     verb = """
 from pathlib import Path
 from verbs import playbook
@@ -87,7 +87,7 @@ playbook.run("Wait", ["sh", "-c", "echo $$ >pid; exec sleep 60"], Path("log"), l
         command,
         env=os.environ | {"PYTHONPATH": str(ROOT / "lab")},
         stderr=subprocess.DEVNULL,
-        # As from a terminal: a run of the tests in the background ignores SIGINT, and so would its children.
+        # As in a terminal. Tests that run in the background ignore SIGINT, and their children would, too.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 (no threads here)
     )
     eventually(lambda: pid.exists() and pid.read_text().endswith("\n"), "the program runs")

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""What a screen shows of a program that writes as the verbs do."""
+"""The screen of a program that writes like the verbs."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ def test_all_faults_of_a_host_are_reported_at_once() -> None:
 
 
 OFFER_TWO = """#!/bin/sh
-# As apt-cache does it: a record for each version of what there is, and an error for what there is not.
+# Like apt-cache: a record for each version of an available package, and an error for a missing package.
 echo "$@" >>"$0.calls"
 printf 'Package: nginx\\nVersion: 2\\n\\nPackage: nginx\\nVersion: 1\\n\\nPackage: openssl\\nVersion: 1\\n'
 echo "N: Unable to locate package" >&2
@@ -89,7 +89,7 @@ exit 100
     ("lists", "missing"), [(["x_Packages"], ["redis", "nginx-full"]), ([], [])], ids=["lists", "no_lists"]
 )
 def test_which_packages_the_distribution_does_not_offer(tmp_path: Path, lists: list[str], missing: list[str]) -> None:
-    """One call for all of them. Without lists nothing is known yet."""
+    """One call has all packages. Without package lists, no package counts as missing."""
     tasks = yaml.safe_load((ROOT / "playbooks/tasks/check_host.yml").read_text())
     [text] = [task["ansible.builtin.shell"] for task in tasks if "ansible.builtin.shell" in task]
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined)

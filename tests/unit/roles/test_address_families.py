@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""What the roles write for an address of each family, and which address they use without one."""
+"""The text that the roles write for an address of each family, and the default address."""
 
 from __future__ import annotations
 

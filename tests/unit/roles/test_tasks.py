@@ -19,7 +19,7 @@ FILES = sorted(
 
 
 def tasks(found: Any) -> Iterator[dict[str, Any]]:
-    """All mappings of a file, in any depth: a task is one of them."""
+    """All mappings of a file, in any depth. Each task is a mapping."""
     if isinstance(found, dict):
         yield found
         for value in found.values():
@@ -31,7 +31,7 @@ def tasks(found: Any) -> Iterator[dict[str, Any]]:
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
 def test_a_task_that_is_to_be_repeated_is_repeated(file: Path) -> None:
-    """Ansible evaluates failed_when before until: with failed_when false each attempt "is success", and is the last."""
+    """Ansible evaluates failed_when before until: with failed_when false, the first attempt "is success" and the last."""
     for task in tasks(yaml.safe_load(file.read_text())):
         if "until" in task and task.get("failed_when") is False:
             until = " ".join([task["until"]] if isinstance(task["until"], str) else task["until"])

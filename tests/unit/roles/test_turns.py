@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""The hosts of a batch come in the order of the inventory, and the workers of each in the order of
+"""The hosts of a batch come in the order of the inventory, and the workers of a host in the order of
 its plan.
 
 The first worker of the first host is the canary.

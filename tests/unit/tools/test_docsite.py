@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""`make docs`: where the links of a page lead in the site. That no link leads nowhere, `make lint` finds out."""
+"""The targets of a page's links in the site of `make docs`. `make lint` finds links without a target."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from docsite import build
 
 @pytest.fixture
 def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> build.Source:
-    """The source of a site, for a repository in which a test writes its pages."""
+    """The source of a site, for a repository whose pages the test writes."""
     root = tmp_path / "repository"
     for name in ("README.md", "docs/a.md", "docs/runbooks/WsDown.md", "roles/redis/README.md"):
         write(root / name, f"# {name}\n")

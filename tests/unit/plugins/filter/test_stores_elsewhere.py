@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""The stores that a playbook would leave behind. Which host has a store: module_utils/test_stores.py."""
+"""The stores that a playbook would leave behind. module_utils/test_stores.py tests which host has a store."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_stores_that_the_inventory_has_on_another_host():
 
 
 def test_a_host_that_is_recognized():
-    """By the address that the inventory gives it, and by its machine ID."""
+    """The filter recognizes a host by its address in the inventory, and by its machine ID."""
     wanted = {"redis": "two", "postgres": "one"}
     used = {"far": [{"redis": {"address": "fd00::2", "machine": ""}}, {"postgres": THERE | {"machine": "1" * 32}}]}
     assert stores_elsewhere(used, HOSTS, wanted) == []

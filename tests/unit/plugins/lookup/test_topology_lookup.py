@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""The lookup in a play: where the groups and the variables of the hosts come from.
+"""The lookup in a play: the source of the groups and of the hosts' variables.
 
-What each value is: tests/unit/plugins/module_utils/test_topology.py.
+tests/unit/plugins/module_utils/test_topology.py tests each value.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ TASKS = {
 
 
 def told(directory: Path) -> tuple[list[str], dict[str, Any]]:
-    """The hosts of a play whose pattern asks the lookup, and what each task told the host two."""
+    """The hosts of a play whose pattern uses the lookup, and the result of each task on the host two."""
     hosts = {name: {"number": number, "ws_server_instances": 1} for number, name in enumerate(("one", "two", "out"), 1)}
     groups = {"ws_edge": ["one"], "chat_workers": ["one", "two"], "ws_redis": ["two"], "ws_postgres": ["two"]}
     children = {name: {"hosts": {host: {} for host in members}} for name, members in groups.items()}

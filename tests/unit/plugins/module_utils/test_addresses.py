@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""Addresses of both families. How URLs have them: tests/unit/plugins/filter/test_url_host.py."""
+"""Addresses of both families. tests/unit/plugins/filter/test_url_host.py tests them in URLs."""
 
 from __future__ import annotations
 

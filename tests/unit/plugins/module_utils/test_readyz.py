@@ -48,7 +48,7 @@ def test_nobody():
     "said", [b"", b"220 mail.example.org ESMTP\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nready"]
 )
 def test_answers_that_are_not_a_workers(said):
-    """None of it raises."""
+    """No answer raises an exception."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve():

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""Which host a worker's Redis and Postgres are on, and when the inventory names another one."""
+"""The host of a worker's Redis and Postgres, and stores that the inventory has on another host."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_settings_with_addresses():
     ],
 )
 def test_a_store_on_the_host_itself(setting, name):
-    """Of an earlier release, too, whose settings name no machine."""
+    """The settings of an earlier release name no machine."""
     assert _stores.parse(f'WS_BROKER="redis"\n{setting}\n') == {name: Store("", "")}
 
 
@@ -74,7 +74,7 @@ def test_the_machine_id_of_two_hosts_recognizes_neither():
 
 
 def test_two_hosts_with_the_same_address():
-    """Such as that of a bridge: the host that the inventory names has the store."""
+    """Two bridges may have the same address. The host that the inventory names has the store."""
     hosts = {"one": Host(["172.17.0.1", "10.0.0.1"], ONE), "two": Host(["172.17.0.1"], TWO)}
     for wanted in hosts:
         assert _stores.host_of(Store("172.17.0.1", ""), "far", hosts, wanted) == wanted
@@ -115,7 +115,7 @@ def test_a_redis_whose_host_is_not_in_the_inventory():
 
 
 def test_half_of_the_workers_have_moved():
-    """As an interrupted rollout leaves them."""
+    """An interrupted rollout leaves workers with old and new settings."""
     found = elsewhere({"one": [worker("10.0.0.2"), worker("")]}, "two")
     assert found == [Elsewhere("redis", "one", "", ("one",))]
 

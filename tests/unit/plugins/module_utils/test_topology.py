@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""What each host is told of its fleet, for fleets of every form."""
+"""The values of each host, for fleets of every form."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ STORES = {
 }
 ONE = {group: ["one"] for group in GROUPS[:4]}
 OBSERVED = ONE | {"ws_observability": ["one"]}
-# An edge with workers and the stores, a host with workers, and one that observes both.
+# An edge with workers and the stores, a host with workers, and a monitoring host.
 THREE = {
     "ws_edge": ["one"],
     "ws_workers": ["one", "two"],
@@ -67,7 +67,7 @@ def exporters(address: str, host: str, *names: str) -> list[dict[str, str]]:
     return [{"job": name, "host": host, "address": f"{address}:{ports[name]}"} for name in names]
 
 
-# A fleet, the host that asks, the variables of hosts, and what the host is told.
+# A fleet, the current host, the variables of hosts, and the expected values.
 CASES: dict[str, tuple[dict[str, list[str]], str, dict[str, Any], dict[str, Any]]] = {
     "one host": (
         ONE,
@@ -395,7 +395,7 @@ def test_every_value_has_an_answer(groups: dict[str, list[str]], host: str) -> N
     ],
 )
 def test_a_value_that_is_not_known_yet(without: str, value: str, error: str) -> None:
-    """No list is written without a host that belongs there."""
+    """No list lacks a host whose values are not known yet."""
     groups = {"ws_edge": ["one", "two"], "ws_workers": ["one", "two"], "ws_redis": ["two"], "ws_postgres": ["one"]}
     fleet = topology(groups, "one")
     fleet._hostvars["two"].pop(without)  # type: ignore[attr-defined]
@@ -430,7 +430,7 @@ def test_the_address_of_a_host_that_the_inventory_does_not_tell(facts: dict[str,
 
 
 class Counting(Mapping[str, Mapping[str, Any]]):
-    """The variables of hosts, which Ansible merges each time that they are read."""
+    """The variables of hosts, with a count of reads: Ansible merges the variables at each read."""
 
     def __init__(self, hosts: dict[str, dict[str, Any]]) -> None:
         self.hosts, self.reads = hosts, 0
@@ -458,7 +458,7 @@ def test_no_value_reads_the_variables_of_a_host_twice(value: str) -> None:
 
 def test_fleet_yml_assigns_every_value() -> None:
     asked = re.findall(r"lookup\('selfhost\.websocket\.topology', '(\w+)'\)", str(list(FLEET.values())))
-    # The checks of the playbooks ask for the addresses.
+    # The checks of the playbooks use the addresses.
     assert set(asked) | {"address_is_private", "addresses"} == set(VALUES)
 
 

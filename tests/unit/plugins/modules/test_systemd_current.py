@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
 """systemd_current with a fake systemctl that records its calls."""
-# The state is a directory: `loaded`, `on_disk`, `enabled` and `stale` exist or not, `started` has
-# the
 
 from __future__ import annotations
 
@@ -15,6 +13,7 @@ from hosts import run
 
 from ansible_collections.selfhost.websocket.plugins.modules import systemd_current
 
+# The state is a directory: `loaded`, `on_disk`, `enabled` and `stale` exist or not. `started` has the
 # timestamp of a running process.
 _SYSTEMCTL = """#!/bin/sh
 cd "{0}" || exit
