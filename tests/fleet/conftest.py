@@ -21,7 +21,7 @@ def fleet() -> Fleet:
 def pytest_runtest_makereport(
     item: pytest.Function, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Show what the hosts logged during a test that failed: they are unmade before a reader could ask them."""
+    """Show the logs of the hosts during a failed test, because the hosts are removed after the run."""
     report = yield
     fleet = item.funcargs.get("fleet")
     if report.failed and call.when == "call" and isinstance(fleet, Fleet):
@@ -46,7 +46,7 @@ def observer(fleet: Fleet) -> Observer:
 
 @pytest.fixture(scope="module")
 def hurried(observer: Observer) -> Iterator[Observer]:
-    """Alerts are raised and cleared within seconds."""
+    """Let alerts be raised and cleared within seconds."""
     observer.ssh(HURRY)
     yield observer
     observer.ssh(REST)

@@ -23,7 +23,7 @@ from wsserver.witness import from_secret
 
 ROOT = Path(__file__).parents[2]
 
-# A backend on the host: asks the server API, and prints the status and the answer.
+# A backend on the host: sends a request to the server API, and prints the status and the answer.
 BACKEND = """
 import json, sys, urllib.error, urllib.request
 method, url, headers, body = json.loads(sys.argv[1])
@@ -201,7 +201,7 @@ class Fleet:
 
 
 def changed(output: str) -> list[str]:
-    """The tasks that changed something."""
+    """The tasks that reported a change."""
     tasks = re.split(r"^(?:TASK|RUNNING HANDLER) \[", output, flags=re.MULTILINE)[1:]
     return [task.split("]")[0] for task in tasks if re.search(r"^changed:", task, re.MULTILINE)]
 

@@ -36,14 +36,14 @@ def lines(body: bytes) -> list[Line]:
 
 
 def _labels(text: str) -> dict[str, str]:
-    """Of {name="value", …}."""
+    """Parse labels such as {name="value", …}."""
     pair = r'(\w+)=("(?:[^"\\]|\\.)*")'
     assert re.fullmatch(rf"\{{{pair}(, {pair})*\}}", text), text
     return {name: json.loads(value) for name, value in re.findall(pair, text)}
 
 
 def _push_request() -> Any:
-    # The file has further messages, which clients do not use.
+    # Loki's file has further messages, which clients do not use.
     file = descriptor_pb2.FileDescriptorProto(name="push.proto", package="logproto", syntax="proto3")
     file.dependency.append(timestamp_pb2.DESCRIPTOR.name)
 

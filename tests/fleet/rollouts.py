@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
 """Helpers for tests of rollouts: good and bad releases, observed workers, interrupted runs."""
-# A client that is asked to leave waits at most half a second and connects elsewhere. The bound
-# allows for a slow machine.
 
 from __future__ import annotations
 

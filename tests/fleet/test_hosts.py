@@ -71,7 +71,7 @@ async def test_check_mode_of_maintenance_changes_nothing(fleet: Fleet, other: st
 async def test_no_rollout_waits_for_workers_that_it_repairs_nor_a_rollback_for_a_new_host(
     fleet: Fleet, other: str
 ) -> None:
-    """Check mode asks the other hosts' workers, too."""
+    """Check mode queries the workers of the other hosts, too."""
     turn = f"Worker 80 of {fleet.worker_host}, "
     later = f"Worker 80 of {other}, "
     fleet.ssh(other, "systemctl stop ws-server@81")

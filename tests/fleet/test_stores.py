@@ -48,7 +48,7 @@ def pids(fleet: Fleet) -> dict[str, int]:
 
 
 def states(fleet: Fleet, host: str) -> list[str]:
-    """Of Redis there, and of what forwards its clients."""
+    """The states of Redis on the host, and of the units that forward its clients."""
     units = "redis-server.service ws-redis-forward.socket ws-redis-forward.service"
     return fleet.ssh(host, f"systemctl is-active {units}", check=False).split()
 
@@ -71,7 +71,7 @@ def test_no_playbook_leaves_a_store_behind(fleet: Fleet, inventory: Inventory, o
 
 
 async def move(fleet: Fleet, inventory: Path, host: str, killed_in: list[str]) -> str:
-    """The playbook, killed after it has begun each of these tasks, and then run to its end."""
+    """Run the playbook, kill it in each of these tasks, and then run it to its end."""
     arguments = [SHORT_WATCH, f"--extra-vars=ws_from={host}"]
     for task in killed_in:
         await asyncio.to_thread(kill_playbook, fleet, "move_store.yml", task, arguments, inventory=inventory)
@@ -88,7 +88,7 @@ async def move(fleet: Fleet, inventory: Path, host: str, killed_in: list[str]) -
 async def test_stores_move_while_clients_talk(
     fleet: Fleet, inventory: Inventory, other: str, there: bool, killed_in: list[str]
 ) -> None:
-    """To a bare host by runs that are killed again and again, and back to the host that has the data of before."""
+    """The stores move to a bare host by runs that are killed repeatedly, and back to the host with the old data."""
     old, new = (fleet.worker_host, other) if there else (other, fleet.worker_host)
     hosts = inventory(new)
     before = links(fleet)
@@ -115,7 +115,7 @@ async def test_stores_move_while_clients_talk(
 
 
 def test_what_comes_after_a_move(fleet: Fleet, inventory: Inventory, other: str) -> None:
-    """Nothing is left to move, site brings the rest, and a rollback would lose the data."""
+    """No store is left to move, site completes the change, and rollback refuses because the data would be lost."""
     home = inventory(fleet.worker_host)
     said = fleet.play(f"--extra-vars=ws_from={other}", SHORT_WATCH, playbook="move_store.yml", inventory=home)
     assert not [task for task in changed(said) if "redis : " in task or "postgres : " in task], changed(said)
