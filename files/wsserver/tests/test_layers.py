@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from support.worker import SRC
 
-# The top first: each line may import the lines below it, but not its own. docs/architecture.md
-# shows them.
+# From the top: each line may import the lines below it, but not itself. docs/architecture.md shows the
+# layers.
 LAYERS = [
     {"__main__"},
     {"cli"},
@@ -36,7 +36,7 @@ BESIDE = {
 }
 _LEVEL = {package: level for level, packages in enumerate(LAYERS) for package in packages}
 
-# A module and what it imports: a module, or "module.name" where the name is no module.
+# A module and its import: a module, or "module.name" if the name is not a module.
 Import = tuple[str, str]
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""What both clients do, one list of scenarios: against a server that says what the test wants, and against real workers.
+"""One list of scenarios for both clients, against a server that the test scripts, and against real workers.
 
-Each runs with the Python client, and with the JavaScript client in Chromium. What only one of them does: test_client.py
-and test_wsclient.py.
+Each scenario runs with the Python client, and with the JavaScript client in Chromium. test_client.py and
+test_wsclient.py test the features that only one client has.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ Start = Callable[..., Worker]
 
 @pytest.fixture(scope="module", params=["python", "javascript"])
 def language(request: pytest.FixtureRequest) -> str:
-    """Of the client. All scenarios in one language come first, so that a process that has no other starts no browser."""
+    """The client's language. Scenarios are sorted by it, so that a process with only Python scenarios starts no browser."""
     return str(request.param)
 
 
 @pytest.fixture
 def make(language: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> MakeDriver:
-    """Makes a client of a URL and of its options."""
+    """Makes a client from a URL and options."""
     if language == "javascript":
         return partial(browser_driver, request.getfixturevalue("browser"))
     impatient(monkeypatch)
@@ -72,7 +72,7 @@ async def alice(make: MakeDriver, server: Scripted, **options: Any) -> AsyncIter
 
 
 async def value(call: Call) -> Any:
-    """What a call returned, which must not fail."""
+    """The value that a call returned. The call must not fail."""
     outcome = await call.outcome()
     assert set(outcome) == {"value"}, outcome
     return outcome["value"]
@@ -102,13 +102,13 @@ async def publish(client: Driver, peer: Peer, ids: Iterable[int]) -> dict[int, C
 
 
 async def acknowledge(peer: Peer, seqs: dict[int, int]) -> None:
-    """Tell the `seq` of each publish."""
+    """Acknowledge each publish with its `seq`."""
     for n, seq in seqs.items():
         await peer.send("ack", id=str(n), room="r", seq=seq)
 
 
 async def has_read_all(client: Driver, peer: Peer) -> None:
-    """A ping whose answer comes behind what the peer has sent before."""
+    """Wait for the answer to a ping, which follows everything that the peer has sent before."""
     measuring = await client.begin("ping")
     ping = await peer.receive("ping")
     await peer.send("pong", t=ping["t"])
@@ -166,11 +166,11 @@ async def test_a_refusal_that_passes_is_repeated_before_anything_newer(make: Mak
 async def test_a_publish_in_doubt_is_not_repeated_once_the_server_no_longer_knows_it(
     make: MakeDriver, server: Scripted
 ) -> None:
-    """Minutes pass while the computer sleeps, and the server's clock goes on."""
+    """Minutes pass on the server's clock while the computer sleeps."""
     async with alice(make, server) as (client, peer):
         doubtful, refused = (await publish(client, peer, [1, 2])).values()
         await client.sleep(300)
-        # Of the second publish the client knows that nothing was published, however long ago.
+        # The client knows that the second message was not published, however long ago.
         await peer.send("error", code="unavailable", message="?", id="2")
         await peer.send("error", code="outcome_unknown", message="?", id="1")
         assert (await peer.receive("publish"))["id"] == "2"
@@ -452,7 +452,7 @@ async def test_a_server_that_owes_an_answer_is_pinged_sooner(make: MakeDriver, s
         assert await value(publishing[1]) == 1
 
 
-# Who may.
+# Permissions.
 
 
 async def test_a_fresh_token_is_requested_after_a_refusal(make: MakeDriver, server: Scripted) -> None:

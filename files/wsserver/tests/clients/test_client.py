@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""What only the Python client does: iteration, cancelled calls, and JSON that Python does not hold.
+"""Features that only the Python client has: iteration, cancelled calls, and JSON that Python cannot represent.
 
-What both clients do: test_both_clients.py.
+test_both_clients.py tests the features that both clients have.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ async def server() -> AsyncIterator[Scripted]:
 
 
 class Alice:
-    """A client, the other end of its first connection, and the events that the client was told."""
+    """A client, the other end of its first connection, and the events that the client reported."""
 
     def __init__(self, server: Scripted) -> None:
         self.events: list[Event] = []
@@ -71,7 +71,7 @@ async def take(room: Room, count: int) -> list[Any]:
 
 
 async def say(peer: Peer, event: str) -> None:
-    """What json.dumps does not write."""
+    """Send text that json.dumps does not write."""
     await peer.connection.send(event)
 
 
@@ -239,7 +239,7 @@ async def test_the_refusal_of_a_join_that_was_given_up_is_not_for_a_later_one(se
             await leaving
 
 
-# Who may.
+# Permissions.
 
 
 async def refused(client: Client) -> str:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""What only the JavaScript client does, in Chromium: what a browser adds, and what a page gets to know.
+"""Features that only the JavaScript client has, in Chromium: browser features, and the events for a page.
 
-What both clients do: test_both_clients.py.
+test_both_clients.py tests the features that both clients have.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ async def alice(browser: Browser, server: Scripted) -> AsyncIterator[tuple[Tab, 
 
 
 async def begin(page: Tab, name: str, javascript: str) -> None:
-    """Let a promise be under way, to ask for its outcome with `ended`."""
+    """Start a promise. `ended` returns its outcome."""
     await page.run(f"window.{name} = outcome({javascript})")
 
 
@@ -93,7 +93,7 @@ async def test_a_server_that_sends_no_welcome_is_left(browser: Browser, server: 
 
 
 async def test_waits_grow_and_are_spread(browser: Browser) -> None:
-    """With a clock of its own: each wait is told, and over at once."""
+    """A fake clock records each wait and ends it at once."""
     async with proxy() as nowhere, tab(browser) as page:
         nowhere.ports = [1]
         for random, waits in (
@@ -118,7 +118,7 @@ async def test_waits_grow_and_are_spread(browser: Browser) -> None:
             assert (await page("waits"))[:7] == waits
 
 
-# Who may.
+# Permissions.
 
 
 @pytest.mark.parametrize("options", ["{}", "undefined", "{ token: 'T', tokenFactory() {} }"])

@@ -14,8 +14,7 @@ from pathlib import Path
 from support.browser import MODULE
 
 TYPES = MODULE.with_suffix(".d.ts").read_text()
-# For an object of each class, where one can be made: its own properties, and the methods of its
-# class.
+# For each class that can be instantiated: the properties of an object, and the methods of the class.
 _LIST = """
 import * as module from "./wsclient.mjs";
 

@@ -29,8 +29,8 @@ def edge(worker: Worker) -> Iterator[Edge]:
     started.remove()
 
 
-# A worker discards what a client still sends for half a second. A client that a busy machine delays
-# for longer tries again: this test is not about that.
+# A worker discards the client's further data for half a second. If a busy machine delays the client
+# for longer, the attempt does not count and the client tries again.
 _IN_TIME_S = 0.25
 
 

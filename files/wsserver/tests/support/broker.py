@@ -2,7 +2,7 @@
 """A broker that misbehaves on command, within what `wsserver.rooms.broker` allows.
 
 Its live feed drops, delays and repeats messages but never reorders them; its log trims, expires,
-loses its tail and begins new epochs; its reads take their time and fail.
+loses its tail and begins new epochs; its reads are slow and fail.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from playwright.async_api import Browser, Page, Route, async_playwright
 MODULE = Path(__file__).parents[2] / "src/wsserver/web/wsclient.js"
 # The address of the tabs' pages. It does not exist: this module answers the requests of a tab.
 ORIGIN = "http://localhost:8000"
-# How long a tab may take to be ready, and how long a test waits for anything.
+# The timeout for a tab to become ready, and for each wait of a test.
 PATIENCE_MS = 30_000
 
 # Records the events of a client, for tests.
@@ -30,7 +30,7 @@ Object.assign(window, {
       client.addEventListener(type, ({ detail }) => events.push({ type, ...detail }));
     }
   },
-  // What a promise came to, as plain data.
+  // The outcome of a promise, as plain data.
   outcome: (promise) => promise
     .then((value) => ({ value }), ({ name, code, message }) => ({ name, code, message }))
     .then((outcome) => JSON.parse(JSON.stringify(outcome))),
@@ -68,7 +68,7 @@ class Tab:
         await self.page.evaluate(f"() => {{ {statements} }}")
 
     async def make(self, url: str, options: str = "{ token: 'T' }") -> None:
-        """`options`: JavaScript."""
+        """Create the client. `options`: JavaScript."""
         await self.run(f"make({url!r}, {options})")
 
     async def until(self, condition: str) -> None:

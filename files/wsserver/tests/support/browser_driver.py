@@ -23,8 +23,8 @@ _OPTIONS = {
     "ticket_factory": "ticketFactory",
     "max_unacknowledged": "maxUnacknowledged",
 }
-# The rooms by name and the whole messages, for this driver; short waits between connections, since those of a test
-# are short and the waits would grow and grow.
+# Keeps the rooms by name, and whole messages. Waits between connections are short: a test's connections are short, so the
+# waits would keep growing.
 _PREPARE = """
     window.rooms = {};
     window.messages = [];
@@ -45,7 +45,7 @@ class _Call:
 
 
 class BrowserDriver:
-    """Takes the messages of all rooms by one function."""
+    """Receives the messages of all rooms in one function."""
 
     hang_up_code = 1005
     abort_code = 1005
@@ -144,7 +144,7 @@ async def browser_driver(browser: Browser, url: str, **options: Any) -> AsyncIte
 
 
 class BrowserTalk:
-    """Three tabs."""
+    """A conversation of three tabs."""
 
     def __init__(self, conversation: Conversation) -> None:
         self._tabs = conversation.tabs

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Tabs that talk to each other without a break, and are held against the promise."""
+"""Tabs that talk to each other without a break, and check the promise."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from playwright.async_api import Browser
 
 from support.browser import ORIGIN, Tab, tab
 
-# A room's log keeps the last thousand messages: while a tab may be without connection, the others must say fewer.
+# A room's log keeps the last thousand messages: while a tab is disconnected, the others must send fewer.
 _PAUSE_MS = 100
 
 
@@ -27,7 +27,7 @@ class Conversation:
 
     @asynccontextmanager
     async def under_way(self) -> AsyncIterator[None]:
-        """The tabs talk in this context and for a while after. Then each must have heard every message once, in order."""
+        """Let the tabs talk in this context and shortly after. Then each must have received all messages once, in order."""
         async with AsyncExitStack() as stack:
             for token in self._tokens:
                 page = await stack.enter_async_context(tab(self._browser, self._origin))

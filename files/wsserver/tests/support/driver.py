@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""What a scenario does with a client, in whichever language the client is written.
+"""The interface between a scenario and a client in any language.
 
-A scenario sees plain data, with the names of the protocol; a driver translates.
+A scenario uses plain data, with the names of the protocol. A driver translates.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from support.scripted import Scripted
 
 
 class Call(Protocol):
-    """A call of a client's method that is under way."""
+    """A running call of a client's method."""
 
     async def outcome(self) -> dict[str, Any]:
         """Wait for the end: `value` if the method returned one, or `name`, `code` and `message` of the error."""
@@ -22,10 +22,11 @@ class Call(Protocol):
 
 
 class Driver(Protocol):
-    """One client. `hang_up_code`: how the server sees it leave a connection; `abort_code`: a faulty one.
+    """One client.
 
-    `refusal`: what the reason of a refused handshake contains. `lost_ping`: the error of a ping that the end of the
-    connection cuts off.
+    `hang_up_code`: the close code that the server sees when the client leaves a connection. `abort_code`: the code when
+    the client leaves a faulty connection. `refusal`: a text in the reason of a refused handshake. `lost_ping`: the error
+    of a ping that the end of the connection interrupts.
     """
 
     hang_up_code: int
@@ -38,15 +39,15 @@ class Driver(Protocol):
     async def close(self) -> None: ...
 
     async def begin(self, method: str, *arguments: Any, **options: Any) -> Call:
-        """Call `publish`, `join`, `leave`, `presence`, `history` or `ping`. Rooms go by name, times are milliseconds."""
+        """Call `publish`, `join`, `leave`, `presence`, `history` or `ping`. Rooms are names, times are milliseconds."""
         ...
 
     async def messages(self, count: int) -> list[dict[str, Any]]:
-        """Wait for so many messages, over all rooms, and return all that came."""
+        """Wait for `count` messages over all rooms, and return all messages so far."""
         ...
 
     async def events(self, *types: str) -> list[dict[str, Any]]:
-        """The `gap`, `reset`, `member` and `error` events that the application was told."""
+        """The `gap`, `reset`, `member` and `error` events that the client reported to the application."""
         ...
 
     async def states(self) -> list[tuple[str, str]]:
@@ -70,16 +71,16 @@ class Driver(Protocol):
         ...
 
     async def sleep(self, seconds: float) -> None:
-        """What a computer does to its clocks when it sleeps: timers stand still, the calendar does not."""
+        """Simulate a sleeping computer: timers stand still, and the wall clock runs."""
         ...
 
     def refused(self, server: Scripted, times: int) -> AbstractAsyncContextManager[None]:
-        """The handshakes that what happens in this context brings about are refused, so many of them."""
+        """Refuse the next `times` handshakes that the context causes."""
         ...
 
 
 class Talk(Protocol):
-    """Clients that talk to each other, and are held against the promise."""
+    """Clients that talk to each other, and check the promise."""
 
     @property
     def clients(self) -> int: ...
@@ -89,11 +90,11 @@ class Talk(Protocol):
         ...
 
     async def until_back(self) -> None:
-        """Wait until all clients have one, each of them another one than at first."""
+        """Wait until every client has a new connection."""
         ...
 
 
-# Of a URL and the options of a client, by the names of the Python client.
+# Takes a URL, and options under their names in the Python client.
 MakeDriver = Callable[..., AbstractAsyncContextManager[Driver]]
-# Of the URL of a real worker.
+# Takes the URL of a real worker.
 MakeTalk = Callable[[str], AbstractAsyncContextManager[Talk]]

@@ -22,7 +22,7 @@ from wsserver.witness import Witness
 
 
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Connections of a test are short, so that the waits between them would grow and grow."""
+    """Limit the waits between connections: a test's connections are short, so the waits would keep growing."""
     monkeypatch.setattr(backoff, "MOST_S", 0.5)
 
 
@@ -59,7 +59,7 @@ class _Call:
 
 
 class PythonDriver:
-    """Takes the messages of each room by iteration."""
+    """Receives the messages of each room by iteration."""
 
     hang_up_code = 1000
     abort_code = 1006
@@ -158,7 +158,7 @@ async def python_driver(monkeypatch: pytest.MonkeyPatch, url: str, **options: An
 
 
 class PythonTalk:
-    """A small witness."""
+    """A conversation of a small witness."""
 
     def __init__(self, witness: Witness) -> None:
         self._clients = witness.clients

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The files that tools/settings_files.py makes say what settings.py says."""
+"""The files that tools/settings_files.py generates match settings.py."""
 
 from __future__ import annotations
 
