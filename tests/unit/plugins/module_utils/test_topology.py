@@ -395,7 +395,7 @@ def test_every_value_has_an_answer(groups: dict[str, list[str]], host: str) -> N
     ],
 )
 def test_a_value_that_is_not_known_yet(without: str, value: str, error: str) -> None:
-    """No list lacks a host whose values are not known yet."""
+    """An unknown value of a host is an error, so that no list silently lacks the host."""
     groups = {"ws_edge": ["one", "two"], "ws_workers": ["one", "two"], "ws_redis": ["two"], "ws_postgres": ["one"]}
     fleet = topology(groups, "one")
     fleet._hostvars["two"].pop(without)  # type: ignore[attr-defined]
