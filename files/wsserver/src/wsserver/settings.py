@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Settings from the environment, all checked at start.
 
-The one place of their types, defaults and bounds. tools/settings_files.py makes of these the JSON
-schema, docs/settings.md and what the role ws_server checks.
+Types, defaults and bounds are defined only here. tools/settings_files.py generates the JSON schema,
+docs/settings.md and the checks of the role ws_server from them.
 """
 
 from __future__ import annotations
@@ -304,8 +304,9 @@ def _property(made: dict[str, Any]) -> dict[str, Any]:
 
 
 def requirement(setting: dict[str, Any], separator: str = ",") -> str:
-    """What a setting is and may be, from its JSON schema; `separator` stands between the examples
-    of a list.
+    """The meaning and the allowed values of a setting, from its JSON schema.
+
+    `separator` stands between the examples of a list.
     """
     parts = [setting["description"]]
     if "enum" in setting:

@@ -146,9 +146,9 @@ class Room:
         return Arrival.NEXT if seq == self.position.seq + 1 else Arrival.REPEAT
 
     def should_resume(self) -> bool:
-        """There is a hole after `position`.
+        """Handle a hole after `position`.
 
-        Returns whether to resume: not if that was tried at this position.
+        Returns whether to resume: not if the client has already resumed at this position.
         """
         tried, self._resumed_at = self._resumed_at, self.position
         return tried != self.position or self.position is None

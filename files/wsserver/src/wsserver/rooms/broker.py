@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""What the hub asks of a broker: number and keep the messages of each room, and send them to its
+"""The port to a broker, which numbers and keeps the messages of each room, and sends them to its
 subscribers.
 
 A broker's live feed may lose messages (pub/sub is at most once) but never reorders within a room.
-Its log loses none until it trims the oldest. The hub makes "exactly once, in order" of the two.
+Its log loses no message until it trims the oldest. From both, the hub makes "exactly once, in order".
 """
 
 from __future__ import annotations

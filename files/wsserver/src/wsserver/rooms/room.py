@@ -29,8 +29,8 @@ from wsserver.telemetry.logs import log
 from wsserver.telemetry.tracing import Tracer
 
 _READ_LIMIT = 64
-# Live messages kept while the room reads a hole before them; it reads any more than that from the
-# log as well.
+# The number of live messages kept while the room reads a hole before them. The room reads further
+# messages from the log, too.
 _OUT_OF_ORDER_LIMIT = 1000
 
 
@@ -48,7 +48,7 @@ class Member(Protocol):
 
 @dataclass(slots=True)
 class RoomContext:
-    """What all rooms of one worker share."""
+    """The objects that all rooms of one worker share."""
 
     broker: Broker
     writer: BatchWriter
@@ -247,12 +247,12 @@ class Room:
             raise BrokerUnavailable()
 
     async def _bring_to_head(self) -> bool:
-        """Whether the room reached its head."""
+        """Read up to the head. Return whether the room reached it."""
         broker = self._context.broker
         try:
             while True:
-                # All that this worker delivered or received is in the log, unless the log lost its
-                # tail.
+                # The log has everything that this worker delivered or received, unless the log lost
+                # its tail.
                 seen = max([self.position, *(message.position for message in self._out_of_order)])
                 head = await broker.head(self.name)
                 if head < seen:
@@ -317,7 +317,7 @@ class Room:
             while not member.paused:
                 for event, position in steps:
                     if position > self.position:
-                        break  # the room has yet to reach it, and then delivers it live
+                        break  # the room has not reached this step yet, and will deliver it live
                     self._send(member, event, position)
                     lag.position = position
                     if isinstance(event, Message):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What all sessions of one worker share."""
+"""The objects that all sessions of one worker share."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ class FlowControl:
         self._bytes_paid = 0.0
 
     def hold(self) -> None:
-        """Stop reading or read again, as the state now asks. Call after `pause` and `resume`."""
+        """Stop reading or read again, as the state requires. Call after `pause` and `resume`."""
         self._transport.hold_reading(
             self._open
             and (
@@ -109,7 +109,7 @@ class FlowControl:
     def charge(self, frames: int, size: int) -> Error | None:
         """Count what the client sent.
 
-        Returns what to tell the client if the limits are exceeded: then `throttle`.
+        Returns an error for the client if the limits are exceeded; the caller then calls `throttle`.
         """
         limits, now = self._limits, time.monotonic()
         self._frames_paid = limits.frames.spend(self._frames_paid, now, frames)

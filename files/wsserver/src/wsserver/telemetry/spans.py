@@ -35,7 +35,7 @@ class OtlpTracer:
     def publish(self, room: str, parent: str = "") -> PublishSpan | None:
         context = _context(parent) if parent else None
         if context is None:
-            # The SDK's sampler takes twenty times as long to say no.
+            # The SDK's sampler takes twenty times as long to reject a publish.
             if random.random() >= self._ratio:
                 return None
             context = Context()

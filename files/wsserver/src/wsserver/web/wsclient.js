@@ -124,7 +124,7 @@ class Credentials {
     if (this.#ticketFactory) {
       const ticket = await this.#ticketFactory();
       this.#fresh = true;
-      // With `bearer`, the server tells the reason of a refusal.
+      // With `bearer`, the server sends the reason for a refusal.
       return [`${url}${url.includes("?") ? "&" : "?"}ticket=${encodeURIComponent(ticket)}`, ["bearer"]];
     }
     if (this.#token == null) {

@@ -28,9 +28,9 @@ _LARGEST_PORT = 65535
 
 
 def make_dev_worker(port: int | None) -> tuple[Worker, str]:
-    """A worker on loopback, and the text that tells how to use it. Raises BadSettings.
+    """A worker on loopback, and a text that explains how to use it. Raises BadSettings.
 
-    What the environment does not set is made for this run: the keys; the memory broker; the ports.
+    Missing settings get values for this run: the keys, the memory broker and the ports.
     """
     settings = _settings(port)
     logs.set_up(settings.log_level, instance=settings.instance or str(settings.port), version=__version__)

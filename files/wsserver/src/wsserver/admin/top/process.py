@@ -17,7 +17,7 @@ _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
 
 @dataclass(frozen=True)
 class Process:
-    """`started` tells processes with the same pid apart.
+    """`started` distinguishes processes with the same pid.
 
     `cpu_s`: the CPU seconds used until `at`.
     """

@@ -5,7 +5,7 @@ atomically.
 One worker at a time moves a shard: the holder of the shard's lease. That worker reads the stream
 from its head, in order. When it has moved a message, it has moved all messages before it. The field
 `archived` of a room says so, and a room's log may be trimmed up to there. A consumer group would
-spread one room over several workers, so that no worker could say this. The lease only saves double
+spread one room over several workers, so that no worker could say this. The lease only avoids double
 work: two workers at once, or a worker that died between the commit and `moved`, move some messages
 twice, which changes nothing.
 """
@@ -29,7 +29,7 @@ from wsserver.storage.redis.keys import SHARDS, RoomKeys, archive_stream
 
 # Another worker takes over a dead worker's shards after this time.
 _LEASE_MS = 10_000
-# How many of the shards that others hold to request at a time. So workers that start together share
+# The number of shards of other workers to request at a time. So workers that start together share
 # the shards.
 _ASK_AT_ONCE = 4
 _RELEASE_TIMEOUT_S = 1.0
