@@ -3,7 +3,7 @@
 #
 # The verbs. Each is a script in lab/, ci/ or bench/.
 
-# USER comes from the command line only: the environment's own USER is not a wish.
+# `make token` takes USER only from the command line, and ignores the USER of the environment.
 ifneq ($(origin USER),command line)
 USER :=
 endif
