@@ -14,7 +14,7 @@ version_added: 0.1.0
 author:
   - The selfhost.websocket authors (@selfhost)
 description:
-  - Asks C(dpkg) which packages are missing. If all are installed, the module does not run C(apt), and unreachable package sources
+  - Queries C(dpkg) for missing packages. If all are installed, the module does not run C(apt), and unreachable package sources
     do not matter.
   - If a package is missing, the module refreshes the lists of C(apt) unless they are younger than an hour, and installs the package
     with M(ansible.builtin.apt).

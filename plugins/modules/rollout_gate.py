@@ -16,7 +16,7 @@ author:
 description:
   - A worker may be replaced if no operator has drained a worker of its host, and all other workers of the fleet are ready to take its
     clients.
-  - Waits up to 20 seconds for the other workers of the host, and then up to 10 seconds for the workers of other hosts, which it asks
+  - Waits up to 20 seconds for the other workers of the host, and then up to 10 seconds for the workers of other hosts, which it queries
     all at once. A crashed worker is ready again within that time.
   - A worker that is not ready serves no client, so the module does not query the workers of other hosts.
   - Changes nothing.

@@ -14,7 +14,7 @@ version_added: 0.1.0
 author:
   - The selfhost.websocket authors (@selfhost)
 description:
-  - The gate after a worker was started or replaced. The gate opens when C(/readyz) was good O(successes) times in a row, answered by
+  - Checks a worker after its start or replacement. The gate opens when C(/readyz) was good O(successes) times in a row, answered by
     a new process with the expected version.
   - Fails as soon as success is impossible, that is if the unit has failed or is stopped, if the worker crashes repeatedly, or if it is
     ready with another version or generation than expected.
@@ -34,7 +34,7 @@ options:
     required: true
   url:
     description:
-      - The URL to ask. By default C(http://ADDRESS:80INSTANCE/readyz), with the listen address in the worker's settings.
+      - The URL to query. By default C(http://ADDRESS:80INSTANCE/readyz), with the listen address in the worker's settings.
     type: str
   socket:
     description:
