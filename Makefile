@@ -50,7 +50,7 @@ test: ## 30 min · everything that CI checks
 	lab/prerequisites.sh
 	.venv/bin/python ci/test.py
 
-soak: ## 3 h · the long trials: hostile load, a search for counterexamples, rollouts that go wrong, an observer
+soak: ## 3 h · the long trials: hostile load, a search for counterexamples, rollouts that go wrong, monitoring, moved stores
 	ci/soak.sh
 
 bench: ## 10 min · the benchmark against other servers, with its table (QUICK=1: in 3 min; ONLY=NAME,NAME; WRITE=1: into docs)
