@@ -41,7 +41,7 @@ def main() -> None:
         return
     stale = [name for name, text in made.items() if not (ROOT / name).exists() or (ROOT / name).read_text() != text]
     if stale:
-        sys.exit(f"{', '.join(stale)}: not what settings.py says. Run: .venv/bin/python tools/settings_files.py")
+        sys.exit(f"{', '.join(stale)}: out of date. Run: .venv/bin/python tools/settings_files.py")
 
 
 if __name__ == "__main__":

@@ -180,7 +180,7 @@ def main() -> int:
         return 1
     except KeyboardInterrupt:
         console.clear()
-        print("Interrupted. The next make roll completes what is half done.", file=sys.stderr)
+        print("Interrupted. The next make roll completes the rollout.", file=sys.stderr)
         return 130
 
 

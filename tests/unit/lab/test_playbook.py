@@ -102,7 +102,7 @@ playbook.run("Wait", ["sh", "-c", "echo $$ >pid; exec sleep 60"], Path("log"), l
     ("verb", "words"),
     [
         (up, "Interrupted. make up continues from here, and make down removes everything.\n"),
-        (roll, "Interrupted. The next make roll completes what is half done.\n"),
+        (roll, "Interrupted. The next make roll completes the rollout.\n"),
     ],
     ids=["up", "roll"],
 )
