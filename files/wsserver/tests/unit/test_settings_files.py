@@ -44,7 +44,7 @@ def test_a_stale_file_is_named_with_the_command_that_makes_it(tmp_path: Path) ->
     check = run("--check", root=tmp_path)
     assert check.returncode == 1
     assert check.stderr == (
-        "docs/settings.schema.json, docs/settings.md: not what settings.py says. "
+        "docs/settings.schema.json, docs/settings.md: out of date. "
         "Run: .venv/bin/python tools/settings_files.py\n"
     )
     assert run(root=tmp_path).returncode == 0
