@@ -44,8 +44,7 @@ def test_a_stale_file_is_named_with_the_command_that_makes_it(tmp_path: Path) ->
     check = run("--check", root=tmp_path)
     assert check.returncode == 1
     assert check.stderr == (
-        "docs/settings.schema.json, docs/settings.md: out of date. "
-        "Run: .venv/bin/python tools/settings_files.py\n"
+        "docs/settings.schema.json, docs/settings.md: out of date. Run: .venv/bin/python tools/settings_files.py\n"
     )
     assert run(root=tmp_path).returncode == 0
     assert run("--check", root=tmp_path).returncode == 0
