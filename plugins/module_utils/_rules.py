@@ -200,13 +200,7 @@ def move(settings: Settings) -> Iterator[str]:
 def stores(settings: Settings) -> Iterator[str]:
     """The running workers use the stores that the inventory names, or the run moves the stores."""
     wanted = settings.get("_wanted")
-    running = any(settings.get("_used").values())
-    if settings.get("_left_out") and not running:
-        yield (
-            "--limit leaves out all hosts with workers that run, so the run does not know which Redis and which Postgres these use: "
-            "add one of these hosts to --limit, or run the playbook without --limit."
-        )
-    if settings.get("_from") and not running:
+    if settings.get("_from") and not any(settings.get("_used").values()):
         yield "No worker runs, so the run does not know which stores to move: start the workers, and run this playbook again."
     for found in settings.get("_fleet_elsewhere"):
         if found["host"] and found["host"] == settings.get("_from"):

@@ -102,11 +102,11 @@ REFUSED: dict[str, tuple[dict[str, Any], list[str]]] = {
             "ws_server_default_join": ["lobby", "a,b"],
         },
         [
-            "ws_server_messages_per_s is 0",
-            "ws_server_trace_ratio is 1.5",
             "ws_server_jwt_audience is 'a \"chat\"'",
-            "ws_server_otlp_endpoint is '127.0.0.1:4318'",
             "ws_server_default_join has 'a,b'",
+            "ws_server_messages_per_s is 0",
+            "ws_server_otlp_endpoint is '127.0.0.1:4318'",
+            "ws_server_trace_ratio is 1.5",
         ],
     ),
     "jwks": (

@@ -206,9 +206,9 @@ AT_ONE, AT_TWO = {"address": "10.0.0.1", "machine": ""}, {"address": "10.0.0.2",
 MOVED = {"name": "redis", "host": "one", "address": "", "users": ["one", "two"]}
 
 
-def stores(*found, moved_from="", left_out=(), used=("80",)):
+def stores(*found, moved_from="", used=("80",)):
     variables = {"_fleet_elsewhere": found, "_wanted": {"redis": "two", "postgres": "two"}, "_from": moved_from}
-    variables |= {"_left_out": list(left_out), "_used": {"one": list(used)}}
+    variables |= {"_used": {"one": list(used)}}
     return told("stores", **variables, ws_redis_group="ws_redis", ws_postgres_group="ws_postgres")
 
 
@@ -218,7 +218,6 @@ def test_stores_that_stay():
 
 def test_stores_that_no_running_worker_names():
     assert stores(used=()) == []  # the first deployment
-    assert_told(stores(used=(), left_out=["two"]), "--limit leaves out all hosts with workers that run")
     assert_told(stores(used=(), moved_from="one"), "No worker runs", "start the workers")
 
 
