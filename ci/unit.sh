@@ -34,7 +34,7 @@ suite() {
     summary+=("$(printf '%4d s  %s' $((SECONDS - begin)) "$name")")
 }
 # With worksteal, an idle process takes over tests of a busy process.
-beside="-v -n $((2 * $(nproc))) --dist worksteal"
+beside="-v -n ${WS_TEST_PROCESSES:-$((2 * $(nproc)))} --dist worksteal"
 
 service() {
     # shellcheck disable=SC2086
