@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""Records docs/pictures/roll.png: a chat in two windows on the fleet of `make up`, while `make roll` replaces its workers.
+"""Records docs/pictures/roll.webp: a chat in two windows on the fleet of `make up`, while `make roll` replaces its workers.
 
 The pages and their backend are the code of docs/tutorial.md, with the fleet's addresses. After the roll both pages must show
 every message once and in order. Otherwise no picture is written.
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import base64
+import io
 import json
 import os
 import re
@@ -29,20 +29,20 @@ from urllib.parse import urlsplit
 
 from labhosts import host as hosts
 from labhosts import state
+from PIL import Image
 from playwright.async_api import Browser, Frame, Page, Route, async_playwright
 from playwright.async_api import Error as PlaywrightError
 
-from verbs import apng
 from verbs.playbook import ROOT, UP
 from verbs.terminal import Terminal
 
-_PICTURE = ROOT / "docs/pictures/roll.png"
+_PICTURE = ROOT / "docs/pictures/roll.webp"
 _CODE = {"app.py": "python", "index.html": "html", "app.js": "javascript"}
 _SERVED = re.compile(r"https://[^/]+/((app|wsclient)\.js|token|ticket|)(\?.*)?$")
 _WIDTH, _HEIGHT = 860, 470
 _COLUMNS, _LINES = 118, 13
-# The seconds between two frames, and how long a frame and the last frame are shown.
-_EVERY_S, _SHOWN_S, _LAST_S = 1.5, 0.25, 4.0
+# The time between two frames, and how long a frame and the last frame are shown.
+_EVERY_S, _SHOWN_MS, _LAST_MS = 1.5, 250, 4000
 _SAY_S = 1.5
 _PATIENCE_S = 30.0
 
@@ -60,21 +60,6 @@ _STAGE = """<!doctype html><meta charset="utf-8"><style>
 </style>
 <iframe src="/?user=alice" style="left: 6px"></iframe><iframe src="/?user=bob" style="left: 433px"></iframe>
 <pre></pre>"""
-# A PNG as indices of colours with 16 shades a channel; the colours are those of all pictures so far.
-_PIXELS = """async (png) => {
-  window.colours ??= new Map([["", 0]]);
-  const picture = await createImageBitmap(await (await fetch(`data:image/png;base64,${png}`)).blob());
-  const canvas = new OffscreenCanvas(picture.width, picture.height).getContext("2d");
-  canvas.drawImage(picture, 0, 0);
-  const { data } = canvas.getImageData(0, 0, picture.width, picture.height);
-  let pixels = "";
-  for (let at = 0; at < data.length; at += 4) {
-    const colour = [data[at], data[at + 1], data[at + 2]].map((shade) => Math.round(shade / 17) * 17).join();
-    if (!colours.has(colour)) colours.set(colour, colours.size);
-    pixels += String.fromCharCode(colours.get(colour));
-  }
-  return btoa(pixels);
-}"""
 
 
 class RecordingError(Exception):
@@ -204,8 +189,8 @@ async def record(run: str) -> None:
             browser = await playwright.chromium.launch(executable_path="/usr/bin/chromium", args=flags)
             async with stage(browser, app, edge) as page:
                 pictures = await film(page)
-            _PICTURE.write_bytes(await encode(browser, pictures))
             await browser.close()
+    write(pictures)
     print(f"{_PICTURE}: {len(pictures)} frames, {_PICTURE.stat().st_size:,} bytes")
 
 
@@ -240,20 +225,23 @@ async def take(page: Page, terminal: Terminal) -> bytes:
     return await page.screenshot()
 
 
-async def encode(browser: Browser, pictures: list[bytes]) -> bytes:
-    page = await browser.new_page()
-    frames = [base64.b64decode(await page.evaluate(_PIXELS, base64.b64encode(png).decode())) for png in pictures]
-    names: list[str] = await page.evaluate("[...colours.keys()]")
-    if len(names) > 256:
-        raise RecordingError(f"the pictures have {len(names)} colours, and a palette has 256")
-    colours = [(0, 0, 0), *(_colour(name) for name in names[1:])]
-    seconds = [_SHOWN_S] * (len(frames) - 1) + [_LAST_S]
-    return apng.animation(_WIDTH, _HEIGHT, colours, list(zip(frames, seconds, strict=True)))
-
-
-def _colour(name: str) -> tuple[int, int, int]:
-    red, green, blue = map(int, name.split(","))
-    return red, green, blue
+def write(pictures: list[bytes]) -> None:
+    """Write the file, without loss but for the shades of colours: 16 for each channel compress well."""
+    frames = [
+        Image.open(io.BytesIO(png)).convert("RGB").point(lambda shade: round(shade / 17) * 17) for png in pictures
+    ]
+    shown_ms = [_SHOWN_MS] * (len(frames) - 1) + [_LAST_MS]
+    # Method 4 compresses what a frame shares with the frame before it, which methods below do not.
+    frames[0].save(
+        _PICTURE,
+        save_all=True,
+        append_images=frames[1:],
+        duration=shown_ms,
+        loop=0,
+        lossless=True,
+        minimize_size=True,
+        method=4,
+    )
 
 
 def main() -> int:
