@@ -13,7 +13,7 @@ play() { # VERB
     molecule "$1" --scenario-name "$scenario"
 }
 play create
-(. ci/fast_ansible.sh && play check)
+(. lab/fast_ansible.sh && play check)
 play converge
 # Everything is installed, so the second run needs no source. The lists are old enough for a refresh.
 host() {
@@ -23,11 +23,11 @@ unreachable=/etc/apt/apt.conf.d/zz-unreachable
 host "printf 'Acquire::%s::Proxy \"http://127.0.0.1:9\";\n' http https >$unreachable"
 host "find /var/lib/apt/lists /var/lib/apt/periodic -exec touch --date '2 days ago' {} +"
 host "! apt-get -qq --error-on=any update 2>/dev/null"
-(. ci/fast_ansible.sh && play idempotence)
+(. lab/fast_ansible.sh && play idempotence)
 host "rm $unreachable && apt-get -qq update"
 
 echo "--- tests/fleet"
-. ci/fast_ansible.sh
+. lab/fast_ansible.sh
 fleet=$PWD/.lab/molecule/$scenario
 host cat /etc/ssl/ws/ca.pem >"$fleet/ca.pem"
 WS_FLEET_STATUS=$fleet/status.json pytest -v "${@:2}" tests/fleet

@@ -6,5 +6,6 @@
 began=$EPOCHSECONDS
 "$(dirname "$0")/prerequisites.sh" || exit
 . "$(dirname "$0")/common.sh"
+. lab/fast_ansible.sh
 
 PYTHONPATH=lab exec python -m verbs.up --run "up-$clone" --suite "${SUITE:-}" --began "$began"

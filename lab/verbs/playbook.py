@@ -9,12 +9,10 @@ import json
 import os
 import signal
 import subprocess
-import sysconfig
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -74,18 +72,11 @@ def run(name: str, argv: Sequence[str | Path], log: Path, look: Callable[[], Non
         raise ProgramError(name, process.returncode, log)
 
 
-def mitogen() -> dict[str, str]:
-    """Settings with which Ansible takes less than half of the CPU time, as ci/fast_ansible.sh has them."""
-    plugins = f"{sysconfig.get_path('purelib')}/ansible_mitogen/plugins/strategy"
-    return {"ANSIBLE_STRATEGY_PLUGINS": plugins, "ANSIBLE_STRATEGY": "mitogen_linear"}
-
-
 def play(
     playbook: str,
     log: Path,
     take: Callable[[dict[str, str]], None],
     look: Callable[[], None],
-    settings: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Run a playbook on the lab's fleet with its output in `log`. `take` gets each event.
 
@@ -97,7 +88,6 @@ def play(
             "ANSIBLE_CALLBACKS_ENABLED": "lab_events",
             "ANSIBLE_NOCOLOR": "1",
             "LAB_EVENTS": events.name,
-            **settings,
         }
         argv = ["ansible-playbook", "-i", f"{UP}/inventory", f"playbooks/{playbook}.yml"]
         process = start(argv, env=environment, stdout=output, stderr=subprocess.STDOUT)

@@ -61,7 +61,7 @@ class Steps:
         def look() -> None:
             self._console.live(f"{clock(self.elapsed):>6}  {plays.where}")
 
-        playbook.play(name, log, take, look, playbook.mitogen())
+        playbook.play(name, log, take, look)
         for step in plays.finish(self.elapsed):
             self.done(*step)
 

@@ -43,14 +43,18 @@ def fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("settings", [{}, playbook.mitogen()], ids=["ansible", "mitogen"])
+@pytest.mark.parametrize("settings", ["", ". lab/fast_ansible.sh"], ids=["ansible", "mitogen"])
 def test_events_come_with_what_tasks_say_and_a_failure_shows_the_end_of_the_log(
-    fleet: Path, settings: dict[str, str]
+    fleet: Path, monkeypatch: pytest.MonkeyPatch, settings: str
 ) -> None:
+    environment = subprocess.check_output(["bash", "-ec", f"{settings}\nenv -0"], cwd=ROOT, text=True)
+    for name, _, value in (line.partition("=") for line in environment.split("\0")):
+        if name.startswith("ANSIBLE_STRATEGY"):
+            monkeypatch.setenv(name, value)
     log = fleet / "ansible.log"
     events: list[dict[str, str]] = []
     with pytest.raises(ProgramError) as failed:
-        playbook.play("site", log, events.append, lambda: None, settings)
+        playbook.play("site", log, events.append, lambda: None)
     turns = Turns()
     assert [event["event"] for event in events] == ["play", "task", "result", "task", "result"]
     assert [event["name"] for event in events if event["event"] == "task"] == ["Say it", "Fail"]
