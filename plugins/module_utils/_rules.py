@@ -201,7 +201,7 @@ def stores(settings: Settings) -> Iterator[str]:
     """The running workers use the stores that the inventory names, or the run moves the stores."""
     wanted = settings.get("_wanted")
     if settings.get("_from") and not any(settings.get("_used").values()):
-        yield "No worker runs, so the run does not know which stores to move: start the workers, and run this playbook again."
+        yield "No worker runs, so the run does not know which stores to move: start the workers, then run this playbook again."
     for found in settings.get("_fleet_elsewhere"):
         if found["host"] and found["host"] == settings.get("_from"):
             continue
