@@ -233,7 +233,7 @@ class Client:
 
         `since`: the position to resume from; else from now. `members`: whether `on_event` gets
         member events. `on_message` gets the messages in place of the iterator. While a thousand
-        messages are unread, the client reads no more from the server. Raises JoinError, Closed, and
+        messages are unread, the client stops reading from the server. Raises JoinError, Closed, and
         ValueError if the client is in that room.
         """
         self._check_open()
@@ -459,7 +459,7 @@ class Client:
         If that did not bring them, report a gap and continue.
         """
         self.holes += 1
-        if room.should_resume():
+        if room.on_hole():
             link.abort(f"messages are missing before {seq} in {room.name}")
             return False
         _call(self._on_event, room.skip(seq - 1))

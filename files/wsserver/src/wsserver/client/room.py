@@ -145,7 +145,7 @@ class Room:
             return Arrival.AFTER_A_HOLE
         return Arrival.NEXT if seq == self.position.seq + 1 else Arrival.REPEAT
 
-    def should_resume(self) -> bool:
+    def on_hole(self) -> bool:
         """Handle a hole after `position`.
 
         Returns whether to resume: not if the client has already resumed at this position.

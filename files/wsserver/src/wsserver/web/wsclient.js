@@ -479,7 +479,7 @@ export class Room {
    * There is a hole after `position`. Returns whether to resume: not if that was tried at this
    * position.
    */
-  _shouldResume() {
+  _onHole() {
     const tried = this.#resumedAt;
     this.#resumedAt = this.position;
     return tried !== this.position;
@@ -860,7 +860,7 @@ export class Client extends EventTarget {
    */
   #passedHole(link, room, seq) {
     this.holes += 1;
-    if (room._shouldResume()) {
+    if (room._onHole()) {
       link.abort(`messages are missing before ${seq} in ${room.name}`);
       return false;
     }
