@@ -188,7 +188,7 @@ class Api:
         if before is not None and since is not None:
             raise bad_request("before, since: one of them at most")
         messages, more = await self._operations.history(room, before, since, wanted.limit)
-        return answer(HistoryAnswer([_told(message) for message in messages], more))
+        return answer(HistoryAnswer([_history_message(message) for message in messages], more))
 
     async def _disconnect(self, request: web.Request) -> web.Response:
         user = bodies.check_user(bodies.named(request), "the user in the path")
@@ -208,7 +208,7 @@ class Api:
         return answer(self._operations.status())
 
 
-def _told(message: Message) -> HistoryMessage:
+def _history_message(message: Message) -> HistoryMessage:
     epoch, seq = message.position
     return HistoryMessage(str(epoch), seq, message.user, message.ts, Raw(message.data))
 

@@ -126,14 +126,14 @@ class Archiver:
     async def _move_some(self) -> bool:
         """Move one batch. Returns whether there are more messages."""
         heads = await self._stream.heads(self._most_entries, _MOST_BYTES)
-        self._told(
+        self._report(
             sum(head.pending for head in heads.values()), max((head.age_s for head in heads.values()), default=0)
         )
         entries = [entry for head in heads.values() for entry in head.entries]
         if not entries and self._postgres.available and time.monotonic() < self._check_at:
             return False
         messages = [entry.message for entry in entries if entry.message is not None]
-        async with self._postgres.connection(even_if_away=True) as connection:
+        async with self._postgres.connection(even_if_unavailable=True) as connection:
             unwanted = {_place(message) for message in await _insert(connection, messages)}
         self._check_at = time.monotonic() + _CHECK_INTERVAL_S
         if not entries:
@@ -146,11 +146,11 @@ class Archiver:
         metrics.ARCHIVE_REFUSED.inc(len(refused))
         metrics.ARCHIVE_ROWS.inc(len(entries) - len(refused))
         remaining = sum(head.pending for head in heads.values()) - len(entries)
-        self._told(remaining, self.status.lag_s if remaining else 0)
+        self._report(remaining, self.status.lag_s if remaining else 0)
         self._most_entries = min(self._most_entries * 2, _MOST_ENTRIES)
         return remaining > 0
 
-    def _told(self, pending: int, lag_s: float) -> None:
+    def _report(self, pending: int, lag_s: float) -> None:
         self._pending, self._lag_s = pending, lag_s
         metrics.ARCHIVE_PENDING.set(pending)
         metrics.ARCHIVE_LAG.set(lag_s)
@@ -208,7 +208,7 @@ class Archiver:
 
 
 async def _insert(connection: Any, messages: Sequence[Message]) -> list[Message]:
-    """Insert in one transaction. Returns the messages that Postgres refuses for good."""
+    """Insert in one transaction. Returns the messages that Postgres always refuses."""
     try:
         await connection.execute(_INSERT, *_columns(messages))
     except REFUSED as exc:

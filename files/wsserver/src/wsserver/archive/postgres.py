@@ -25,7 +25,7 @@ _CONNECT_TIMEOUT_S = 3.0
 # milliseconds.
 _STATEMENT_TIMEOUT_S = 8.0
 _CLOSE_TIMEOUT_S = 2.0
-# Errors for a statement that Postgres refuses for good, because of its values.
+# Errors for a statement that Postgres always refuses, because of its values.
 REFUSED = (
     asyncpg.DataError,
     asyncpg.IntegrityConstraintViolationError,
@@ -48,12 +48,12 @@ class Postgres:
         metrics.ARCHIVE_AVAILABLE.set_function(lambda: float(self.available))
 
     @asynccontextmanager
-    async def connection(self, even_if_away: bool = False) -> AsyncIterator[Any]:
+    async def connection(self, even_if_unavailable: bool = False) -> AsyncIterator[Any]:
         """An asyncpg connection. Raises PostgresUnavailable; the errors in REFUSED pass through.
 
-        `even_if_away`: try Postgres also while it is unavailable, to notice when it is back.
+        `even_if_unavailable`: try to connect in any case, to notice when Postgres is back.
         """
-        if not (self.available or even_if_away):
+        if not (self.available or even_if_unavailable):
             raise PostgresUnavailable("the archive is unavailable")
         try:
             async with (await self._opened()).acquire(timeout=_CONNECT_TIMEOUT_S) as connection:

@@ -74,7 +74,7 @@ class Tokens:
             except jwt.InvalidAlgorithmError:
                 if self._keys is None:
                     raise
-        assert self._keys is not None, "settings see to it that there is a key of some kind"
+        assert self._keys is not None, "the settings require a secret or public keys"
         header = jwt.get_unverified_header(token)
         key = await self._keys.find(header.get("kid"), header.get("alg"))
         return self._decode(token, key.public, key.algorithms)

@@ -125,7 +125,7 @@ class Client:
     async def __aenter__(self) -> Self:
         """Wait for the first connection, without a timeout.
 
-        Raises Closed if the server refuses it for good.
+        Raises Closed if the server refuses the client permanently.
         """
         self._decided = asyncio.get_running_loop().create_future()
         self._running = asyncio.create_task(self._run())

@@ -12,7 +12,7 @@ _PASSING = frozenset({"unavailable", "outcome_unknown", "broker_full", "not_arch
 
 
 class Closed(Exception):
-    """The client is closed: by the application, or for good because the server refuses it."""
+    """The client is closed: by the application, or because the server refuses it permanently."""
 
 
 class ServerError(Exception):
@@ -28,12 +28,12 @@ class JoinError(ServerError):
 
 
 class PublishError(ServerError):
-    """The publish failed for good.
+    """The publish failed permanently.
 
     The message may be published only if a connection broke during an earlier attempt.
 
-    `outcome_unknown`: the client repeated the publish in vain for four minutes, as long as the
-    server knows repeats.
+    `outcome_unknown`: no repeat within four minutes got an acknowledgement, and the server
+    recognises a later repeat no longer.
     """
 
 

@@ -47,7 +47,7 @@ class Session:
         "_entering",
         "_flow",
         "codec",
-        "expiry_told",
+        "expiry_announced",
         "identity",
         "messages_in",
         "open",
@@ -65,12 +65,12 @@ class Session:
         self.open = True
         self.pending: list[bytes] | None = None
         self.write: Callable[[bytes], None] = transport.write
-        self.expiry_told = False
+        self.expiry_announced = False
         self.retiring = False  # got the hint to reconnect
         self._flow = FlowControl(transport, context.limits)
         self._context = context
         self._busy: asyncio.Task[None] | None = None
-        self._entering: str | None = None  # the one of `rooms` that presence does not count yet
+        self._entering: str | None = None  # the joined room that presence does not count yet
         # Frames that arrived while a command was under way: commands take effect in the order of
         # the frames.
         self._backlog: deque[bytes] | None = None
@@ -194,7 +194,7 @@ class Session:
 
     async def _authenticate(self, token: str) -> None:
         self.identity = await self._context.authenticator.refresh(token, self.identity)
-        self.expiry_told = False
+        self.expiry_announced = False
         self.send(Authenticated(self.identity.expires))
         for room in [room for room in self.rooms if not self.identity.may_join(room)]:
             self._leave(room)
@@ -268,7 +268,7 @@ class Session:
     # The end.
 
     def tell_expiry(self) -> None:
-        self.expiry_told = True
+        self.expiry_announced = True
         self.send(Expiring(self.identity.expires))
 
     def flush(self) -> None:
@@ -284,7 +284,7 @@ class Session:
         self.open = False
         self._flow.close()
         self.pending = None
-        self.write = _nowhere
+        self.write = _discard
         if self._busy is not None:
             self._busy.cancel()
         for room in self.rooms:
@@ -303,5 +303,5 @@ def _past(message: Message) -> HistoryMessage:
     return HistoryMessage(epoch=str(epoch), seq=seq, user=message.user, ts=message.ts, data=msgspec.Raw(message.data))
 
 
-def _nowhere(_chunk: bytes) -> None:
-    """Takes the frames of a closed session."""
+def _discard(_chunk: bytes) -> None:
+    """Drops the frames of a closed session."""

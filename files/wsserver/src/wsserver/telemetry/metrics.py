@@ -80,7 +80,7 @@ API_REQUESTS = Counter("ws_api_requests", "Requests to the server API, by route 
 ARCHIVE_PENDING = Gauge("ws_archive_pending", "Messages that wait for Postgres, in the shards that this worker moves.")
 ARCHIVE_LAG = Gauge("ws_archive_lag_seconds", "Age of the oldest message that waits for Postgres, in the same shards.")
 ARCHIVE_ROWS = Counter("ws_archive_rows", "Messages moved to Postgres.")
-ARCHIVE_REFUSED = Counter("ws_archive_refused", "Messages that Postgres refused for good and that were set aside.")
+ARCHIVE_REFUSED = Counter("ws_archive_refused", "Messages that Postgres refused permanently and that were set aside.")
 ARCHIVE_ERRORS = Counter("ws_archive_errors", "Attempts to move messages to Postgres that failed.")
 ARCHIVE_AVAILABLE = Gauge("ws_archive_available", "1 while Postgres answers.")
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Handles each request: authenticates the client and starts a session, or answers with an error.
 
-503 means "not ready" and nothing else: the edge passes the client on to another worker. Limits
-answer 429.
+503 means "not ready" and nothing else: the edge passes the client on to another worker. A client
+beyond a limit gets 429.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class Acceptor:
         metrics.CLOSES.labels(code if 1000 <= code <= 1015 else "other").inc()
         log.info(
             "disconnect",
-            **_who(client, session),
+            **_client_fields(client, session),
             code=code,
             reason=client.close_reason,
             duration_s=round(time.monotonic() - client.opened_at, 3),
@@ -159,7 +159,7 @@ class Acceptor:
             return
         session = Session(identity, self._json, connection, self._context)
         self._connected(connection)
-        log.info("connect", **_who(connection, session))
+        log.info("connect", **_client_fields(connection, session))
         session.welcome(self._settings.heartbeat_s, self._settings.max_message_bytes)
         connection.upgrade(response, session)
 
@@ -183,7 +183,7 @@ class Acceptor:
         session = Session(identity, self._sse, stream, self._context)
         self._registry.lost(connection)
         self._connected(stream)
-        log.info("connect", **_who(stream, session), events=True)
+        log.info("connect", **_client_fields(stream, session), events=True)
         stream.start(session, request.headers.get("Origin"))
         session.carry_out(join)
 
@@ -269,7 +269,7 @@ def _wanted_events(request: Request) -> Join:
         raise ValueError("the room or the Last-Event-ID is not valid") from None
 
 
-def _who(client: Connection, session: Session) -> dict[str, str]:
+def _client_fields(client: Connection, session: Session) -> dict[str, str]:
     return {"connection": client.id.hex, "user": session.identity.user, "ip": client.remote}
 
 

@@ -118,7 +118,7 @@ class ConnectionRegistry:
         if left <= 0:
             client.close(CloseCode.POLICY_VIOLATION, "token expired")
             return
-        if left < _EXPIRY_NOTICE_S + self._heartbeat_s and not session.expiry_told:
+        if left < _EXPIRY_NOTICE_S + self._heartbeat_s and not session.expiry_announced:
             session.tell_expiry()
         if now > client.retire_at:
             session.retiring = True

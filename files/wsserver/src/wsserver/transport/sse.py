@@ -47,7 +47,7 @@ class EventStream(Connection, asyncio.Protocol):
         self.transport = connection.transport
         self.remote = connection.remote
         self.opened_at = connection.opened_at
-        # Reading is paused for good: a lost client shows by a full send buffer, not by silence.
+        # Reading stays paused: a full send buffer reveals a lost client, not its silence.
         self.holding = True
 
     def start(self, session: Session, origin: str | None) -> None:

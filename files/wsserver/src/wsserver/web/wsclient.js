@@ -43,7 +43,7 @@ const BROKEN = 1006;
 
 // Errors.
 
-/** The client is closed: by the application, or for good because the server refuses it. */
+/** The client is closed: by the application, or because the server refuses it permanently. */
 export class Closed extends Error {
   name = "Closed";
 }
@@ -64,9 +64,9 @@ export class JoinError extends ServerError {
 }
 
 /**
- * The publish failed for good. The message may be published only if a connection broke during an
- * earlier attempt. `outcome_unknown`: the client repeated the publish in vain for four minutes, as
- * long as the server knows repeats.
+ * The publish failed permanently. The message may be published only if a connection broke during an
+ * earlier attempt. `outcome_unknown`: no repeat within four minutes got an acknowledgement, and the
+ * server recognises a later repeat no longer.
  */
 export class PublishError extends ServerError {
   name = "PublishError";
@@ -283,7 +283,7 @@ class Publishes {
   }
 
   publish(room, data, id = randomId()) {
-    if (JSON.stringify(data) === undefined) throw new TypeError(`JSON cannot say ${data}`);
+    if (JSON.stringify(data) === undefined) throw new TypeError(`${data} is no JSON value`);
     const frame = JSON.stringify({ type: "publish", room, data, id });
     const bytes = new TextEncoder().encode(frame).length;
     if (this.#underWay.has(id)) throw new TypeError("a publish with this id is pending");
@@ -476,8 +476,8 @@ export class Room {
   }
 
   /**
-   * There is a hole after `position`. Returns whether to resume: not if that was tried at this
-   * position.
+   * Handle a hole after `position`. Returns whether to resume: not if the client has already
+   * resumed at this position.
    */
   _onHole() {
     const tried = this.#resumedAt;
@@ -548,8 +548,8 @@ export class Client extends EventTarget {
   // Life cycle.
 
   /**
-   * Wait for the first connection, without a timeout. Rejects with Closed if the server refuses it
-   * for good.
+   * Wait for the first connection, without a timeout. Rejects with Closed if the server refuses the
+   * client permanently.
    */
   connect() {
     if (this.#started === null) {
@@ -600,7 +600,7 @@ export class Client extends EventTarget {
         ended: (why, code) => this.#ended(startedAt, why, code),
       });
     } catch (error) {
-      this.#finish(`the browser does not dial: ${error.message}`); // no URL, no token, or ws:// from an https:// page
+      this.#finish(`the browser refuses to connect: ${error.message}`); // no URL, no token, or ws:// from an https:// page
       return;
     }
     this.#connection = link;

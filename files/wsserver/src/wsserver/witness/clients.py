@@ -38,7 +38,7 @@ class Attendee:
     """A client, and the record of its connections.
 
     `disconnects`: how often its connection ended. `why`: the reason why it is not connected. `fail`
-    is called with a sentence if it is refused for good.
+    is called with a sentence if the server refuses the client permanently.
     """
 
     def __init__(self, plan: Plan, user: str, fail: Callable[[str], None]) -> None:

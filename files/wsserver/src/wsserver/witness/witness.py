@@ -30,8 +30,8 @@ _TOLD = 20
 class Witness:
     """Publishes and listens while its context is open; `finish` ends that and returns the report.
 
-    `stop`: set this event to end the witness. The witness sets it if a client or a publish was
-    refused for good.
+    `stop`: set this event to end the witness. The witness sets it if the
+    server refused a client or a publish permanently.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -142,16 +142,18 @@ class Witness:
             clients=[_attendance(one) for one in self.clients],
             to_ack=ledger.to_ack,
             to_delivery=ledger.to_delivery,
-            faults=[*ledger.faults, *ledger.missing(), *map(_mended, filter(_mends, self.clients))][:_TOLD],
+            faults=[*ledger.faults, *ledger.missing(), *map(_corrections, filter(_has_corrected, self.clients))][
+                :_TOLD
+            ],
             trouble=trouble[:_TOLD],
         )
 
 
-def _mends(one: Attendee) -> bool:
+def _has_corrected(one: Attendee) -> bool:
     return one.client.duplicates + one.client.holes > 0
 
 
-def _mended(one: Attendee) -> str:
+def _corrections(one: Attendee) -> str:
     return f"the client of {one.user} dropped {one.client.duplicates} repeats and found {one.client.holes} holes"
 
 

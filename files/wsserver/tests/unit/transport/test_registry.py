@@ -26,7 +26,7 @@ class Connection:
             paused=False,
             paused_at=0.0,
             retiring=False,
-            expiry_told=False,
+            expiry_announced=False,
             identity=SimpleNamespace(expires=math.inf),
             send=self.send,
             tell_expiry=self.tell_expiry,
@@ -45,7 +45,7 @@ class Connection:
         self.notes.append("hint")
 
     def tell_expiry(self) -> None:
-        self.session.expiry_told = True
+        self.session.expiry_announced = True
         self.notes.append("expiring")
 
     def time_out(self) -> None:
@@ -178,7 +178,7 @@ def test_the_expiry_of_a_fresh_token_is_announced_again(passes: Callable[[Connec
     connection = Connection(registry)
     connection.session.identity.expires = 1000.0 + 50
     heard(connection, passes, registry, 4)
-    connection.session.identity.expires, connection.session.expiry_told = 1000.0 + 200, False
+    connection.session.identity.expires, connection.session.expiry_announced = 1000.0 + 200, False
     heard(connection, passes, registry, 156)
     assert connection.notes.count("expiring") == 2
     assert "close 1008" not in connection.notes

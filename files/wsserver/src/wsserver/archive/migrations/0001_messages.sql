@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- The durable history. A position is unique for good: writing a message twice is no change.
--- `json`, not `jsonb`: the publisher's text is kept as it came.
+-- The durable history. A position is never used again, so writing a message twice changes nothing.
+-- `json`, not `jsonb`: Postgres keeps the publisher's text unchanged.
 CREATE TABLE messages (
     room   text             NOT NULL,
     epoch  bigint           NOT NULL,
@@ -10,5 +10,5 @@ CREATE TABLE messages (
     data   json             NOT NULL,
     PRIMARY KEY (room, epoch, seq)
 );
--- Retention deletes by age; rows arrive in about that order, so that a block-range index is enough.
+-- Retention deletes by age. Rows arrive in about that order, so a block-range index is enough.
 CREATE INDEX messages_ts ON messages USING brin (ts);

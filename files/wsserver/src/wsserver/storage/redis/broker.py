@@ -208,13 +208,13 @@ class RedisBroker:
                 case [b"message", channel, payload] if channel == _CONTROL:
                     carry_out(payload)
                 case [b"message", channel, payload]:
-                    self._heard(channel.decode(), payload, listener)
+                    self._receive(channel.decode(), payload, listener)
                 case [b"subscribe", channel, _]:
                     confirmation = self._confirmations.pop(channel.decode(), None)
                     if confirmation is not None and not confirmation.done():
                         confirmation.set_result(None)
 
-    def _heard(self, channel: str, payload: bytes, listener: Listener) -> None:
+    def _receive(self, channel: str, payload: bytes, listener: Listener) -> None:
         room = self._channels.get(channel)
         if room is None:
             return  # unsubscribed meanwhile

@@ -1,8 +1,7 @@
 -- SPDX-License-Identifier: MIT
--- KEYS: room stream. ARGV: XRANGE or XREVRANGE, where that begins and where it ends, most messages,
--- most bytes.
--- Returns envelopes until there are most messages, or those before the last one have most bytes of
--- data.
+-- KEYS: room stream. ARGV: XRANGE or XREVRANGE, its start and its end, most messages, most bytes.
+-- Returns envelopes. Stops at the most messages, or once the messages before the last one have the
+-- most bytes of data.
 local most, most_bytes = tonumber(ARGV[4]), tonumber(ARGV[5])
 local found, before_last, last, from = {}, 0, 0, ARGV[2]
 while true do

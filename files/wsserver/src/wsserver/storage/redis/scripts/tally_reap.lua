@@ -1,11 +1,11 @@
 -- SPDX-License-Identifier: MIT
--- Subtracts a part of a dead worker's share from the totals. KEYS[3] is that worker's.
+-- Subtracts a part of a dead worker's share from the totals. KEYS[3] is the dead worker's share.
 -- ARGV: 2 the reaper, 3 its lease (ms), 4 the pause after which it must not reap (ms), 5 the dead
 -- worker, 6 most keys.
 -- Returns the number of keys.
 local own = stamp_of(ARGV[2])
 if not own or now > own - ARGV[3] + ARGV[4] then
-  return 0  -- this command was late: the other worker may be alive
+  return 0  -- this command is late: the other worker may be alive
 end
 local stamp = stamp_of(ARGV[5])
 if not stamp or stamp > now then

@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- For a worker that stops: others subtract its share from the totals, a grace later. ARGV: 2
--- worker, 3 grace (ms).
+-- For a worker that stops: after a grace, other workers subtract its share from the totals.
+-- ARGV: 2 worker, 3 grace (ms).
 local stamp = stamp_of(ARGV[2])
 if redis.call('EXISTS', KEYS[3]) == 0 then
   redis.call('ZREM', KEYS[1], ARGV[2])

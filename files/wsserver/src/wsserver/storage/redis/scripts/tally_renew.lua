@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- ARGV: 2 worker, 3 the stamp it saw last (0: none yet), 4 its lease (ms).
--- Returns {stamp, now, workers whose lease expired…}, or nothing if this one was given up.
+-- ARGV: 2 worker, 3 the stamp that the worker saw last (0: none yet), 4 its lease (ms).
+-- Returns {stamp, now, workers whose lease expired…}, or nothing if this worker was given up.
 local stamp = stamp_of(ARGV[2])
 if lost(ARGV[2], stamp, tonumber(ARGV[3])) then
   return {}

@@ -1,9 +1,10 @@
 -- SPDX-License-Identifier: MIT
--- ARGV: 2 worker, 3 the stamp it saw last, 4 its lease (ms), 5 the number of changes, then the
--- changes (key, what this worker counts), then claims (key, limit, key, limit): one more in both,
--- unless a total is at its limit.
--- Returns {stamp, for each claim 0 or which of its limits refused it…}; {0} if the stamp is an old
--- one; nothing if this worker was given up.
+-- Sets this worker's counts of some keys, then grants claims. A claim adds 1 to two keys, unless the
+-- total of one of them is at its limit.
+-- ARGV: 2 worker, 3 the stamp that the worker saw last, 4 its lease (ms), 5 the number of changes.
+-- The changes follow (key, this worker's count), then the claims (key, limit, key, limit).
+-- Returns {stamp, for each claim 0 or the limit (1 or 2) that is reached…}. Returns {0} for an old
+-- stamp, and nothing if this worker was given up.
 local seen = tonumber(ARGV[3])
 local stamp = stamp_of(ARGV[2])
 if lost(ARGV[2], stamp, seen) then
