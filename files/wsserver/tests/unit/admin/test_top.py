@@ -210,7 +210,7 @@ async def test_rates_are_the_changes_between_two_readings(fleet: dict[str, Worke
     assert shown.column("LAG") == ["0.2ms", "900ms", "-", "900ms"]
     assert shown.column("DROPS") == ["0", "10 +3", "0", "10 +3"]
     assert shown.column("REDIS") == ["1.0ms", "ok", "ok", "1.0ms"]
-    assert shown.column("ARCHIVE") == ["250ms", "away 1m 1s", "-", "away 1m 1s"]
+    assert shown.column("ARCHIVE") == ["250ms", "down 1m 1s", "-", "down 1m 1s"]
     assert shown.column("UPTIME") == ["1d 2h"] * 3 + [""]
     assert shown.column("PID") == [str(os.getpid())] * 3 + [""]
     assert shown.column("VERSION") == ["1.2.3"] * 3 + [""]
@@ -245,8 +245,8 @@ async def test_states_and_holders_of_drains(fleet: dict[str, Worker], once: Once
     status, shown = await once()
     assert status == 0
     assert shown.column("STATE") == ["starting", "no broker", "drained", "0/3 ready"]
-    assert shown.column("REDIS")[1::2] == ["away", "away"]
-    assert shown.column("ARCHIVE") == ["ok", "away", "250ms", "away 250ms"]
+    assert shown.column("REDIS")[1::2] == ["down", "down"]
+    assert shown.column("ARCHIVE") == ["ok", "down", "250ms", "down 250ms"]
     assert shown.notes == ["100 is drained by olga?[2J"]
     assert "\x1b" not in shown.text
 

@@ -135,7 +135,7 @@ def _redis(rows: Sequence[Row]) -> _Cell:
     """Whether Redis is available, and the latency of most publishes there."""
     answers = [row.answer for row in rows if row.answer]
     if not all(answer.broker.available for answer in answers):
-        return _Cell("away", _RED)
+        return _Cell("down", _RED)
     latency = _latency([row.rates.broker_publish for row in rows if row.rates], 0.99)
     return latency if latency.text != "-" or not answers else _Cell("ok")
 
@@ -147,7 +147,7 @@ def _archive(rows: Sequence[Row]) -> _Cell:
     lag_s = max(archive.lag_s for archive in archives)
     if all(archive.available for archive in archives):
         return _Cell(_seconds(lag_s) if lag_s else "ok")
-    return _Cell(f"away {_seconds(lag_s)}" if lag_s else "away", _RED)
+    return _Cell(f"down {_seconds(lag_s)}" if lag_s else "down", _RED)
 
 
 def _sum(of: Callable[[Row], float | None], show: Callable[[float], str]) -> Callable[[Sequence[Row]], _Cell]:

@@ -142,7 +142,7 @@ class Watched:
                 self._pid = 0
         else:
             self._failure = None
-            self._heard(answer)
+            self._take(answer)
         self._silent_since = None
 
     async def _ask(self) -> Answer:
@@ -172,7 +172,7 @@ class Watched:
             connection.close()
             raise
 
-    def _heard(self, answer: Answer) -> None:
+    def _take(self, answer: Answer) -> None:
         before, self._answer = self._answer, answer
         self._rates = None
         if before is None or (before.pid, before.started_at) != (answer.pid, answer.started_at):
