@@ -28,7 +28,7 @@ from support.worker import SECRET, Worker
 
 from wsserver.auth import mint
 
-# A browser on a busy machine takes its time.
+# A browser on a busy machine is slow.
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(240)]
 
 Start = Callable[..., Worker]

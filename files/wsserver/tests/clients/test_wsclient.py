@@ -22,7 +22,7 @@ from support.worker import SECRET, Worker
 
 from wsserver.auth import mint
 
-# A browser on a busy machine takes its time.
+# A browser on a busy machine is slow.
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(240)]
 
 Start = Callable[..., Worker]
@@ -106,7 +106,7 @@ async def test_waits_grow_and_are_spread(browser: Browser) -> None:
                     window.waits = [];
                     window.realTimeout ??= setTimeout;
                     window.setTimeout = (work, ms) => {{
-                        if (ms !== 10000) waits.push(ms);  // but for the deadline of a handshake
+                        if (ms !== 10000) waits.push(ms);  // except the deadline of a handshake
                         return realTimeout(work, ms === 10000 ? ms : 0);
                     }};
                 """

@@ -34,7 +34,7 @@ class Edge:
         configuration = self._directory / "nginx.conf"
         configuration.write_text(self._configuration(worker_port))
         program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
-        assert program is not None, "nginx is not installed, and these tests are about it"
+        assert program is not None, "nginx is not installed, and these tests need it"
         command = [program, "-e", "stderr", "-p", self._directory, "-c", configuration, "-g", "daemon off;"]
         self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, **user)
         self._wait()
@@ -42,7 +42,7 @@ class Edge:
     def _configuration(self, worker_port: int) -> str:
         environment = Environment(undefined=StrictUndefined, autoescape=False)
         environment.filters["bool"] = bool  # Ansible's
-        environment.filters["selfhost.websocket.url_host"] = str  # only IPv6 addresses become others
+        environment.filters["selfhost.websocket.url_host"] = str  # it changes only IPv6 addresses
         template = environment.from_string(_TEMPLATE.read_text())
         configuration = template.render(
             ansible_managed="",

@@ -150,7 +150,7 @@ async def early_frames(target: Target) -> None:
         await drained(reader)
 
 
-async def left_in_the_doorway(target: Target) -> None:
+async def hang_up_before_the_answer(target: Target) -> None:
     for _ in range(20):
         async with target.tcp() as (_reader, writer):
             writer.write(target.request("/ws"))
@@ -303,7 +303,7 @@ async def many_rooms(target: Target) -> None:
 
 
 async def storm(target: Target) -> None:
-    """Random frames in any order, with reading paused for a while or for good."""
+    """Random frames in any order, with reading paused for a while or permanently."""
     rooms = [target.name(), "busy", "storm"]
     async with target.websocket() as (reader, writer):
         for n in range(target.chance.randrange(300)):
@@ -336,7 +336,7 @@ async def slow_reader(target: Target) -> None:
             await reader.read(target.chance.choice([1, 100, 4000]))
 
 
-async def loud(target: Target) -> None:
+async def fill_the_slow_room(target: Target) -> None:
     """Fills the room of the slow clients."""
     async with target.websocket() as (reader, writer):
         for n in range(60):
@@ -351,7 +351,7 @@ ATTACKS: list[Callable[[Target], Coroutine[Any, Any, None]]] = [
     header_bombs,
     forged_tokens,
     early_frames,
-    left_in_the_doorway,
+    hang_up_before_the_answer,
     event_streams,
     random_frames,
     oversized,
@@ -366,7 +366,7 @@ ATTACKS: list[Callable[[Target], Coroutine[Any, Any, None]]] = [
     many_rooms,
     storm,
     slow_reader,
-    loud,
+    fill_the_slow_room,
 ]
 
 

@@ -181,7 +181,7 @@ class HubMachine(RuleBasedStateMachine):
     # Broker and time.
 
     @initialize()
-    def everybody_joins(self) -> None:
+    def all_clients_join(self) -> None:
         for client in self.clients:
             for room in ROOMS:
                 self.now(partial(client.join, room, None))
@@ -284,7 +284,7 @@ class HubMachine(RuleBasedStateMachine):
     # Checks.
 
     @invariant()
-    def nothing_fails_in_secret(self) -> None:
+    def no_task_has_failed(self) -> None:
         assert not self.failures
         for task in self.checking:
             if task.done():
@@ -294,7 +294,7 @@ class HubMachine(RuleBasedStateMachine):
         try:
             if not self.failures:
                 self.heal()
-                self.everybody_is_at_the_head()
+                self.all_clients_are_at_the_head()
         finally:
             for task in asyncio.all_tasks(self.loop):
                 task.cancel()
@@ -312,8 +312,8 @@ class HubMachine(RuleBasedStateMachine):
             self.loop.run_until_complete(self.hub.check())
         self.run(seconds=10)
 
-    def everybody_is_at_the_head(self) -> None:
-        self.nothing_fails_in_secret()
+    def all_clients_are_at_the_head(self) -> None:
+        self.no_task_has_failed()
         for client in self.clients:
             assert not any(client.waiting.values()), "a join without an answer"
             for room, position in client.at.items():

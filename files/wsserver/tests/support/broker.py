@@ -178,16 +178,16 @@ class UnreliableBroker:
 
     async def _before(self) -> None:
         await asyncio.sleep(self.read_delay_s)
-        self._fail_if_away()
+        self._fail_if_unavailable()
         if self.failing_reads:
             self.failing_reads -= 1
             raise BrokerUnavailable("this read failed")
 
     async def _after(self) -> None:
         await asyncio.sleep(self.read_delay_s)
-        self._fail_if_away()
+        self._fail_if_unavailable()
 
-    def _fail_if_away(self) -> None:
+    def _fail_if_unavailable(self) -> None:
         if not self.reads_work:
             raise BrokerUnavailable("away")
 

@@ -65,7 +65,7 @@ class Conversation:
                 assert await page("[client.duplicates, client.holes]") == [0, 0]
 
     async def progress(self) -> None:
-        """Wait until each tab has said more."""
+        """Wait until the service has acknowledged more messages of each tab."""
         for page in self.tabs:
             more = await page("acknowledged") + 10
             await page.until(f"acknowledged >= {more}")

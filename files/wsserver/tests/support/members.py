@@ -47,7 +47,7 @@ class Worker(Pausable, Presence):
         await self.pause()
         await self.stop()
 
-    async def told(self) -> None:
+    async def flushed(self) -> None:
         """Wait until Redis has all counts."""
         shares = self._counts._shares
         await until(lambda: not self.store.busy and all(share.known and not share.unsent for share in shares))
@@ -75,28 +75,28 @@ class Worker(Pausable, Presence):
         assert (await self.page(room, "", 1)).count == len(expected)
 
 
-class Told:
+class MemberEvents:
     """The member events of all rooms, in their order."""
 
     def __init__(self, redis: RedisServer) -> None:
         self._pubsub = redis.client().pubsub(ignore_subscribe_messages=True)
         self._pubsub.psubscribe("ws:1:*:live:*")
         self._pubsub.get_message(timeout=5)
-        self.events: list[tuple[str, str, bool]] = []
+        self.seen: list[tuple[str, str, bool]] = []
 
     def read(self) -> list[tuple[str, str, bool]]:
         while (message := self._pubsub.get_message()) is not None:
             assert message["data"].startswith(b'{"member":')
             event = json.loads(message["data"])
             room = message["channel"].decode().split(":live:", 1)[1]
-            self.events.append((room, event["member"], event["joined"] == 1))
-        return self.events
+            self.seen.append((room, event["member"], event["joined"] == 1))
+        return self.seen
 
     def present(self) -> set[tuple[str, str]]:
         """The users present by these events, which must alternate for each user."""
         there: set[tuple[str, str]] = set()
         for room, user, joined in self.read():
-            assert ((room, user) in there) != joined, f"told twice: {(room, user, joined)}"
+            assert ((room, user) in there) != joined, f"sent twice: {(room, user, joined)}"
             (there.add if joined else there.discard)((room, user))
         return there
 

@@ -18,7 +18,7 @@ import asyncpg
 class Cluster:
     def __init__(self) -> None:
         found = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
-        assert found, "Postgres is not installed, and these tests are about it"
+        assert found, "Postgres is not installed, and these tests need it"
         self._bin = found[-1]
         self.directory = Path(tempfile.mkdtemp(prefix="ws-postgres-"))
         self._user: dict[str, Any] = {}
@@ -26,7 +26,7 @@ class Cluster:
             nobody = pwd.getpwnam("nobody")
             os.chown(self.directory, nobody.pw_uid, nobody.pw_gid)
             self._user = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
-        # Names of directories belong into the query; the owner of the cluster is `app`.
+        # A DSN has a socket's directory in its query. The owner of the cluster is `app`.
         self.dsn = f"postgresql://app@/postgres?host={self.directory}"
         self._data = self.directory / "data"
         self._run("initdb", "--pgdata", self._data, "--username", "app", "--auth", "trust", "--no-sync")

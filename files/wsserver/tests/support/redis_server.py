@@ -25,7 +25,7 @@ class RedisServer:
 
     def start(self) -> None:
         program = shutil.which("redis-server")
-        assert program is not None, "redis-server is not installed, and these tests are about it"
+        assert program is not None, "redis-server is not installed, and these tests need it"
         self.socket.unlink(missing_ok=True)
         arguments = ["--port", "0", "--unixsocket", self.socket, "--dir", self.directory, "--save", ""]
         arguments += ["--appendonly", "yes", "--appendfsync", self.fsync, "--logfile", "redis.log"]

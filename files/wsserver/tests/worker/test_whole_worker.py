@@ -218,4 +218,4 @@ async def test_ctl_top_shows_the_rates_of_a_worker(two: tuple[WholeWorker, Whole
     delivered = status["counters"]["publish_to_deliver"]
     assert delivered["counts"][-1] == samples["ws_publish_to_deliver_seconds_count"] == sent
     assert delivered["sum"] == pytest.approx(samples["ws_publish_to_deliver_seconds_sum"])
-    assert "counters" not in (await first.call("GET", "/v1/stats"))[1], "they are for who is on the host"
+    assert "counters" not in (await first.call("GET", "/v1/stats"))[1], "only users of the host may read them"

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.members import GRACE_S, LEASE_S, Told, Worker, calls
+from support.members import GRACE_S, LEASE_S, MemberEvents, Worker, calls
 from support.redis_server import RedisServer
 from support.wait import until
 
@@ -45,23 +45,23 @@ async def worker(redis: RedisServer) -> AsyncIterator[Start]:
 
 
 @pytest.fixture
-def told(redis: RedisServer) -> Told:
-    return Told(redis)
+def events(redis: RedisServer) -> MemberEvents:
+    return MemberEvents(redis)
 
 
-async def test_the_first_connection_joins_and_the_last_one_leaves(worker: Start, told: Told) -> None:
+async def test_the_first_connection_joins_and_the_last_one_leaves(worker: Start, events: MemberEvents) -> None:
     one, two = worker(), worker()
     for place in (one, one, two):
         place.entered("r", "alice")
     two.entered("r", "bob")
     await one.until_members("r", {"alice": 3, "bob": 1})
-    assert sorted(told.read()) == [("r", "alice", True), ("r", "bob", True)]
+    assert sorted(events.read()) == [("r", "alice", True), ("r", "bob", True)]
     for place in (one, two):
         place.left("r", "alice")
     await one.until_members("r", {"alice": 1, "bob": 1})
     one.left("r", "alice")
     await two.until_members("r", {"bob": 1})
-    assert told.read()[2:] == [("r", "alice", False)]
+    assert events.read()[2:] == [("r", "alice", False)]
 
 
 async def test_member_events_reach_the_hub_of_each_worker(redis: RedisServer, worker: Start) -> None:
@@ -91,29 +91,29 @@ async def test_member_events_reach_the_hub_of_each_worker(redis: RedisServer, wo
     await asyncio.gather(running, return_exceptions=True)
 
 
-async def test_a_user_who_left_before_the_next_update_causes_no_event(worker: Start, told: Told) -> None:
+async def test_a_user_who_left_before_the_next_update_causes_no_event(worker: Start, events: MemberEvents) -> None:
     one = worker()
     one.entered("r", "alice")
     one.left("r", "alice")
     one.entered("r", "bob")
     await one.until_members("r", {"bob": 1})
-    assert told.read() == [("r", "bob", True)]
+    assert events.read() == [("r", "bob", True)]
 
 
-async def test_a_user_who_reconnects_within_the_grace_causes_no_event(worker: Start, told: Told) -> None:
+async def test_a_user_who_reconnects_within_the_grace_causes_no_event(worker: Start, events: MemberEvents) -> None:
     one, two = worker(), worker()
     for user in ("elsewhere", "here", "gone"):
         one.entered("r", user)
-    await one.told()
+    await one.flushed()
     for user in ("elsewhere", "here", "gone"):
         one.dropped("r", user)
     two.entered("r", "elsewhere")
     one.entered("r", "here")
-    await two.told()
+    await two.flushed()
     await one.until_members("r", {"elsewhere": 2, "gone": 1, "here": 1})  # the dropped one still counts
     await one.until_members("r", {"elsewhere": 1, "here": 1})
-    assert told.read()[3:] == [("r", "gone", False)]
-    one.dropped("r", "here")  # once more, and for good
+    assert events.read()[3:] == [("r", "gone", False)]
+    one.dropped("r", "here")  # again, and permanently
     await one.until_members("r", {"elsewhere": 1})
 
 
@@ -121,7 +121,7 @@ async def test_one_of_several_connections_that_drops_is_subtracted_at_once(worke
     one = worker(grace_s=3600)
     one.entered("r", "alice")
     one.entered("r", "alice")
-    await one.told()
+    await one.flushed()
     one.dropped("r", "alice")
     await one.until_members("r", {"alice": 1})
     one.dropped("r", "alice")
@@ -130,7 +130,7 @@ async def test_one_of_several_connections_that_drops_is_subtracted_at_once(worke
     await one.until_members("r", {})
 
 
-async def test_the_members_of_a_killed_worker_are_subtracted_once(worker: Start, told: Told) -> None:
+async def test_the_members_of_a_killed_worker_are_subtracted_once(worker: Start, events: MemberEvents) -> None:
     dead, *living = [worker() for _ in range(4)]
     for n in range(3 * CHUNK):
         dead.entered("r", f"dead{n}")
@@ -139,25 +139,27 @@ async def test_the_members_of_a_killed_worker_are_subtracted_once(worker: Start,
         dead.entered("r", f"both{n}")
         living[n % 3].entered("r", f"both{n}")
     for place in (dead, *living):
-        await place.told()
-    before = len(told.read())
+        await place.flushed()
+    before = len(events.read())
     reaped = metrics.TALLY_REAPED.labels("presence")
     reaped_before = reaped._value.get()
     await dead.pause()
     await living[0].until_members("r", {f"both{n}": 1 for n in range(10)})
-    await until(lambda: len(told.read()) >= before + 6 * CHUNK)
-    assert told.present() == {("r", f"both{n}") for n in range(10)}
-    assert len(told.read()) == before + 6 * CHUNK
+    await until(lambda: len(events.read()) >= before + 6 * CHUNK)
+    assert events.present() == {("r", f"both{n}") for n in range(10)}
+    assert len(events.read()) == before + 6 * CHUNK
     for n in (0, 3 * CHUNK - 1):
         assert await living[0].members(f"r{n}") == {}
     assert reaped._value.get() == reaped_before + 6 * CHUNK + 10
 
 
-async def test_a_worker_that_stops_hands_over_for_a_grace(redis: RedisServer, worker: Start, told: Told) -> None:
+async def test_a_worker_that_stops_hands_over_for_a_grace(
+    redis: RedisServer, worker: Start, events: MemberEvents
+) -> None:
     stopping, other = worker(lease_s=60), worker(grace_s=60)
     for user in ("moves", "stays", "left"):
         stopping.entered("r", user)
-    await stopping.told()
+    await stopping.flushed()
     other.entered("s", "x")  # long enough for the other worker to be allowed to reap
     await asyncio.sleep(LEASE_S * 1.5)
     stopping.left("r", "left")
@@ -168,49 +170,51 @@ async def test_a_worker_that_stops_hands_over_for_a_grace(redis: RedisServer, wo
     other.entered("r", "moves")
     await other.until_members("r", {"moves": 1})
     assert asyncio.get_running_loop().time() - stopped_at >= GRACE_S * 0.9
-    assert [event for event in told.read() if not event[2]] == [("r", "left", False), ("r", "stays", False)]
+    assert [event for event in events.read() if not event[2]] == [("r", "left", False), ("r", "stays", False)]
 
 
 async def test_the_next_worker_reaps_the_share_of_the_only_worker(
-    redis: RedisServer, worker: Start, told: Told
+    redis: RedisServer, worker: Start, events: MemberEvents
 ) -> None:
     first = worker()
     first.entered("r", "alice")
-    await first.told()
+    await first.flushed()
     await first.pause()
     await worker().until_members("r", {})
-    assert told.present() == set()
+    assert events.present() == set()
     left = {key.decode().rpartition(":")[2] for key in redis.client().keys("*")}
     assert left == {"leases"}
 
 
-async def test_a_worker_that_was_given_up_sends_its_counts_again(worker: Start, told: Told) -> None:
+async def test_a_worker_that_was_given_up_sends_its_counts_again(worker: Start, events: MemberEvents) -> None:
     paused, other = worker(), worker()
     for n in range(CHUNK + 10):
         paused.entered("r", f"u{n}")
     paused.entered("r", "left")
-    await paused.told()
+    await paused.flushed()
     await paused.pause()
     paused.left("r", "left")
     await other.until_members("r", {})
-    assert told.present() == set()
+    assert events.present() == set()
     given_up = metrics.TALLY_GIVEN_UP.labels("presence")
     given_up_before = given_up._value.get()
     paused.start()
     await other.until_members("r", {f"u{n}": 1 for n in range(CHUNK + 10)})
-    assert told.present() == {("r", f"u{n}") for n in range(CHUNK + 10)}
-    assert len(told.events) == 3 * (CHUNK + 10) + 2
+    assert events.present() == {("r", f"u{n}") for n in range(CHUNK + 10)}
+    assert len(events.seen) == 3 * (CHUNK + 10) + 2
     assert given_up._value.get() == given_up_before + paused.store.shards
     paused.left("r", "u0")
     await other.until_members("r", {f"u{n}": 1 for n in range(1, CHUNK + 10)})
 
 
-async def test_a_worker_that_comes_back_while_it_is_being_reaped(redis: RedisServer, worker: Start, told: Told) -> None:
+async def test_a_worker_that_comes_back_while_it_is_being_reaped(
+    redis: RedisServer, worker: Start, events: MemberEvents
+) -> None:
     paused, other = worker(), worker(lease_s=3600)
     users = {f"u{n}": 1 for n in range(3 * CHUNK)}
     for user in users:
         paused.entered("r", user)
-    await paused.told()
+    await paused.flushed()
     await paused.pause()
     await until_lapsed(redis, paused)
     shard = paused.store.shard_of("r")
@@ -219,11 +223,11 @@ async def test_a_worker_that_comes_back_while_it_is_being_reaped(redis: RedisSer
     assert await other.store.reap([reaper], [dead], 3600) == [CHUNK]
     assert (await other.page("r", "", 1)).count == 2 * CHUNK
     paused.start()
-    await paused.told()
+    await paused.flushed()
     # Another reaper continues after an interrupted one: here the worker that came back.
     await other.until_members("r", users)
-    assert told.present() == {("r", user) for user in users}
-    gone = [event for event in told.read() if not event[2]]
+    assert events.present() == {("r", user) for user in users}
+    gone = [event for event in events.read() if not event[2]]
     assert CHUNK <= len(gone) <= 3 * CHUNK
 
 
@@ -242,8 +246,8 @@ async def until_lapsed(redis: RedisServer, worker: Worker) -> None:
 async def test_a_delayed_reaper_does_nothing(redis: RedisServer, worker: Start) -> None:
     dead, reaper = worker(), worker()
     dead.entered("r", "alice")
-    await dead.told()
-    await reaper.told()
+    await dead.flushed()
+    await reaper.flushed()
     await dead.pause()
     await reaper.pause()
     await until_lapsed(redis, dead)
@@ -257,19 +261,19 @@ async def test_a_delayed_reaper_does_nothing(redis: RedisServer, worker: Start) 
 async def test_a_worker_that_renewed_in_the_last_moment_is_not_reaped(worker: Start) -> None:
     living, reaper = worker(), worker()
     living.entered("r", "alice")
-    await living.told()
-    await reaper.told()
+    await living.flushed()
+    await reaper.flushed()
     shard = living.store.shard_of("r")
     own, other = reaper._counts._shares[shard].lease, living._counts._shares[shard].worker
     assert await reaper.store.reap([own], [other], 3600) == [0]
     assert await reaper.members("r") == {"alice": 1}
 
 
-async def test_a_paused_redis_makes_no_user_leave(redis: RedisServer, worker: Start, told: Told) -> None:
+async def test_a_paused_redis_makes_no_user_leave(redis: RedisServer, worker: Start, events: MemberEvents) -> None:
     quick, *others = [worker() for _ in range(3)]
     for n, place in enumerate((quick, *others)):
         place.entered("r", f"u{n}")
-        await place.told()
+        await place.flushed()
     await asyncio.sleep(LEASE_S * 1.5)  # now all may reap
     redis.signal(signal.SIGSTOP)
     await others[1].pause()
@@ -278,20 +282,20 @@ async def test_a_paused_redis_makes_no_user_leave(redis: RedisServer, worker: St
     await asyncio.sleep(LEASE_S * 2.5)
     redis.signal(signal.SIGCONT)
     await quick.until_members("r", {"new": 1, "u1": 1, "u2": 1})
-    await quick.told()  # this worker is back, and sees that the lease of a slower one has expired
+    await quick.flushed()  # this worker is back, and sees that the lease of a slower one has expired
     await asyncio.sleep(LEASE_S / 4)
     others[1].start()
     await asyncio.sleep(LEASE_S * 2)
     assert await quick.members("r") == {"new": 1, "u1": 1, "u2": 1}
-    assert sorted(told.read()[3:]) == [("r", "new", True), ("r", "u0", False)]
+    assert sorted(events.read()[3:]) == [("r", "new", True), ("r", "u0", False)]
 
 
 async def test_a_killed_redis_makes_no_user_leave(redis: RedisServer, worker: Start) -> None:
     one, two = worker(), worker()
     one.entered("r", "alice")
     two.entered("r", "bob")
-    await one.told()
-    await two.told()
+    await one.flushed()
+    await two.flushed()
     redis.kill()
     with pytest.raises(BrokerUnavailable):
         await one.members("r")
@@ -300,11 +304,11 @@ async def test_a_killed_redis_makes_no_user_leave(redis: RedisServer, worker: St
     one.dropped("r", "alice")
     await asyncio.sleep(LEASE_S * 1.5)
     redis.start()
-    told = Told(redis)
+    events = MemberEvents(redis)
     await one.until_members("r", {"alice": 1, "bob": 1, "carol": 1})
     await asyncio.sleep(LEASE_S * 2)
     assert await one.members("r") == {"alice": 1, "bob": 1, "carol": 1}
-    assert set(told.read()) <= {("r", "carol", True)}
+    assert set(events.read()) <= {("r", "carol", True)}
 
 
 async def test_a_redis_that_lost_its_data_gets_the_counts_again(redis: RedisServer, worker: Start) -> None:
@@ -320,13 +324,13 @@ async def test_a_redis_that_lost_its_tail_gets_the_counts_again(redis: RedisServ
     one = worker()
     one.entered("r", "stays")
     one.entered("r", "goes")
-    await one.told()
+    await one.flushed()
     await one.pause()
     size = redis.aof().stat().st_size
     one.start()
     one.entered("r", "comes")
     one.left("r", "goes")
-    await one.told()
+    await one.flushed()
     await one.until_members("r", {"comes": 1, "stays": 1})
     await one.pause()
     redis.kill()
@@ -340,7 +344,7 @@ async def test_a_redis_that_lost_its_tail_gets_the_counts_again(redis: RedisServ
 async def test_a_late_command_changes_nothing(worker: Start) -> None:
     one = worker()
     one.entered("r", "alice")
-    await one.told()
+    await one.flushed()
     shard = one.store.shard_of("r")
     await one.pause()
     old = one._counts._shares[shard].lease
@@ -362,7 +366,7 @@ async def test_scripts_that_redis_forgot_are_loaded_again(redis: RedisServer, wo
 
 async def test_a_full_redis_still_counts_members(redis: RedisServer, worker: Start) -> None:
     one = worker()
-    await one.told()
+    await one.flushed()
     redis.client().config_set("maxmemory", 1)
     one.entered("r", "alice")
     await one.until_members("r", {"alice": 1})
@@ -371,7 +375,7 @@ async def test_a_full_redis_still_counts_members(redis: RedisServer, worker: Sta
 async def test_the_keys_of_a_stopped_fleet_expire(redis: RedisServer, worker: Start) -> None:
     one = worker()
     one.entered("r", "alice")
-    await one.told()
+    await one.flushed()
     await one.pause()
     client = redis.client()
     keys = {key.decode(): client.ttl(key) for key in client.keys("*")}
@@ -387,7 +391,7 @@ async def test_the_keys_of_a_stopped_fleet_expire(redis: RedisServer, worker: St
 async def test_all_keys_of_a_room_are_in_its_shard(redis: RedisServer, worker: Start) -> None:
     one = worker()
     one.entered("r", "alice")
-    await one.told()
+    await one.flushed()
     keys = [key.decode() for key in redis.client().keys("*")]
     shard = f"ws:1:{{{one.store.shard_of('r')}}}:"
     assert all(key.startswith("ws:1:{") for key in keys)
@@ -397,13 +401,13 @@ async def test_all_keys_of_a_room_are_in_its_shard(redis: RedisServer, worker: S
 HOSTILE = ["[", "(", "+", "-", "a b", "a  b ", '"', "\\", "\n", "a\nb", "é", "日本", "😀", "\x7f", "!", "z" * 128, "%s"]
 
 
-async def test_names_may_hold_anything(worker: Start, told: Told) -> None:
+async def test_names_may_hold_anything(worker: Start, events: MemberEvents) -> None:
     one = worker()
     rooms = ["r", "r!", "r(", "rr", "[r", "(r", "+", "-", '"', "é", "日本", "😀"]
     for room in rooms:
         for user in HOSTILE:
             one.entered(room, user)
-    await one.told()
+    await one.flushed()
     for room in rooms:
         assert await one.members(room) == dict.fromkeys(HOSTILE, 1)
     for user in HOSTILE:  # each as the position of the next page
@@ -411,12 +415,12 @@ async def test_names_may_hold_anything(worker: Start, told: Told) -> None:
         page = await one.page("r", user, 1)
         assert [member.user for member in page.members] == following[:1]
         assert page.more == (len(following) > 1)
-    assert told.present() == {(room, user) for room in rooms for user in HOSTILE}
+    assert events.present() == {(room, user) for room in rooms for user in HOSTILE}
     for room in rooms:
         for user in HOSTILE:
             one.left(room, user)
-    await one.told()
-    assert told.present() == set()
+    await one.flushed()
+    assert events.present() == set()
 
 
 async def test_ten_thousand_members_cost_no_more_each_than_ten(redis: RedisServer, worker: Start) -> None:
@@ -424,7 +428,7 @@ async def test_ten_thousand_members_cost_no_more_each_than_ten(redis: RedisServe
     before = calls(redis)
     for n in range(10_000):
         one.entered("r", f"u{n:05}")
-    await one.told()
+    await one.flushed()
     storm = calls(redis) - before
     assert 10_000 / CHUNK <= storm["evalsha"] < 10_000 / CHUNK + 16 * 60, "not in batches"  # and renewals
     assert storm["hincrby"] == storm["publish"] == 10_000
@@ -451,7 +455,7 @@ async def test_no_script_changes_more_than_a_chunk(redis: RedisServer, worker: S
     dead, other = worker(), worker()
     for n in range(4 * CHUNK):
         dead.entered("r", f"u{n:05}")
-    await dead.told()
+    await dead.flushed()
     await dead.pause()
     await other.until_members("r", {})
     longest = length = 0
@@ -469,7 +473,7 @@ async def test_a_page_says_whether_more_follow(worker: Start, limit: int) -> Non
     one = worker()
     for user in ("a", "b"):
         one.entered("r", user)
-    await one.told()
+    await one.flushed()
     page = await one.page("r", "", limit)
     assert [member.user for member in page.members] == ["a", "b"][:limit]
     assert page.more == (limit < 2)
@@ -539,14 +543,14 @@ async def test_a_user_sees_the_own_join_and_leave_at_once(kind: str, redis: Redi
 
 async def test_a_page_fails_while_the_callers_join_cannot_be_sent(redis: RedisServer, worker: Start) -> None:
     one = worker()
-    await one.told()
+    await one.flushed()
     await one.pause()
     one.entered("r", "alice")
     with pytest.raises(BrokerUnavailable):
         await one.page("r", "", 10, "alice")
     assert (await one.page("r", "", 10, "bob")).count == 0
     one.start()
-    await one.told()
+    await one.flushed()
     one.entered("r", "bob")
     redis.kill()
     with pytest.raises(BrokerUnavailable):
@@ -575,9 +579,9 @@ _step = st.one_of(
 class _Fleet:
     """Workers that the test advances step by step."""
 
-    def __init__(self, redis: RedisServer, told: Told) -> None:
+    def __init__(self, redis: RedisServer, events: MemberEvents) -> None:
         self._redis = redis
-        self._told = told
+        self._events = events
         self._workers = [self._new() for _ in range(_WORKERS)]
         self._counts: dict[tuple[int, str, str], int] = {}
         self._late: list[tuple[Worker, list[Update]]] = []
@@ -600,8 +604,8 @@ class _Fleet:
                 await asyncio.sleep(_LEASE_S * 1.2)
             case "lose all":
                 self._redis.client().flushall()
-                for room, user in self._told.present():  # without a leave event
-                    self._told.events.append((room, user, False))
+                for room, user in self._events.present():  # without a leave event
+                    self._events.seen.append((room, user, False))
             case "kill":
                 self._closed.append(self._workers[where])
                 self._workers[where] = self._new()
@@ -656,7 +660,7 @@ class _Fleet:
                 expected[room][user] = expected[room].get(user, 0) + count
         for room in _ROOMS:
             await self._workers[0].until_members(room, expected[room])
-        assert self._told.present() == {(room, user) for room in _ROOMS for user in expected[room]}
+        assert self._events.present() == {(room, user) for room in _ROOMS for user in expected[room]}
 
     async def close(self) -> None:
         for worker in self._workers:
@@ -676,7 +680,7 @@ def test_the_totals_are_right_after_any_disturbance(redis: RedisServer) -> None:
 
 
 async def _carried_out(redis: RedisServer, steps: list[tuple[str, Any]]) -> None:
-    fleet = _Fleet(redis, Told(redis))
+    fleet = _Fleet(redis, MemberEvents(redis))
     try:
         for action, where in steps:
             await fleet.take(action, where)
