@@ -43,7 +43,7 @@ class ActionModule(ActionBase):
         if result.get("holder"):
             lock = f"lock {given.get('path', '/var/lib/ws-fleet/lock')} on {self._task.delegate_to or task_vars['inventory_hostname']}"
             result.pop("exception", None)  # ansible-core 2.19 would show the module's own message first
-            result["msg"] = (_refused if wanted else _robbed)(result["holder"], lock)
+            result["msg"] = (_refused if wanted else _lost)(result["holder"], lock)
         elif robbed:
             result["holder"] = robbed
         return result
@@ -135,13 +135,13 @@ def _user() -> str:
 
 def _refused(holder: dict[str, Any], lock: str) -> str:
     return (
-        f"{holder['owner']} is changing this fleet{_purpose(holder)}. That run began {_duration(holder['age_s'])} ago, and its last sign of life was "
+        f"{holder['owner']} is changing this fleet{_purpose(holder)}. That run began {_duration(holder['age_s'])} ago, and it last renewed the lock "
         f"{_duration(holder['silent_s'])} ago ({lock}). Wait until it is done. If it is over, because its machine or its terminal was lost, "
         "run this playbook again with -e ws_lock_break=true (in a play of your own, break: true): it finishes the interrupted change."
     )
 
 
-def _robbed(holder: dict[str, Any], lock: str) -> str:
+def _lost(holder: dict[str, Any], lock: str) -> str:
     return (
         f"{holder['owner']} has taken the lock of the fleet from this run {_duration(holder['age_s'])} ago{_purpose(holder)}: {lock}. "
         "This run changes nothing more. Wait until the other run is done, then run this playbook again if it is still wanted."

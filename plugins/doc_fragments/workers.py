@@ -8,24 +8,24 @@ from __future__ import annotations
 
 
 class ModuleDocFragment:
-    # A module that looks at all workers of its host.
+    # A module that reads the state of all workers of its host.
     DOCUMENTATION = r"""
 options: {}
 notes:
-  - The control sockets and the settings of the workers are for root and their own group, so this usually needs C(become).
+  - Only root and the workers' own group can use the control sockets and the settings, so this usually needs C(become).
 """
 
-    # Beside it, for a module that decides about a rollout.
+    # The additional options of a module that decides about a rollout.
     ROLLOUT = r"""
 options:
   by:
     description:
-      - In whose name rollouts drain workers. A drain in another name is an operator's.
+      - The name under which rollouts drain workers. A drain under another name belongs to an operator.
     type: str
     default: rollout
   endpoints:
     description:
-      - Where the workers of this host listen for the edge, each as C(ADDRESS:PORT).
+      - The endpoints of this host's workers for the edge, each as C(ADDRESS:PORT).
     type: list
     elements: str
     default: []

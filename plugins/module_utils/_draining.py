@@ -64,7 +64,7 @@ class Draining:
         self._before = self._now = self._persist(self._worker.control.status, self._wait)
         self._looked = True
 
-    # Either way.
+    # Drain and undrain.
 
     def drain(self, window_s: float | None, force: bool) -> None:
         """Drain the worker.
@@ -94,7 +94,7 @@ class Draining:
             "lets clients in again" if self._now else "ended before it could be undrained"
         )
 
-    # And what each would do.
+    # Check mode.
 
     def foresee_drain(self) -> None:
         if self._is_drain_wanted():
@@ -111,7 +111,7 @@ class Draining:
             state = self._was.state if others else "ready"
             self._now = dataclasses.replace(self._was, state=state, drained_by=others)
 
-    # What came of it.
+    # The result.
 
     def result(self) -> dict[str, Any]:
         before, after = _connections(self._before), _connections(self._now)

@@ -50,11 +50,11 @@ class Lock:
         `instead_of`: a run from which the lock may be taken. `dry`: change nothing. Raises
         HeldError and LockError.
         """
-        with self._alone(dry):
+        with self._exclusive(dry):
             record = self._read()
             mine = record is not None and record["run"] == run
             if record is not None and not mine and record["run"] != instead_of:
-                raise HeldError(self._told(record))
+                raise HeldError(self._as_holder(record))
             if not dry:
                 now = self._now()
                 since = record["since"] if record is not None and mine else now
@@ -63,17 +63,17 @@ class Lock:
 
     def keep(self, run: str) -> None:
         """Renew the lock. Raises HeldError, LostError and LockError."""
-        with self._alone():
+        with self._exclusive():
             record = self._read()
             if record is None:
                 raise LostError
             if record["run"] != run:
-                raise HeldError(self._told(record))
+                raise HeldError(self._as_holder(record))
             self._write(record | {"seen": self._now()})
 
     def release(self, run: str, dry: bool = False) -> bool:
         """Release the lock. Return whether this run had it. Raises LockError."""
-        with self._alone(dry):
+        with self._exclusive(dry):
             record = self._read()
             if record is None or record["run"] != run:
                 return False
@@ -96,7 +96,7 @@ class Lock:
             )
         return texts | times
 
-    def _told(self, record: dict[str, Any]) -> dict[str, Any]:
+    def _as_holder(self, record: dict[str, Any]) -> dict[str, Any]:
         # The clock may have been set back: an age is never negative.
         ages = {"age_s": record["since"], "silent_s": record["seen"]}
         return {key: record[key] for key in _TEXTS} | {key: max(self._now() - at, 0.0) for key, at in ages.items()}
@@ -109,7 +109,7 @@ class Lock:
         draft.replace(self._path)
 
     @contextlib.contextmanager
-    def _alone(self, dry: bool = False) -> Iterator[None]:
+    def _exclusive(self, dry: bool = False) -> Iterator[None]:
         """Exclude other runs, so that only one of two concurrent runs finds the lock free."""
         directory = self._path.parent
         try:

@@ -35,7 +35,7 @@ _RELOAD_S = 15
 
 
 class NotAppliedError(Exception):
-    """nginx and its file keep the old configuration. The text has the cause."""
+    """nginx and its file keep the old configuration. The text names the cause."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class _Process:
 class Nginx:
     """The nginx of one configuration file. Files that it includes are never changed.
 
-    Beside its PID file are a lock and a mark of the last reload. A reboot removes both.
+    A lock and a mark of the last reload are in the directory of the PID file. A reboot removes both.
     """
 
     def __init__(self, configuration: Path) -> None:
@@ -76,8 +76,8 @@ class Nginx:
         """Whether the file is newer than nginx's last reload, as after an interrupted run."""
         if self._master() is None:
             return False
-        told = [path.stat().st_mtime_ns for path in (self._pid_file(), self._reload_mark()) if path.exists()]
-        return self._path.stat().st_mtime_ns > max(told, default=0)
+        reloads = [path.stat().st_mtime_ns for path in (self._pid_file(), self._reload_mark()) if path.exists()]
+        return self._path.stat().st_mtime_ns > max(reloads, default=0)
 
     def lingering(self) -> int:
         """Count processes of earlier configurations, which serve their last clients."""
@@ -197,7 +197,7 @@ class Nginx:
                 return True
             time.sleep(0.05)
         raise NotAppliedError(
-            f"nginx did not load the new configuration within {_RELOAD_S} s; its error log has the cause"
+            f"nginx did not load the new configuration within {_RELOAD_S} s; its error log names the cause"
         )
 
     def _pid_file(self) -> Path:

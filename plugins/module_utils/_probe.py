@@ -28,7 +28,7 @@ except ImportError:
 
 
 class ProbeError(Exception):
-    """A step failed. `step` is its name, and the text has the cause."""
+    """A step failed. `step` is its name, and the text names the cause."""
 
     def __init__(self, step: str, why: str) -> None:
         super().__init__(f"{step}: {why}")

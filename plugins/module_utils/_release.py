@@ -56,13 +56,13 @@ def _complaint(release: pathlib.Path) -> str | None:
     if not interpreter.exists():
         return f"its interpreter {interpreter} no longer exists"
     if not (release / "lib" / interpreter.name / "site-packages" / "wsserver").is_dir():
-        built = ", ".join(map(_said, sorted(path.name for path in release.glob("lib/python*"))))
-        return f"it was built for {built or 'another interpreter'}, and the host has {_said(interpreter.name)}"
+        built = ", ".join(map(_readable, sorted(path.name for path in release.glob("lib/python*"))))
+        return f"it was built for {built or 'another interpreter'}, and the host has {_readable(interpreter.name)}"
     link = release / "environment"
     if link.is_symlink() and not (link / ".complete").exists():
         return f"its environment {link.readlink().name} no longer exists"
     return None
 
 
-def _said(interpreter: str) -> str:
+def _readable(interpreter: str) -> str:
     return re.sub("^python", "Python ", interpreter)

@@ -26,7 +26,7 @@ _TO_ENABLE = ("disabled", "enabled-runtime", "linked", "linked-runtime")
 
 
 class SystemdError(Exception):
-    """systemctl failed; the text has the cause."""
+    """systemctl failed; the text names the cause."""
 
 
 @dataclass(frozen=True)

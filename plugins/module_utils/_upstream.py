@@ -6,7 +6,7 @@
 
 """Reads and changes the servers of an upstream in the text of nginx's configuration.
 
-The line of a server that is out has a mark with the owners of the mark:
+If a server is out, its line has a mark that names the owners of the mark:
 
 server 10.0.0.3:8080 max_fails=0 down; # down by: maintenance, watcher
 
@@ -32,14 +32,14 @@ _SERVER = re.compile(
 
 
 class UpstreamError(Exception):
-    """A change is impossible; the text has the cause."""
+    """A change is impossible; the text names the cause."""
 
 
 @dataclass(frozen=True)
 class Server:
     """A server.
 
-    `address` is HOST:PORT. `down_by` has the sorted owners of its mark; if empty, it is up.
+    `address` is HOST:PORT. `down_by` has the sorted owners of its mark; without an owner, the server is up.
     """
 
     address: str

@@ -43,7 +43,9 @@ class _Watcher(Collector):
     def collect(self) -> Iterator[Metric]:
         known = self._known
         up = GaugeMetricFamily("ws_edge_server_up", "Whether nginx sends new clients to the server.", labels=["server"])
-        down_by = GaugeMetricFamily("ws_edge_server_down_by", "Who wants the server out.", labels=["server", "by"])
+        down_by = GaugeMetricFamily(
+            "ws_edge_server_down_by", "The owners of the server's mark.", labels=["server", "by"]
+        )
         for server in known.servers:
             up.add_metric([server.address], not server.down_by)
             for name in server.down_by:
@@ -59,7 +61,7 @@ class _Watcher(Collector):
         yield from (up, down_by, answer)
         yield CounterMetricFamily("ws_edge_reloads", "Reloads of nginx by the watcher.", known.reloads)
         yield CounterMetricFamily(
-            "ws_edge_failures", "Changes of the upstream that failed; the log has the cause.", known.failures
+            "ws_edge_failures", "Changes of the upstream that failed; the log names the cause.", known.failures
         )
         yield GaugeMetricFamily(
             "ws_edge_nginx_lingering_processes",

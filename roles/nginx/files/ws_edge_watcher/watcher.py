@@ -59,12 +59,12 @@ class Watcher:
         self.known.servers, self.known.outcomes, self.known.last_poll = present, outcomes, time.time()
         out = self._policy.out(present)
         if self._differs(present, out) and time.monotonic() >= self._pause_until:
-            await self._carry_out(self._holding_out)
+            await self._carry_out(self._with_marks)
 
     def _differs(self, present: list[Server], out: set[str]) -> bool:
         return any((NAME in server.down_by) != (server.host in out) for server in present)
 
-    def _holding_out(self, configuration: str) -> str:
+    def _with_marks(self, configuration: str) -> str:
         """Decide again under the lock: an operator may have taken another host out meanwhile."""
         present = servers(configuration, self._upstream)
         out = self._policy.out(present)

@@ -191,7 +191,7 @@ def test_a_run_on_another_machine_is_not_assumed_to_be_over(play, path, own_chil
     (refused,) = play({}).results()
     assert refused["failed"]
     assert refused["msg"].startswith(
-        "alice@another is changing this fleet (an update). That run began 60 min ago, and its last sign of life was 10 min ago"
+        "alice@another is changing this fleet (an update). That run began 60 min ago, and it last renewed the lock 10 min ago"
     )
 
 
