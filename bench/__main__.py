@@ -94,22 +94,22 @@ def run(peers: list[Peer], scale: Scale) -> dict[str, Any]:
     }
     results |= {"growth": {}, "across": {}, "fsync": {}}
     with opened(scale) as bench:
-        results["one_room"] = _told("one room", trials.one_room, bench, peers)
+        results["one_room"] = _reported("one room", trials.one_room, bench, peers)
         for peer in peers:
-            results["growth"][peer.name] = _told(f"growth of {peer.name}", trials.growth, bench, peer)
+            results["growth"][peer.name] = _reported(f"growth of {peer.name}", trials.growth, bench, peer)
         for peer in peers:
             if peer.across_workers:
-                results["across"][peer.name] = _told(f"two workers of {peer.name}", trials.across_workers, bench, peer)
+                results["across"][peer.name] = _reported(f"two workers of {peer.name}", trials.across_workers, bench, peer)
     for peer in peers:
         if isinstance(peer, WsServer):
             for fsync in ("always", "everysec"):
                 with opened(scale, fsync) as bench:
-                    results["fsync"][fsync] = _told(f"appendfsync {fsync}", trials.acknowledged, bench, peer)
+                    results["fsync"][fsync] = _reported(f"appendfsync {fsync}", trials.acknowledged, bench, peer)
     results["seconds"] = time.monotonic() - begin
     return results
 
 
-def _told(what: str, trial: Callable[..., Any], *arguments: Any) -> Any:
+def _reported(what: str, trial: Callable[..., Any], *arguments: Any) -> Any:
     """Report the current measurement and its duration on standard error."""
     begin = time.monotonic()
     print(f"{what} …", end="", file=sys.stderr, flush=True)

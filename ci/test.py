@@ -95,7 +95,7 @@ class Stage:
             "ANSIBLE_NOCOLOR": "1",
             "WS_LAB_OWNER": str(os.getpid()),
             "WS_LAB_CPU_SECONDS": str(hosts_cpu),
-            # Fewer than in make unit: the stages with hosts take longest, and shall not wait for these.
+            # Fewer than in make unit, because the stages with hosts take longest and must not wait.
             "WS_TEST_PROCESSES": str(os.cpu_count()),
         }
         self.begun = time.monotonic()

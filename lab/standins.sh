@@ -26,7 +26,7 @@ Architecture: all
 Maintainer: the selfhost.websocket authors <nobody@localhost>
 Depends: python3, adduser${5:+, $5}
 Description: stand-in for $1, for the lab of selfhost.websocket
- This is not $1. It takes its place where $1 cannot be had.
+ This is not $1. It replaces $1 where $1 is unavailable.
 END
     # Like the real packages: a separate user, and for Loki and Tempo a service that starts at once.
     cat >"$root/DEBIAN/postinst" <<END

@@ -120,7 +120,7 @@ def roll(run: str, asked: str, console: Console) -> bool:
         console.line(f"{clock(time.monotonic() - began)} · {witness.sees}")
         done: list[tuple[str, int]] = []
         while failure is None and (name := next_playbook(asked, done)):
-            console.line(f"{clock(time.monotonic() - began)} · {_said(name, done)}")
+            console.line(f"{clock(time.monotonic() - began)} · {_reason(name, done)}")
             failure, replaced = _play(name, log, witness, console, began)
             done.append((name, replaced))
         time.sleep(_AFTERMATH_S)
@@ -129,13 +129,13 @@ def roll(run: str, asked: str, console: Console) -> bool:
         console.line(failure.report())
     name, replaced = done[-1]
     console.line(
-        f"\n{name} replaced {replaced or 'no'} worker{'' if replaced == 1 else 's'}. What the clients saw of it:\n"
+        f"\n{name} replaced {replaced or 'no'} worker{'' if replaced == 1 else 's'}. What the clients saw:\n"
     )
     console.line(report)
     return failure is None and witness.kept
 
 
-def _said(name: str, done: list[tuple[str, int]]) -> str:
+def _reason(name: str, done: list[tuple[str, int]]) -> str:
     """The reason why this playbook runs now."""
     return f"nothing is new, so {name} restarts the workers" if done else f"playbooks/{name}.yml begins"
 

@@ -73,9 +73,9 @@ BAD = {
     "it is ready and acknowledges nothing": (
         {
             "sessions/session.py": "\nSession._publish = lambda self, command: self.refuse("
-            "Error('outcome_unknown', 'nobody knows', command.id))\n"
+            "Error('outcome_unknown', 'not decided', command.id))\n"
         },
-        ["Connect to the worker as a client: publish: refused, outcome_unknown: nobody knows"],
+        ["Connect to the worker as a client: publish: refused, outcome_unknown: not decided"],
     ),
 }
 

@@ -73,9 +73,9 @@ def clock() -> Clock:
 
 
 @pytest.fixture(scope="session")
-def standing() -> Iterator[tuple[Worker, str]]:
+def shared_worker() -> Iterator[tuple[Worker, str]]:
     # Not pytest's directory: its name may be too long for a socket.
-    directory = tempfile.mkdtemp(prefix="ws-standing-")
+    directory = tempfile.mkdtemp(prefix="ws-shared-")
     path = f"{directory}/control.sock"
     worker = Worker("redis://127.0.0.1:1", WS_BROKER="memory", WS_CONTROL_SOCKET=path)
     asyncio.run(worker.ready())
@@ -85,16 +85,16 @@ def standing() -> Iterator[tuple[Worker, str]]:
 
 
 @pytest.fixture
-def host(monkeypatch: pytest.MonkeyPatch, standing: tuple[Worker, str]) -> Iterator[Host]:
+def host(monkeypatch: pytest.MonkeyPatch, shared_worker: tuple[Worker, str]) -> Iterator[Host]:
     directory = Path(tempfile.mkdtemp(prefix="ws-host-"))
-    host = Host(directory, standing)
+    host = Host(directory, shared_worker)
     monkeypatch.setattr(_instance, "HOME", host.home)
     monkeypatch.setattr(_instance, "RUN", host.run)
     monkeypatch.setenv("PATH", f"{host.programs}:{os.environ['PATH']}")
     yield host
     host.remove()
     shutil.rmtree(directory)
-    make_fresh(Control(standing[1]))
+    make_fresh(Control(shared_worker[1]))
 
 
 def make_fresh(control: Control) -> None:

@@ -66,7 +66,7 @@ http {{
 
     def start(self) -> None:
         program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
-        assert program is not None, "nginx is not installed, and these tests are about it"
+        assert program is not None, "nginx is not installed, and these tests need it"
         command = [program, "-e", "stderr", "-c", self.path, "-g", "daemon off;"]
         self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
         eventually(self.serves, "nginx serves")

@@ -65,11 +65,11 @@ class Clock:
 
 
 class Host:
-    """A host. `standing` is a worker shared by all tests, with its control socket."""
+    """A host. `shared` is a worker for all tests, with its control socket."""
 
-    def __init__(self, directory: pathlib.Path, standing: tuple[Worker, str]) -> None:
+    def __init__(self, directory: pathlib.Path, shared: tuple[Worker, str]) -> None:
         self.directory = directory
-        self._standing, self._standing_socket = standing
+        self._shared, self._shared_socket = shared
         self.home = directory / "home"
         self.run = directory / "run"
         self.programs = directory / "bin"
@@ -110,9 +110,9 @@ class Host:
     def worker(self, name: str = "80") -> Worker:
         """The shared ready worker, for tests that neither stop nor kill it."""
         self.link(name)
-        pathlib.Path(self.socket(name)).symlink_to(self._standing_socket)
-        self.tell_of(self._standing.process.pid, name)
-        return self._standing
+        pathlib.Path(self.socket(name)).symlink_to(self._shared_socket)
+        self.set_process(self._shared.process.pid, name)
+        return self._shared
 
     def start(self, name: str = "80", **settings: str) -> Worker:
         """A separate ready worker for one test."""
@@ -120,11 +120,11 @@ class Host:
         settings = {"WS_BROKER": "memory", "WS_CONTROL_SOCKET": self.socket(name), **settings}
         worker = Worker("redis://127.0.0.1:1", **{key: value for key, value in settings.items() if value})
         self._workers.append(worker)
-        self.tell_of(worker.process.pid, name)
+        self.set_process(worker.process.pid, name)
         asyncio.run(worker.ready())
         return worker
 
-    def tell_of(self, pid: int | None, name: str = "80", **properties: Any) -> None:
+    def set_process(self, pid: int | None, name: str = "80", **properties: Any) -> None:
         """Make the unit active as long as this process lives. `properties` override systemd's."""
         unit = f"ws-server@{name}.service"
         alive = {
@@ -135,11 +135,11 @@ class Host:
             "ExecMainStartTimestamp": "@1795529805",
         }
         self._systemd.joinpath("pid", unit).write_text(str(pid or ""))
-        self._systemd.joinpath("alive", unit).write_text(_told(alive | properties))
+        self._systemd.joinpath("alive", unit).write_text(_properties(alive | properties))
 
-    def tell_of_a_dead_process(self, name: str = "80", **properties: Any) -> None:
+    def set_ended_process(self, name: str = "80", **properties: Any) -> None:
         """Set systemd's properties for a unit without a process."""
-        self._systemd.joinpath("dead", f"ws-server@{name}.service").write_text(_told(properties))
+        self._systemd.joinpath("dead", f"ws-server@{name}.service").write_text(_properties(properties))
 
     def log(self, *lines: str) -> None:
         self._systemd.joinpath("journal").write_text("".join(f"{line}\n" for line in lines))
@@ -159,7 +159,7 @@ class Host:
         self._guests.close()
 
 
-def _told(properties: dict[str, Any]) -> str:
+def _properties(properties: dict[str, Any]) -> str:
     lines = dict(line.split("=", 1) for line in DEAD.splitlines()) | properties
     return "".join(f"{name}={value}\n" for name, value in lines.items())
 

@@ -45,7 +45,7 @@ CASES: dict[str, tuple[dict[str, Any], list[str]]] = {
 }
 
 
-def told(host: str, facts: dict[str, Any]) -> list[str]:
+def faults_of(host: str, facts: dict[str, Any]) -> list[str]:
     tasks = yaml.safe_load((ROOT / "playbooks/tasks/check_host.yml").read_text())
     variables = {
         "ansible_facts": DEBIAN | facts,
@@ -59,13 +59,13 @@ def told(host: str, facts: dict[str, Any]) -> list[str]:
 @pytest.mark.parametrize("name", CASES)
 def test_a_host(name: str) -> None:
     facts, words = CASES[name]
-    faults = told(name, facts)
+    faults = faults_of(name, facts)
     assert len(faults) == bool(words), faults
     assert not [word for word in words if word not in faults[0]], faults
 
 
 def test_all_faults_of_a_host_are_reported_at_once() -> None:
-    faults = told(
+    faults = faults_of(
         "old", PYTHON_39 | {"pkg_mgr": "dnf5", "memtotal_mb": 480, "mounts": [{"mount": "/", "size_available": 0}]}
     )
     assert faults == [

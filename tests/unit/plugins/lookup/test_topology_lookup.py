@@ -36,7 +36,7 @@ TASKS = {
 }
 
 
-def told(directory: Path) -> tuple[list[str], dict[str, Any]]:
+def values_in_a_play(directory: Path) -> tuple[list[str], dict[str, Any]]:
     """The hosts of a play whose pattern uses the lookup, and the result of each task on the host two."""
     hosts = {name: {"number": number, "ws_server_instances": 1} for number, name in enumerate(("one", "two", "out"), 1)}
     groups = {"ws_edge": ["one"], "chat_workers": ["one", "two"], "ws_redis": ["two"], "ws_postgres": ["two"]}
@@ -66,8 +66,8 @@ def told(directory: Path) -> tuple[list[str], dict[str, Any]]:
     return list(results["one value"]), {name: hosts["two"]["msg"] for name, hosts in results.items()}
 
 
-def test_what_a_play_is_told(tmp_path: Path) -> None:
-    hosts, answers = told(tmp_path)
+def test_the_values_in_a_play(tmp_path: Path) -> None:
+    hosts, answers = values_in_a_play(tmp_path)
     assert sorted(hosts) == ["one", "two"]
     assert answers["one value"] == ["10.0.0.1:8080", "10.0.0.2:8080"]
     assert answers["two values"] == ["one", ["https://one.example.org"]]

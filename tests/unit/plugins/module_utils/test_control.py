@@ -120,7 +120,7 @@ def test_a_line_may_come_in_pieces(host, other_end):
     assert Control(host.socket()).status().rooms == 6
 
 
-def test_nobody(host):
+def test_a_socket_without_a_process(host):
     with pytest.raises(NotServedError, match="has no process that serves"):
         Control(host.socket()).status()
     listener(host.socket()).close()

@@ -65,7 +65,7 @@ def draining(host, clock):
         return Draining(worker, "ansible", timeout_s, clock, so_far)
 
     host.link()
-    host.tell_of(1)
+    host.set_process(1)
     return make
 
 
@@ -149,8 +149,8 @@ def test_a_busy_worker_has_until_the_deadline(draining, clock):
 
 
 def test_a_drain_waits_for_systemd_to_notice_the_end(draining, clock, host):
-    host.tell_of_a_dead_process(ActiveState="activating", SubState="auto-restart")
-    clock.meanwhile = [lambda: None, lambda: host.tell_of(None)]
+    host.set_ended_process(ActiveState="activating", SubState="auto-restart")
+    clock.meanwhile = [lambda: None, lambda: host.set_process(None)]
     one = draining(NotServedError("has no process"))
     one.look()
     one.drain(None, force=False)
@@ -178,7 +178,7 @@ def test_a_replaced_process_is_an_error(draining):
 def test_a_worker_that_ends_before_it_is_undrained(draining, host):
     one = draining(DRAINED, NotServedError("has ended"))
     one.look()
-    host.tell_of(None)
+    host.set_process(None)
     one.undrain()
     assert (one.message, one.result()["state"]) == ("ended before it could be undrained", "down")
 
@@ -283,7 +283,7 @@ def test_a_drain_that_is_undone_between_slices_is_not_restarted(in_slices, found
 
 def test_a_worker_that_ends_between_slices_has_no_clients_left(in_slices, host):
     def end():
-        host.tell_of(None)
+        host.set_process(None)
 
     one, ends = in_slices(READY, *[left(4)] * 10, NotServedError("has ended"), meanwhile=end)
     result = one.result()

@@ -36,14 +36,14 @@ def gate(host, clock):
         return Gate(Worker(command, "80"), "http://x/readyz", Expected(**expected), clock)
 
     host.link()
-    host.tell_of(1)
+    host.set_process(1)
     return make
 
 
 def crash(host, times):
     """The process has ended, and systemd waits before the next start."""
-    host.tell_of(None)
-    host.tell_of_a_dead_process(
+    host.set_process(None)
+    host.set_ended_process(
         ActiveState="activating",
         SubState="auto-restart",
         Result="exit-code",
@@ -62,7 +62,7 @@ def test_good_answers_must_come_in_a_row(gate, clock, answers):
 
 
 def test_good_answers_must_come_from_one_process(gate, clock, answers, host):
-    clock.meanwhile = [lambda: None, lambda: host.tell_of(os.getpid())]
+    clock.meanwhile = [lambda: None, lambda: host.set_process(os.getpid())]
     one = gate()
     one.open(3, 60)
     assert (one.result()["attempts"], one.result()["pid"]) == (5, os.getpid())
@@ -116,10 +116,10 @@ def test_which_process_is_a_new_one(gate, answers, expected, old):
 
 def test_the_gate_waits_for_a_worker_that_is_about_to_start(gate, clock, answers, host):
     """As after `systemctl start --no-block`, while the old failure still stands."""
-    host.tell_of(None)
-    host.tell_of_a_dead_process(ActiveState="failed", Result="exit-code", ExecMainCode=1, ExecMainStatus=1, Job=7)
+    host.set_process(None)
+    host.set_ended_process(ActiveState="failed", Result="exit-code", ExecMainCode=1, ExecMainStatus=1, Job=7)
     answers[:] = [_readyz.Answer(None, "no answer: refused"), GOOD]
-    clock.meanwhile = [lambda: host.tell_of(1)]
+    clock.meanwhile = [lambda: host.set_process(1)]
     one = gate()
     one.open(1, 60)
     assert (one.result()["attempts"], one.result()["pid"]) == (2, 1)
@@ -142,7 +142,7 @@ def test_a_crash_loop_that_only_shows_in_new_processes_is_noticed(gate, clock, a
     """An operator who restarts the unit repeatedly resets systemd's count."""
     answers[:] = [BAD]
     alive = [1, *_some_living_processes(host, 3)]
-    clock.meanwhile = [lambda pid=pid: host.tell_of(pid) for pid in alive[1:]]
+    clock.meanwhile = [lambda pid=pid: host.set_process(pid) for pid in alive[1:]]
     one = gate()
     with pytest.raises(WorkerError, match=r"crashes repeatedly, 3 times in \d s: it ended, and its log may say why\.$"):
         one.open(1, 60)
@@ -156,7 +156,7 @@ def _some_living_processes(host, count):
 
 
 def test_a_worker_that_crashed_between_two_gates_is_refused(gate, host):
-    host.tell_of(os.getpid())
+    host.set_process(os.getpid())
     with pytest.raises(WorkerError, match=rf"its process 1 ended, replaced by process {os.getpid()}: it ended"):
         gate(pid=1).open(3, 60)
     crash(host, 1)
@@ -188,7 +188,7 @@ def test_a_canary_that_stays_ready(canary, clock):
 
 def test_a_canary_that_crashes(canary, clock, host):
     worker, gate = canary
-    host.tell_of_a_dead_process(
+    host.set_ended_process(
         ActiveState="activating", SubState="auto-restart", Result="signal", ExecMainCode=2, ExecMainStatus=9
     )
 
@@ -212,7 +212,7 @@ def test_a_canary_that_crashes_unseen(canary, clock, host):
     def crash_and_come_back():
         worker.signal(signal.SIGKILL)
         worker.start_again()
-        host.tell_of(worker.process.pid)
+        host.set_process(worker.process.pid)
 
     clock.meanwhile = [crash_and_come_back]
     with pytest.raises(WorkerError, match=rf"its process {old} (had )?ended, replaced by process \d+: it ended"):

@@ -36,7 +36,7 @@ def test_no_proxy_is_used(host, monkeypatch):
     assert _readyz.ask(f"http://127.0.0.1:{worker.port}/readyz").ready
 
 
-def test_nobody():
+def test_a_port_without_a_process():
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         answer = _readyz.ask(f"http://127.0.0.1:{unused.getsockname()[1]}/readyz")

@@ -341,7 +341,7 @@ CASES: dict[str, tuple[dict[str, list[str]], str, dict[str, Any], dict[str, Any]
         {"one": {"prometheus_listen_address": "10.0.0.1", "grafana_prometheus_url": "http://10.0.0.9:9090"}},
         {"grafana_prometheus_url": "http://10.0.0.9:9090"},
     ),
-    "what the checks found out": (
+    "the results of the checks": (
         ONE,
         "one",
         {"one": {"ws_server_endpoints": ["127.0.0.1:8080"], "ws_server_api_endpoints": ["127.0.0.1:9080"]}},
@@ -351,10 +351,10 @@ CASES: dict[str, tuple[dict[str, list[str]], str, dict[str, Any], dict[str, Any]
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_what_a_host_is_told(name: str) -> None:
-    groups, host, variables, told = CASES[name]
+def test_the_values_of_a_host(name: str) -> None:
+    groups, host, variables, expected = CASES[name]
     fleet = topology(groups, host, **variables)
-    assert {value: fleet.value(value) for value in told} == told
+    assert {value: fleet.value(value) for value in expected} == expected
 
 
 def test_the_workers_api_on_loopback_where_the_edge_is_on_the_same_host_alone() -> None:

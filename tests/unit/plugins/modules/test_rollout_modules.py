@@ -47,7 +47,7 @@ def state(state, kind, check=False, **options):
 def failed(host, instance="81", generation=OLD):
     """A worker that systemd no longer restarts."""
     host.link(instance, generation)
-    host.tell_of_a_dead_process(instance, ActiveState="failed", SubState="failed", UnitFileState="enabled")
+    host.set_ended_process(instance, ActiveState="failed", SubState="failed", UnitFileState="enabled")
 
 
 def test_an_update(host):
@@ -67,7 +67,7 @@ def test_an_update(host):
 
 def test_a_restart_and_its_remainder(host):
     host.worker()
-    host.tell_of(os.getpid(), "81", ExecMainStartTimestamp=f"@{int(time.time()) + 100}")
+    host.set_process(os.getpid(), "81", ExecMainStartTimestamp=f"@{int(time.time()) + 100}")
     host.link("81")
     assert [turn["instance"] for turn in plan("restart")["turns"]] == ["80"], "81 is younger"
     assert state("open", "restart", check=True)["changed"]
@@ -162,7 +162,9 @@ def test_the_gate_names_workers_that_are_not_ready(host, clock):
     assert "Once all of them are ready, run this playbook again." in result["msg"]
     assert len(result["missing"]) == 2
     assert sum(clock.sleeps) == 20 + 10
-    assert not gate(instance="81", fleet=[*ENDPOINTS, other])["failed"], "it serves no client, so it asks no one"
+    assert not gate(instance="81", fleet=[*ENDPOINTS, other])["failed"], (
+        "it serves no client, so the gate asks no other worker"
+    )
 
 
 def test_the_gate_does_not_wait_for_what_the_rollout_repairs(host):
@@ -197,7 +199,7 @@ def test_a_host_leaves_when_the_others_are_ready(host, clock):
         f"{lost} (no answer: "
     )
     Control(host.socket()).drain("olga", 0.0)
-    assert not gate(instance=None, fleet=[*ENDPOINTS, lost])["failed"], "it has no client that needs them"
+    assert not gate(instance=None, fleet=[*ENDPOINTS, lost])["failed"], "no client needs them"
 
 
 @pytest.mark.parametrize(

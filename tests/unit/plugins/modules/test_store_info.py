@@ -20,9 +20,9 @@ def test_the_workers_that_run(host):
     host.link("81", "1.0+abc-87654321", FAR)
     host.link("82", "1.0+abc-12345678")
     host.link("83", "1.0+abc-12345678")
-    host.tell_of_a_dead_process("80", ActiveState="active")
-    host.tell_of_a_dead_process("81", ActiveState="activating")
-    host.tell_of_a_dead_process("82", ActiveState="failed")
+    host.set_ended_process("80", ActiveState="active")
+    host.set_ended_process("81", ActiveState="activating")
+    host.set_ended_process("82", ActiveState="failed")
     result = run(store_info)
     assert not result["failed"], result
     assert result["workers"] == [

@@ -102,8 +102,8 @@ def test_a_worker_without_a_control_socket(host):
 def test_workers_that_do_not_run(host):
     for name in ("80", "81", "82", "83"):
         host.link(name)
-    host.tell_of_a_dead_process("81", ActiveState="failed", SubState="failed")
-    host.tell_of_a_dead_process("82", ActiveState="activating", SubState="auto-restart")
+    host.set_ended_process("81", ActiveState="failed", SubState="failed")
+    host.set_ended_process("82", ActiveState="activating", SubState="auto-restart")
     result = info("83", "82", "81", "80", "90")
     assert [(facts["instance"], facts["state"]) for facts in result["workers"]] == [
         ("80", "down"),
@@ -142,7 +142,7 @@ def test_workers_that_do_not_run(host):
 )
 def test_a_serving_worker_runs_now_and_after_a_reboot(host, properties, serving):
     host.link()
-    host.tell_of(os.getpid(), **properties)
+    host.set_process(os.getpid(), **properties)
     assert info()["workers"][0]["serving"] is serving
 
 
@@ -153,7 +153,7 @@ def test_the_generation_before_an_open_rollout(host):
     host.home.joinpath("instances").mkdir()
     host.link("80", "2.0+def-87654321")
     host.link("81", "2.0+def-87654321")
-    host.tell_of_a_dead_process("80", ActiveState="failed", ExecMainStartTimestamp="@1795529805")
+    host.set_ended_process("80", ActiveState="failed", ExecMainStartTimestamp="@1795529805")
     assert [facts["generation_before"] for facts in info()["workers"]] == [None, None]
     host.home.joinpath("before/.unfinished").touch()
     changed, new = info()["workers"]
@@ -164,7 +164,7 @@ def test_the_generation_before_an_open_rollout(host):
 
 def test_a_worker_with_an_invalid_answer(host):
     host.link()
-    host.tell_of(os.getpid())
+    host.set_process(os.getpid())
     with listener(host.socket()) as server:
 
         def talk_nonsense():

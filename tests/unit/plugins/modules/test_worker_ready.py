@@ -63,7 +63,7 @@ def test_the_new_process_passes(host, known):
     before = Control(host.socket()).status()
     worker.signal(signal.SIGTERM)
     worker.start_again()
-    host.tell_of(worker.process.pid)
+    host.set_process(worker.process.pid)
     previous = {"previous_pid": before.pid, "previous_started_at": before.started_at}
     result = gate(worker, **{known: previous[known]})
     assert not result["failed"], result
@@ -134,7 +134,7 @@ def test_a_worker_that_is_not_ready_in_time(host):
     ],
 )
 def test_a_worker_that_cannot_become_ready_is_noticed_at_once(host, no_listener, properties, cause):
-    host.tell_of_a_dead_process(**properties)
+    host.set_ended_process(**properties)
     result = gate()
     assert result["failed"]
     assert result["cause"] == f"Worker 80 {cause}"
