@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
 #
-# Profiles ws-server's CPU with py-spy at bursts of 1, 10 and 50, in handshakes and in joins. --write: into docs/profile.md.
+# Profiles ws-server's CPU with py-spy at bursts of 1, 10 and 50, in handshakes and in joins.
+# --write: into docs/profile.md.
 cd "$(dirname "$0")/.." || exit
 lab/prerequisites.sh || exit
 . lab/common.sh

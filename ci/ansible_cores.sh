@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
 #
-# Each ansible-core version in README and meta/runtime.yml reads every playbook and runs the preflight. The later versions need a
-# Python that Debian 12 lacks, so all of them run on a Debian 13 host, which checks itself.
+# Each ansible-core version in README and meta/runtime.yml reads every playbook and runs the
+# preflight. The later versions need a Python that Debian 12 lacks, so all of them run on a Debian
+# 13 host, which checks itself.
 . "$(dirname "$0")/../lab/common.sh"
 
 cores="2.19 2.20 2.21"

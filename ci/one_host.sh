@@ -3,7 +3,8 @@
 # Copyright: the selfhost.websocket authors
 #
 # The whole fleet on one host: check mode while it is bare, a deployment, a second run that changes
-# nothing while no package source answers, and tests/fleet. one_host.sh SCENARIO [PYTEST-OPTION…], a scenario of molecule's.
+# nothing while no package source answers, and tests/fleet. one_host.sh SCENARIO [PYTEST-OPTION…], a
+# scenario of molecule's.
 . "$(dirname "$0")/../lab/common.sh"
 
 scenario=$1
@@ -15,7 +16,8 @@ play() { # VERB
 play create
 (. lab/fast_ansible.sh && play check)
 play converge
-# Everything is installed, so the second run needs no source. The lists are old enough for a refresh.
+# Everything is installed, so the second run needs no source. The lists are old enough for a
+# refresh.
 host() {
     lab/lab ssh --run "molecule-$clone" "$scenario" "$@"
 }

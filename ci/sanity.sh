@@ -6,9 +6,9 @@
 # environments and caches.
 . "$(dirname "$0")/../lab/common.sh"
 
-# ansible-test creates environments for its tools in HOME, which are kept outside the clone for later
-# runs. Each run uses the first HOME that no other run has locked. After a killed run, ansible-test
-# replaces an incomplete environment.
+# ansible-test creates environments for its tools in HOME, which are kept outside the clone for
+# later runs. Each run uses the first HOME that no other run has locked. After a killed run,
+# ansible-test replaces an incomplete environment.
 number=0
 while :; do
     home=${XDG_CACHE_HOME:-$HOME/.cache}/ws-lint/sanity/$number

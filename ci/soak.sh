@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
 #
-# The long trials, one after the other. Each trial has a line at the end: its name, its minutes, its command.
-# Output goes to the terminal and to .lab/soak/NAME.log.
+# The long trials, one after the other. Each trial has a line at the end: its name, its minutes, its
+# command. Output goes to the terminal and to .lab/soak/NAME.log.
 "$(dirname "$0")/../lab/prerequisites.sh" || exit
 . "$(dirname "$0")/../lab/common.sh"
 

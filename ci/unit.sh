@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
 #
-# The tests that need neither root nor hosts: unit.sh [service | rest]. Without an argument, both parts run side by side, because
-# many tests wait, and the output of "rest" follows the output of "service". In each part, the first suite that fails ends the run.
+# The tests that need neither root nor hosts: unit.sh [service | rest]. Without an argument, both
+# parts run side by side, because many tests wait, and the output of "rest" follows the output of
+# "service". In each part, the first suite that fails ends the run.
 "$(dirname "$0")/../lab/environment.sh" || exit
 . "$(dirname "$0")/../lab/common.sh"
 
@@ -17,7 +18,8 @@ if [ ${#missing[@]} -gt 0 ]; then
     exit 2
 fi
 
-# The directory is in memory, as in make test: on a busy disk a Redis or Postgres of the tests answers some writes after seconds.
+# The directory is in memory, as in make test: on a busy disk a Redis or Postgres of the tests
+# answers some writes after seconds.
 if [ -z "${TMPDIR:-}" ] && [ -w /dev/shm ]; then
     TMPDIR=$(mktemp -d /dev/shm/ws-unit-XXXXXX)
     export TMPDIR

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
 #
-# Shared by the verbs' scripts: they work in the root of the clone, with its environment and its own run name.
+# Shared by the verbs' scripts: they work in the root of the clone, with its environment and its own
+# run name.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
 #
-# Removes everything that `make up` created, and nothing else. The Debian packages, .venv and the caches in
-# /var/cache/ws-lab stay for the next run.
+# Removes everything that `make up` created, and nothing else. The Debian packages, .venv and the
+# caches in /var/cache/ws-lab stay for the next run.
 . "$(dirname "$0")/common.sh"
 
 said="Nothing is up here."

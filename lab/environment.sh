@@ -11,7 +11,8 @@ mkdir -p .lab
 exec 9>.lab/environment.lock
 flock 9
 
-# .venv is a link to an environment named after its lock, switched only when that environment is complete.
+# .venv is a link to an environment named after its lock, switched only when that environment is
+# complete.
 python=/usr/bin/python3
 lock=$({ $python --version; cat requirements/dev.txt; } | sha256sum | cut -c1-12)
 environment=$PWD/.lab/venv/$lock

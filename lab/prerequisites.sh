@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
 #
-# Prepares a Debian machine for the verbs: installs missing Debian packages, and .venv from requirements/dev.txt.
-# Further Debian packages may be named, such as the benchmark's: prerequisites.sh [PACKAGE…]
+# Prepares a Debian machine for the verbs: installs missing Debian packages, and .venv from
+# requirements/dev.txt. Further Debian packages may be named, such as the benchmark's:
+# prerequisites.sh [PACKAGE…]
 # A second run finds everything in place and ends at once. The next run completes a killed run.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -44,7 +45,8 @@ install_quietly() {
     local before after
     before=$({ systemctl list-unit-files --state=enabled --type=service --no-legend 2>/dev/null || true; } | awk '{print $1}' | sort)
     if [ ! -e "$policy" ]; then
-        # A marker identifies the lab's own policy, so that the policy of a killed run is removed, too.
+        # A marker identifies the lab's own policy, so that the policy of a killed run is removed,
+        # too.
         printf '#!/bin/sh\n# selfhost.websocket lab\nexit 101\n' >"$policy"
         chmod 755 "$policy"
     fi

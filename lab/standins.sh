@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
 #
-# Builds packages that stand in for Grafana, Loki, Tempo and Alloy, which the lab cannot download, in .lab/standins. Also builds a signed
-# apt repository of them in .lab/standins/repository, with its key beside it.
+# Builds packages that stand in for Grafana, Loki, Tempo and Alloy, which the lab cannot download,
+# in .lab/standins. Also builds a signed apt repository of them in .lab/standins/repository, with
+# its key beside it.
 . "$(dirname "$0")/common.sh"
 
 version=0+standin1

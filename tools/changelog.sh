@@ -3,8 +3,8 @@
 # Copyright: the selfhost.websocket authors
 #
 # changelog.sh [--check]: writes CHANGELOG.md from changelogs/fragments, or checks that the file is
-# up to date. The fragments stay: they become a release in changelogs/changelog.yaml when the version
-# is tagged.
+# up to date. The fragments stay: they become a release in changelogs/changelog.yaml when the
+# version is tagged.
 . "$(dirname "$0")/../lab/common.sh"
 
 # The copy has no plugins, because antsibull-changelog would start Ansible to list them.

@@ -11,8 +11,9 @@ from typing import Any
 
 LOOPBACK = "127.0.0.1"
 
-# Python calls more networks private, such as the networks for documentation. Link-local IPv6 addresses are
-# not among these: each needs an interface, so no service can listen at such an address.
+# Python calls more networks private, such as the networks for documentation. Link-local IPv6
+# addresses are not among these: each needs an interface, so no service can listen at such an
+# address.
 _PRIVATE = [
     ipaddress.ip_network(network)
     for network in (

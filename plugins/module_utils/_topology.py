@@ -39,7 +39,8 @@ FROM_INVENTORY = frozenset(
     }
 )
 
-# The group of each part of the fleet. The command line may name another group: -e ws_edge_group=web.
+# The group of each part of the fleet. The command line may name another group: -e
+# ws_edge_group=web.
 GROUPS = ("ws_edge", "ws_workers", "ws_redis", "ws_postgres", "ws_observability")
 
 # Hosts in this group are optional.
@@ -184,8 +185,8 @@ class Topology:
             return listed
         return _unique(f"https://{url_host(self._domain(edge).lower())}" for edge in self._edges)
 
-    # The server API. It stays on loopback, unless the inventory lets backends on other hosts use it.
-    # Such backends come through an edge. So the workers' own ports are for the edges, for the
+    # The server API. It stays on loopback, unless the inventory lets backends on other hosts use
+    # it. Such backends come through an edge. So the workers' own ports are for the edges, for the
     # addresses that the inventory names, and for backends on the same host.
 
     @cached_property

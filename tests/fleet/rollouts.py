@@ -20,8 +20,8 @@ from release_version import release_version
 from wsserver.witness import Report
 
 HOME = "/opt/ws-server"
-# A client is asked to reconnect, waits half a second at most, and connects to another worker. The bound
-# leaves room for a slow machine.
+# A client is asked to reconnect, waits half a second at most, and connects to another worker. The
+# bound leaves room for a slow machine.
 AWAY_S = 30.0
 
 # This program prints a line each quarter of a second on the workers' host: the generations in the

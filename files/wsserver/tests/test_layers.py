@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from support.worker import SRC
 
-# From the top: each line may import the lines below it, but not itself. docs/architecture.md shows the
-# layers.
+# From the top: each line may import the lines below it, but not itself. docs/architecture.md shows
+# the layers.
 LAYERS = [
     {"__main__"},
     {"cli"},

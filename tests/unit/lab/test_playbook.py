@@ -91,7 +91,8 @@ playbook.run("Wait", ["sh", "-c", "echo $$ >pid; exec sleep 60"], Path("log"), l
         command,
         env=os.environ | {"PYTHONPATH": str(ROOT / "lab")},
         stderr=subprocess.DEVNULL,
-        # As in a terminal. Tests that run in the background ignore SIGINT, and their children would, too.
+        # As in a terminal. Tests that run in the background ignore SIGINT, and their children
+        # would, too.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 (no threads here)
     )
     eventually(lambda: pid.exists() and pid.read_text().endswith("\n"), "the program runs")

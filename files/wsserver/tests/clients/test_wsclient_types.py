@@ -14,7 +14,8 @@ from pathlib import Path
 from support.browser import MODULE
 
 TYPES = MODULE.with_suffix(".d.ts").read_text()
-# For each class that can be instantiated: the properties of an object, and the methods of the class.
+# For each class that can be instantiated: the properties of an object, and the methods of the
+# class.
 _LIST = """
 import * as module from "./wsclient.mjs";
 

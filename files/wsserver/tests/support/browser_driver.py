@@ -23,8 +23,8 @@ _OPTIONS = {
     "ticket_factory": "ticketFactory",
     "max_unacknowledged": "maxUnacknowledged",
 }
-# Keeps the rooms by name, and whole messages. Waits between connections are short: a test's connections are short, so the
-# waits would keep growing.
+# Keeps the rooms by name, and whole messages. Waits between connections are short: a test's
+# connections are short, so the waits would keep growing.
 _PREPARE = """
     window.rooms = {};
     window.messages = [];

@@ -10,7 +10,8 @@ from playwright.async_api import Browser
 
 from support.browser import ORIGIN, Tab, tab
 
-# A room's log keeps the last thousand messages: while a tab is disconnected, the others must send fewer.
+# A room's log keeps the last thousand messages: while a tab is disconnected, the others must send
+# fewer.
 _PAUSE_MS = 100
 
 

@@ -13,8 +13,8 @@ from hosts import run
 
 from ansible_collections.selfhost.websocket.plugins.modules import systemd_current
 
-# The state is a directory: `loaded`, `on_disk`, `enabled` and `stale` exist or not. `started` has the
-# timestamp of a running process.
+# The state is a directory: `loaded`, `on_disk`, `enabled` and `stale` exist or not. `started` has
+# the timestamp of a running process.
 _SYSTEMCTL = """#!/bin/sh
 cd "{0}" || exit
 case $1 in

@@ -120,7 +120,7 @@ def _cookie(headers: Headers, name: str) -> str | None:
     pairs = [pair.partition("=") for value in headers.get_all("Cookie") for pair in value.split(";")]
     values = {value.strip() for found, _equals, value in pairs if found.strip() == name}
     if len(values) > 1:
-        # Another host of the same domain may have set one of these cookies, and the request does not
-        # show which.
+        # Another host of the same domain may have set one of these cookies, and the request does
+        # not show which.
         raise Refused(400, f"more than one cookie {name}", "bad_headers")
     return values.pop() if values else None

@@ -189,7 +189,8 @@ class Worker:
         loop = asyncio.get_running_loop()
         while True:
             self._registry.tick()
-            # The event loop itself sends this signal, so systemd replaces a worker whose loop hangs.
+            # The event loop itself sends this signal, so systemd replaces a worker whose loop
+            # hangs.
             systemd.notify("WATCHDOG=1")
             due = loop.time() + _TICK_S
             await asyncio.sleep(_TICK_S)

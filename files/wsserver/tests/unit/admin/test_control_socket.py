@@ -514,7 +514,8 @@ async def test_ctl_on_a_host_without_workers(run_directory: Path, typed: Typed) 
 async def test_ctl_without_permission(worker: Worker, path: Path, run_directory: Path) -> None:
     os.chmod(run_directory, 0o755)
     os.chmod(path, 0o600 if os.getuid() == 0 else 0)
-    # Root may open any socket, so the process changes to an unprivileged user after it has read the program.
+    # Root may open any socket, so the process changes to an unprivileged user after it has read the
+    # program.
     program = """if True:
         import argparse, os, sys
         from wsserver.admin import ctl
