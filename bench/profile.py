@@ -38,15 +38,17 @@ _PAGE = """\
 # Where a publish's CPU goes
 
 `bench/profile.sh --write` generates this page: shares of ws-server's CPU, with all features on and
-{members:,} clients in rooms of {size}, sampled by py-spy. [benchmarks.md](benchmarks.md) has the totals.
+{members:,} clients in rooms of {size}, sampled by py-spy. [benchmarks.md](benchmarks.md) has the
+totals.
 
 {table}
 
-In a room with thousands of members, the writes are nearly all of the cost, and the publish itself hardly
-counts. In a room of ten, the publish is most of the cost: Redis checks, numbers, deduplicates and stores a
-message, every worker receives it again, and it moves to Postgres. Servers that forward messages without
-storing them have no such cost, and in C or Go they spend a few microseconds where Python spends tens. With
-larger bursts, the writes, which all servers share, count less, and the difference grows.
+In a room with thousands of members, the writes are nearly all of the cost, and the publish itself
+hardly counts. In a room of ten, the publish is most of the cost: Redis checks, numbers,
+deduplicates and stores a message, every worker receives it again, and it moves to Postgres. Servers
+that forward messages without storing them have no such cost, and in C or Go they spend a few
+microseconds where Python spends tens. With larger bursts, the writes, which all servers share,
+count less, and the difference grows.
 """
 
 

@@ -19,19 +19,21 @@ _IDLE_US_GOAL = 3.0
 _HANDSHAKES_GOAL = 2500.0
 
 _METHOD = """\
-The load generator runs on one core and the server under test on another; both are pinned. All servers get
-the same load from the same generator. A member of a room publishes 64 bytes of JSON on its own WebSocket. A
-burst is a number of publishes in one write, and the next burst starts after the last delivery. Every client
-counts its messages. A run in which one message is missing or arrives twice has no result. CPU is user and
-system time of the server's processes, read from the kernel's process clock with nanoseconds. A cell shows
-the median of the samples, with the lowest and highest sample. If several servers are up, their samples
-alternate, so that other load of the machine affects all of them.
+The load generator runs on one core and the server under test on another; both are pinned. All
+servers get the same load from the same generator. A member of a room publishes 64 bytes of JSON on
+its own WebSocket. A burst is a number of publishes in one write, and the next burst starts after
+the last delivery. Every client counts its messages. A run in which one message is missing or
+arrives twice has no result. CPU is user and system time of the server's processes, read from the
+kernel's process clock with nanoseconds. A cell shows the median of the samples, with the lowest and
+highest sample. If several servers are up, their samples alternate, so that other load of the
+machine affects all of them.
 
-The servers do different work. ws-server runs with all features on: Redis deduplicates, numbers and stores
-each publish on disk (`appendfsync always`) before the acknowledgement, and Postgres archives it. Each
-handshake checks a token, and each join a subscription and presence. nats-server (core NATS) and the
-`websockets` server forward messages and do not store them. nchan keeps the last 1,000 messages of each channel
-in memory. socket.io also forwards messages through Redis, without storing them."""
+The servers do different work. ws-server runs with all features on: Redis deduplicates, numbers and
+stores each publish on disk (`appendfsync always`) before the acknowledgement, and Postgres archives
+it. Each handshake checks a token, and each join a subscription and presence. nats-server (core
+NATS) and the `websockets` server forward messages and do not store them. nchan keeps the last 1,000
+messages of each channel in memory. socket.io also forwards messages through Redis, without storing
+them."""
 
 _HOW = """\
 ## Run it
@@ -43,8 +45,9 @@ On Debian 12 or 13, as root, from a clone:
     make bench ONLY=ws-server,nats-server    # only these servers
     bench/profile.sh                         # a profile of ws-server's CPU (--write: into profile.md)
 
-The command installs the other programs (nats-server, nginx with nchan, Redis and Postgres from Debian, socket.io
-from npm) and starts none of them as a service. `make bench WRITE=1` writes the tables to this page."""
+The command installs the other programs (nats-server, nginx with nchan, Redis and Postgres from
+Debian, socket.io from npm) and starts none of them as a service. `make bench WRITE=1` writes the
+tables to this page."""
 
 
 def report(results: dict[str, Any]) -> str:
