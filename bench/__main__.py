@@ -99,7 +99,9 @@ def run(peers: list[Peer], scale: Scale) -> dict[str, Any]:
             results["growth"][peer.name] = _reported(f"growth of {peer.name}", trials.growth, bench, peer)
         for peer in peers:
             if peer.across_workers:
-                results["across"][peer.name] = _reported(f"two workers of {peer.name}", trials.across_workers, bench, peer)
+                results["across"][peer.name] = _reported(
+                    f"two workers of {peer.name}", trials.across_workers, bench, peer
+                )
     for peer in peers:
         if isinstance(peer, WsServer):
             for fsync in ("always", "everysec"):

@@ -40,7 +40,8 @@ class ProgramError(Exception):
 def start(argv: Sequence[str | Path], **options: Any) -> subprocess.Popen[bytes]:
     """Start a program in the clone. It ends with this process, even if this process is killed.
 
-    A playbook that outlived its verb would keep the lock of the fleet, and change the host of the next verb.
+    A playbook that outlived its verb would keep the lock of the fleet, and change the host of the
+    next verb.
     """
     return subprocess.Popen(
         list(map(str, argv)),

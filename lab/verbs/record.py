@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""Records docs/pictures/roll.webp: a chat in two windows on the fleet of `make up`, while `make roll` replaces its workers.
+"""Records docs/pictures/roll.webp: a chat in two windows on the fleet of `make up`, while `make
+roll` replaces its workers.
 
-The pages and their backend are the code of docs/tutorial.md, with the fleet's addresses. After the roll both pages must show
-every message once and in order. Otherwise no picture is written.
+The pages and their backend are the code of docs/tutorial.md, with the fleet's addresses. After the
+roll both pages must show every message once and in order. Otherwise no picture is written.
 """
 
 from __future__ import annotations
@@ -73,7 +74,8 @@ def code(language: str) -> str:
 
 
 def at_fleet(text: str, edge: str, port: int, api: int) -> str:
-    """Replace the addresses in the tutorial's code by the fleet's, the server API's and the backend's."""
+    """Replace the addresses in the tutorial's code by the fleet's, the server API's and the
+    backend's."""
     for old, new in {
         "http://127.0.0.1:9080": f"http://127.0.0.1:{api}",
         '"127.0.0.1", 5000': f'"127.0.0.1", {port}',
@@ -94,7 +96,8 @@ def free_port() -> int:
 
 @contextmanager
 def backend(run: str, edge: str) -> Iterator[str]:
-    """Run the tutorial's backend, which reaches the fleet's server API through SSH. Yields its address."""
+    """Run the tutorial's backend, which reaches the fleet's server API through SSH. Yields its
+    address."""
     one = state.load(run)
     if one is None:
         raise RecordingError("there is no fleet; run: make up")
@@ -137,7 +140,8 @@ def wait_for(port: int) -> None:
 
 @asynccontextmanager
 async def stage(browser: Browser, app: str, edge: str) -> AsyncIterator[Page]:
-    """Open a page with two windows and a terminal. The origin of the pages is the fleet's name, which the fleet allows."""
+    """Open a page with two windows and a terminal. The origin of the pages is the fleet's name,
+    which the fleet allows."""
     context = await browser.new_context(
         viewport={"width": _WIDTH, "height": _HEIGHT}, permissions=["local-network-access"]
     )
@@ -195,7 +199,8 @@ async def record(run: str) -> None:
 
 
 async def film(page: Page) -> list[bytes]:
-    """Take pictures of the stage while `make roll` runs. Raises RecordingError if a window lacks a message."""
+    """Take pictures of the stage while `make roll` runs. Raises RecordingError if a window lacks a
+    message."""
     pictures: list[bytes] = []
     said: list[str] = []
     ended = asyncio.Event()
@@ -226,7 +231,8 @@ async def take(page: Page, terminal: Terminal) -> bytes:
 
 
 def write(pictures: list[bytes]) -> None:
-    """Write the file, without loss but for the shades of colours: 16 for each channel compress well."""
+    """Write the file, without loss but for the shades of colours: 16 for each channel compress
+    well."""
     frames = [
         Image.open(io.BytesIO(png)).convert("RGB").point(lambda shade: round(shade / 17) * 17) for png in pictures
     ]

@@ -128,9 +128,7 @@ def roll(run: str, asked: str, console: Console) -> bool:
     if failure:
         console.line(failure.report())
     name, replaced = done[-1]
-    console.line(
-        f"\n{name} replaced {replaced or 'no'} worker{'' if replaced == 1 else 's'}. What the clients saw:\n"
-    )
+    console.line(f"\n{name} replaced {replaced or 'no'} worker{'' if replaced == 1 else 's'}. What the clients saw:\n")
     console.line(report)
     return failure is None and witness.kept
 

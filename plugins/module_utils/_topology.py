@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The addresses, ports and connections of a fleet, from the groups and host variables of the inventory.
+"""The addresses, ports and connections of a fleet, from the groups and host variables of the
+inventory.
 
 Each public property of `Topology` is a value for the current host. playbooks/vars/fleet.yml assigns
 the values to the variables of the roles. A value is computed when it is read: reading the variables
@@ -146,12 +147,14 @@ class Topology:
 
     @property
     def redis(self) -> dict[str, Any]:
-        """The endpoint of Redis for the workers of the host. Without an address, they use the socket."""
+        """The endpoint of Redis for the workers of the host. Without an address, they use the
+        socket."""
         return self._store(self.redis_host, "redis_endpoint")
 
     @property
     def postgres(self) -> dict[str, Any]:
-        """The endpoint of Postgres for the workers of the host. Without an address, they use the socket."""
+        """The endpoint of Postgres for the workers of the host. Without an address, they use the
+        socket."""
         return self._store(self.postgres_host, "postgres_endpoint")
 
     @property
@@ -169,7 +172,8 @@ class Topology:
 
     @property
     def listen_address(self) -> str:
-        """The listen address of the workers: loopback, unless another host is an edge, has workers or monitors."""
+        """The listen address of the workers: loopback, unless another host is an edge, has workers
+        or monitors."""
         return self._listen_address(self._host)
 
     @property
@@ -338,7 +342,8 @@ class Topology:
 
     @property
     def otlp_endpoint(self) -> str:
-        """The URL to which workers send traces: from the inventory, or Alloy on their host, or nothing."""
+        """The URL to which workers send traces: from the inventory, or Alloy on their host, or
+        nothing."""
         endpoint: str = self._own("ws_server_otlp_endpoint", "http://127.0.0.1:4318" if "tempo" in self.parts else "")
         return endpoint
 
@@ -379,7 +384,8 @@ class Topology:
 
     @property
     def reserved_ports(self) -> list[Any]:
-        """The ports that no outgoing connection may take, because a service of some host needs them."""
+        """The ports that no outgoing connection may take, because a service of some host needs
+        them."""
         api = [endpoint for host in self._workers for endpoint in self._api_endpoints(host)]
         ports: list[Any] = _unique(split_endpoint(endpoint)[1] for endpoint in self.endpoints + api)
         ports += [_API_OF_EDGE, _WATCHER, self.redis["port"], self.postgres["port"]]

@@ -39,7 +39,8 @@ class UpstreamError(Exception):
 class Server:
     """A server.
 
-    `address` is HOST:PORT. `down_by` has the sorted owners of its mark; without an owner, the server is up.
+    `address` is HOST:PORT. `down_by` has the sorted owners of its mark; without an owner, the
+    server is up.
     """
 
     address: str

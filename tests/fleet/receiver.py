@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""Decodes the requests that the fleet's Loki and Tempo receive. The lab's stand-ins store them byte for byte."""
+"""Decodes the requests that the fleet's Loki and Tempo receive. The lab's stand-ins store them byte
+for byte."""
 
 from __future__ import annotations
 

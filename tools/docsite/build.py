@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""Builds the documentation site: README, docs/, the roles' pages, and a page for each module, plugin and role.
+"""Builds the documentation site: README, docs/, the roles' pages, and a page for each module,
+plugin and role.
 
-The source of the site has the pages in the same places as the repository, so their links to each other
-stay. Only links to files that are not pages get another target.
+The source of the site has the pages in the same places as the repository, so their links to each
+other stay. Only links to files that are not pages get another target.
 """
 
 from __future__ import annotations

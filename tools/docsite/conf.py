@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""Sphinx's configuration for the site of `make docs`, made with `antsibull-docs sphinx-init` as the model.
+"""Sphinx's configuration for the site of `make docs`, made with `antsibull-docs sphinx-init` as the
+model.
 
 Every warning fails the build. Nothing is fetched: links to the documentation of Ansible's own
 plugins are made from their names, without an inventory of that site.
@@ -48,7 +49,8 @@ _PLUGIN = re.compile(r"ansible_collections\.(ansible\.builtin|community\.\w+|ans
 def link_to_ansible(
     _app: Sphinx, _environment: BuildEnvironment, node: pending_xref, content: nodes.TextElement
 ) -> nodes.Node | None:
-    """A link to Ansible's own documentation; None for a label that is unknown there too, which is a warning."""
+    """A link to Ansible's own documentation; None for a label that is unknown there too, which is a
+    warning."""
     target = node["reftarget"]
     if plugin := _PLUGIN.match(target):
         page = f"collections/{plugin[1].replace('.', '/')}/{plugin[2]}"

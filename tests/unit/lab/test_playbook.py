@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""The verb gets a playbook's events. The output is in a log, and a failure shows the end of the log."""
+"""The verb gets a playbook's events. The output is in a log, and a failure shows the end of the
+log."""
 
 from __future__ import annotations
 
@@ -78,7 +79,8 @@ def test_a_program_that_fails_is_named_with_the_end_of_its_output(fleet: Path) -
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
 def test_what_a_verb_has_started_ends_with_it(tmp_path: Path, number: signal.Signals) -> None:
-    """The program ends even if the verb is killed, because a playbook would keep the lock of the fleet."""
+    """The program ends even if the verb is killed, because a playbook would keep the lock of the
+    fleet."""
     verb = """
 from pathlib import Path
 from verbs import playbook

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""The recording shows the tutorial's code with the addresses of the fleet, and every picture that was taken."""
+"""The recording shows the tutorial's code with the addresses of the fleet, and every picture that
+was taken."""
 
 from __future__ import annotations
 

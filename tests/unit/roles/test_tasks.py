@@ -31,7 +31,8 @@ def tasks(found: Any) -> Iterator[dict[str, Any]]:
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
 def test_a_task_that_is_to_be_repeated_is_repeated(file: Path) -> None:
-    """Ansible evaluates failed_when before until: with failed_when false, the first attempt "is success" and the last."""
+    """Ansible evaluates failed_when before until: with failed_when false, the first attempt "is
+    success" and the last."""
     for task in tasks(yaml.safe_load(file.read_text())):
         if "until" in task and task.get("failed_when") is False:
             until = " ".join([task["until"]] if isinstance(task["until"], str) else task["until"])

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""The targets of a page's links in the site of `make docs`. `make lint` finds links without a target."""
+"""The targets of a page's links in the site of `make docs`. `make lint` finds links without a
+target."""
 
 from __future__ import annotations
 

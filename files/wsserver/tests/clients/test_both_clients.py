@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""One list of scenarios for both clients, against a server that the test scripts, and against real workers.
+"""One list of scenarios for both clients, against a server that the test scripts, and against real
+workers.
 
-Each scenario runs with the Python client, and with the JavaScript client in Chromium. test_client.py and
-test_wsclient.py test the features that only one client has.
+Each scenario runs with the Python client, and with the JavaScript client in Chromium.
+test_client.py and test_wsclient.py test the features that only one client has.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ Start = Callable[..., Worker]
 
 @pytest.fixture(scope="module", params=["python", "javascript"])
 def language(request: pytest.FixtureRequest) -> str:
-    """The client's language. Scenarios are sorted by it, so that a process with only Python scenarios starts no browser."""
+    """The client's language. Scenarios are sorted by it, so that a process with only Python
+    scenarios starts no browser."""
     return str(request.param)
 
 

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""Features that only the Python client has: iteration, cancelled calls, and JSON that Python cannot represent.
+"""Features that only the Python client has: iteration, cancelled calls, and JSON that Python cannot
+represent.
 
 test_both_clients.py tests the features that both clients have.
 """

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""Features that only the JavaScript client has, in Chromium: browser features, and the events for a page.
+"""Features that only the JavaScript client has, in Chromium: browser features, and the events for a
+page.
 
 test_both_clients.py tests the features that both clients have.
 """

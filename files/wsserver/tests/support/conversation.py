@@ -28,7 +28,8 @@ class Conversation:
 
     @asynccontextmanager
     async def under_way(self) -> AsyncIterator[None]:
-        """Let the tabs talk in this context and shortly after. Then each must have received all messages once, in order."""
+        """Let the tabs talk in this context and shortly after. Then each must have received all
+        messages once, in order."""
         async with AsyncExitStack() as stack:
             for token in self._tokens:
                 page = await stack.enter_async_context(tab(self._browser, self._origin))

@@ -17,16 +17,18 @@ class Call(Protocol):
     """A running call of a client's method."""
 
     async def outcome(self) -> dict[str, Any]:
-        """Wait for the end: `value` if the method returned one, or `name`, `code` and `message` of the error."""
+        """Wait for the end: `value` if the method returned one, or `name`, `code` and `message` of
+        the error."""
         ...
 
 
 class Driver(Protocol):
     """One client.
 
-    `hang_up_code`: the close code that the server sees when the client leaves a connection. `abort_code`: the code when
-    the client leaves a faulty connection. `refusal`: a text in the reason of a refused handshake. `lost_ping`: the error
-    of a ping that the end of the connection interrupts.
+    `hang_up_code`: the close code that the server sees when the client leaves a connection.
+    `abort_code`: the code when the client leaves a faulty connection. `refusal`: a text in the
+    reason of a refused handshake. `lost_ping`: the error of a ping that the end of the connection
+    interrupts.
     """
 
     hang_up_code: int
@@ -39,7 +41,8 @@ class Driver(Protocol):
     async def close(self) -> None: ...
 
     async def begin(self, method: str, *arguments: Any, **options: Any) -> Call:
-        """Call `publish`, `join`, `leave`, `presence`, `history` or `ping`. Rooms are names, times are milliseconds."""
+        """Call `publish`, `join`, `leave`, `presence`, `history` or `ping`. Rooms are names, times
+        are milliseconds."""
         ...
 
     async def messages(self, count: int) -> list[dict[str, Any]]:
@@ -47,7 +50,8 @@ class Driver(Protocol):
         ...
 
     async def events(self, *types: str) -> list[dict[str, Any]]:
-        """The `gap`, `reset`, `member` and `error` events that the client reported to the application."""
+        """The `gap`, `reset`, `member` and `error` events that the client reported to the
+        application."""
         ...
 
     async def states(self) -> list[tuple[str, str]]:

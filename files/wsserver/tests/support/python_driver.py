@@ -22,7 +22,8 @@ from wsserver.witness import Witness
 
 
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Limit the waits between connections: a test's connections are short, so the waits would keep growing."""
+    """Limit the waits between connections: a test's connections are short, so the waits would keep
+    growing."""
     monkeypatch.setattr(backoff, "MOST_S", 0.5)
 
 

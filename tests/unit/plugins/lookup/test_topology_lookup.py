@@ -37,7 +37,8 @@ TASKS = {
 
 
 def values_in_a_play(directory: Path) -> tuple[list[str], dict[str, Any]]:
-    """The hosts of a play whose pattern uses the lookup, and the result of each task on the host two."""
+    """The hosts of a play whose pattern uses the lookup, and the result of each task on the host
+    two."""
     hosts = {name: {"number": number, "ws_server_instances": 1} for number, name in enumerate(("one", "two", "out"), 1)}
     groups = {"ws_edge": ["one"], "chat_workers": ["one", "two"], "ws_redis": ["two"], "ws_postgres": ["two"]}
     children = {name: {"hosts": {host: {} for host in members}} for name, members in groups.items()}

@@ -7,9 +7,9 @@
 -- ARGV[1]: the beginning of the names of live channels (presence only).
 --
 -- A stamp is the time (ms) when the lease expires. Every renewal and every update raises it, so it
--- names the state that a worker knows. A command with an older stamp is late. A command with a newer
--- stamp shows that this Redis has lost the tail of its acknowledged writes. The stamp 0 means that
--- the other workers gave this worker up.
+-- names the state that a worker knows. A command with an older stamp is late. A command with a
+-- newer stamp shows that this Redis has lost the tail of its acknowledged writes. The stamp 0 means
+-- that the other workers gave this worker up.
 --
 -- Redis runs these scripts also when its memory is full: open connections bound the size of these
 -- keys, and a Redis that is full of messages must still admit clients.

@@ -3,9 +3,9 @@
 -- hash at KEYS[1] {epoch, seq, life (its incarnation)} and a stream at KEYS[2] whose entry ids are
 -- <epoch>-<seq>.
 --
--- `incarnation` names a time in which Redis cannot have lost the tail of its acknowledged writes. It
--- never changes under "appendfsync always", else it changes when Redis restarts. A room from another
--- incarnation begins a new epoch, so that a seq is never used twice in one epoch.
+-- `incarnation` names a time in which Redis cannot have lost the tail of its acknowledged writes.
+-- Under "appendfsync always" the incarnation never changes, else it changes when Redis restarts. A
+-- room from another incarnation begins a new epoch, so that no epoch has a seq twice.
 
 local function now_ms()
   local t = redis.call('TIME')

@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- Sets this worker's counts of some keys, then grants claims. A claim adds 1 to two keys, unless the
--- total of one of them is at its limit.
+-- Sets this worker's counts of some keys, then grants claims. A claim adds 1 to two keys, unless
+-- the total of one of them is at its limit.
 -- ARGV: 2 worker, 3 the stamp that the worker saw last, 4 its lease (ms), 5 the number of changes.
 -- The changes follow (key, this worker's count), then the claims (key, limit, key, limit).
 -- Returns {stamp, for each claim 0 or the limit (1 or 2) that is reached…}. Returns {0} for an old
