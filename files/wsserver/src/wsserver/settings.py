@@ -150,7 +150,10 @@ class Settings(BaseSettings):
         100, ge=1, le=100_000, description="messages a second from one connection (twice as many at once)"
     )
     bytes_per_s: int = Field(
-        262144, ge=1024, le=2**30, description="bytes a second from one connection (twice as many at once)"
+        262144,
+        ge=1024,
+        le=2**30,
+        description="bytes a second from one connection, pages sent to it included (twice as many at once)",
     )
     user_messages_per_s: float = Field(
         200, ge=1, le=1_000_000, description="publishes a second from one user over all workers"

@@ -2,17 +2,23 @@
 """Collects frames during one turn of the event loop, and writes once per client at its end.
 
 Most clients of a room wait for the same frames: the writer joins these once, and the clients share
-the buffer.
+the buffer. A message to thousands of clients takes several turns, so that other work of the event
+loop goes on meanwhile.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from wsserver.telemetry import metrics
+
+
+# Writes in one turn of the event loop: some 10 ms.
+_WRITES_PER_TURN = 500
 
 
 class Writable(Protocol):
@@ -25,7 +31,9 @@ class Writable(Protocol):
 class BatchWriter:
     def __init__(self) -> None:
         self._dirty: list[Writable] = []
-        self._published: list[tuple[float, str]] = []
+        self._written = 0  # clients, since the start
+        # Published at, trace, and the value of `_written` at which this message is written.
+        self._published: deque[tuple[float, str, int]] = deque()
         self._scheduled = False
 
     def queue(self, client: Writable, frame: bytes) -> None:
@@ -48,12 +56,12 @@ class BatchWriter:
         self._schedule()
 
     def observe(self, published: float, trace_id: str = "") -> None:
-        """Measure from `published` (Unix time of a message queued in this turn) to the end of this
-        turn's writes.
+        """Measure from `published` (Unix time of a message queued in this turn) to the last of its
+        writes.
 
         `trace_id`: the trace of that message, if it has one. The measurement then names the trace.
         """
-        self._published.append((published, trace_id))
+        self._published.append((published, trace_id, self._written + len(self._dirty)))
 
     def _schedule(self) -> None:
         if not self._scheduled:
@@ -62,8 +70,7 @@ class BatchWriter:
 
     def flush(self) -> None:
         self._scheduled = False
-        dirty, self._dirty = self._dirty, []
-        published, self._published = self._published, []
+        dirty, self._dirty = self._dirty[:_WRITES_PER_TURN], self._dirty[_WRITES_PER_TURN:]
         frames: list[bytes] = []
         chunk = b""
         for client in dirty:
@@ -74,8 +81,11 @@ class BatchWriter:
                 frames = pending
                 chunk = pending[0] if len(pending) == 1 else b"".join(pending)
             client.write(chunk)
-        if published:
-            now = time.time()
-            for at, trace_id in published:
-                exemplar = {"trace_id": trace_id} if trace_id else None
-                metrics.PUBLISH_TO_DELIVER.observe(max(0.0, now - at), exemplar)
+        self._written += len(dirty)
+        if self._dirty:
+            self._schedule()
+        now = time.time()
+        while self._published and self._published[0][2] <= self._written:
+            at, trace_id, _written = self._published.popleft()
+            exemplar = {"trace_id": trace_id} if trace_id else None
+            metrics.PUBLISH_TO_DELIVER.observe(max(0.0, now - at), exemplar)

@@ -96,7 +96,7 @@ class Room:
         self._context = context
         self._live: dict[Codec, dict[Member, None]] = {}
         self._lagging: dict[Member, _Lag] = {}
-        self._wants_members: set[Member] = set()  # members that asked for member events
+        self._wants_members: dict[Codec, dict[Member, None]] = {}  # members that asked for member events
         self._out_of_order: list[Message] = []
 
     @property
@@ -138,7 +138,7 @@ class Room:
         else:
             self._lagging[member] = _Lag(start)
         if wants_members:
-            self._wants_members.add(member)
+            self._wants_members.setdefault(member.codec, {})[member] = None
         if wanted is not None:
             metrics.RESUMES.labels("yes" if steps is not None else "no").inc()
         joined = Joined(room=self.name, epoch=str(start.epoch), seq=start.seq, recovered=steps is not None)
@@ -148,7 +148,7 @@ class Room:
 
     def leave(self, member: Member) -> None:
         self._live.get(member.codec, {}).pop(member, None)
-        self._wants_members.discard(member)
+        self._wants_members.get(member.codec, {}).pop(member, None)
         lag = self._lagging.pop(member, None)
         if lag is not None and lag.feeding is not None:
             lag.feeding.cancel()
@@ -197,8 +197,9 @@ class Room:
     def on_member(self, user: str, joined: bool) -> None:
         """Tell the members that asked for member events."""
         event = MemberEvent(self.name, user, "join" if joined else "leave")
-        for member in self._wants_members:
-            self._context.writer.queue(member, member.codec.frame(event))
+        for codec, members in self._wants_members.items():
+            if members:
+                self._context.writer.broadcast(members, codec.frame(event))
 
     def _advance(self, event: Event | Message, position: Position) -> None:
         """Serve all live members with the next step of the room."""

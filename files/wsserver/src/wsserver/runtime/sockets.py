@@ -10,6 +10,10 @@ from ipaddress import IPv4Address, IPv6Address
 
 Address = IPv4Address | IPv6Address
 
+# Of each accepted connection, in bytes; the kernel doubles it. By default this buffer grows to
+# megabytes, and a client that does not read would show only when it is full.
+_SEND_BUFFER = 131072
+
 
 def bind_all(addresses: Iterable[Address], port: int) -> list[socket.socket]:
     """Bind a socket to each address. Raises OSError, which names the address."""
@@ -33,6 +37,7 @@ def _bind(address: Address, port: int) -> socket.socket:
     family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
     try:
         listening.bind((str(address), port))
     except OSError as exc:

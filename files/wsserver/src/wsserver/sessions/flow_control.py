@@ -27,14 +27,18 @@ class ClientTransport(Protocol):
     def throttle(self) -> None:
         """Call `session.resume_if_paid()` about once a second until it returns true."""
 
+    def renewed(self) -> None:
+        """The session has a new token, with another expiry."""
+
 
 class FlowControl:
-    """Holds reading while the client is paused or throttled, or has a command or too many publishes
-    under way.
+    """Holds commands and reading while the client is paused or throttled, or has a command or too
+    many publishes under way.
+
+    busy: a command that takes time is under way. Call `hold` after a change of it.
     """
 
     __slots__ = (
-        "_busy",
         "_bytes_paid",
         "_bytes_under_way",
         "_frames_paid",
@@ -43,35 +47,38 @@ class FlowControl:
         "_throttled",
         "_transport",
         "_under_way",
+        "busy",
         "paused",
         "paused_at",
     )
 
     def __init__(self, transport: ClientTransport, limits: ConnectionLimits) -> None:
+        self.busy = False
         self.paused = False
         self.paused_at = 0.0
         self._transport = transport
         self._limits = limits
         self._open = True
-        self._busy = False
         self._throttled = False
         self._under_way = 0
         self._bytes_under_way = 0
         self._frames_paid = 0.0
         self._bytes_paid = 0.0
 
-    def hold(self) -> None:
-        """Stop reading or read again, as the state requires. Call after `pause` and `resume`."""
-        self._transport.hold_reading(
-            self._open
-            and (
-                self.paused
-                or self._throttled
-                or self._busy
-                or self._under_way >= _PUBLISHES_UNDER_WAY
-                or self._bytes_under_way >= _BYTES_UNDER_WAY
-            )
+    @property
+    def blocked(self) -> bool:
+        """Whether the next command must wait."""
+        return (
+            self.paused
+            or self._throttled
+            or self.busy
+            or self._under_way >= _PUBLISHES_UNDER_WAY
+            or self._bytes_under_way >= _BYTES_UNDER_WAY
         )
+
+    def hold(self) -> None:
+        """Stop reading or read again, as the state requires."""
+        self._transport.hold_reading(self._open and self.blocked)
 
     def close(self) -> None:
         """Never hold again; the connection decides about reading."""
@@ -79,15 +86,10 @@ class FlowControl:
 
     # Commands and publishes.
 
-    def busy(self, busy: bool) -> None:
-        """A command that takes time has started, or all such commands are done."""
-        self._busy = busy
-        self.hold()
-
     def publish_started(self, size: int) -> None:
         self._under_way += 1
         self._bytes_under_way += size
-        if self._under_way >= _PUBLISHES_UNDER_WAY or self._bytes_under_way >= _BYTES_UNDER_WAY:
+        if self.blocked:
             self.hold()
 
     def publish_ended(self, size: int) -> None:
@@ -107,7 +109,7 @@ class FlowControl:
     # Rate limits.
 
     def charge(self, frames: int, size: int) -> Error | None:
-        """Count what the client sent.
+        """Count frames from the client, and bytes from it or of an answer to it.
 
         Returns an error for the client if the limits are exceeded; the caller then calls `throttle`.
         """
@@ -127,16 +129,15 @@ class FlowControl:
         return Error("rate_limited", text, retry_after_ms=int(1000 * max(late_frames, late_bytes)) + 1)
 
     def throttle(self) -> None:
-        """Hold reading until the limits allow more: see `resume_if_paid`."""
+        """Hold the client until the limits allow more: see `paid`."""
         self._throttled = True
         self._transport.throttle()
         self.hold()
 
-    def resume_if_paid(self) -> bool:
-        """Read again if the limits allow more; returns whether they do."""
+    def paid(self) -> bool:
+        """End the throttling if the limits allow more; returns whether they do."""
         limits, now = self._limits, time.monotonic()
         if limits.frames.late_s(self._frames_paid, now) or limits.bytes.late_s(self._bytes_paid, now):
             return False
         self._throttled = False
-        self.hold()
         return True

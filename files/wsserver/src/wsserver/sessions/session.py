@@ -46,6 +46,7 @@ class Session:
         "_context",
         "_entering",
         "_flow",
+        "_transport",
         "codec",
         "expiry_announced",
         "identity",
@@ -67,12 +68,13 @@ class Session:
         self.write: Callable[[bytes], None] = transport.write
         self.expiry_announced = False
         self.retiring = False  # got the hint to reconnect
+        self._transport = transport
         self._flow = FlowControl(transport, context.limits)
         self._context = context
         self._busy: asyncio.Task[None] | None = None
         self._entering: str | None = None  # the joined room that presence does not count yet
-        # Frames that arrived while a command was under way: commands take effect in the order of
-        # the frames.
+        # Messages of the last read that wait for the flow control: commands take effect in the order
+        # of the messages. Nothing is read meanwhile.
         self._backlog: deque[bytes] | None = None
 
     def welcome(self, heartbeat_s: float, max_message_bytes: int) -> None:
@@ -89,16 +91,25 @@ class Session:
     # Commands.
 
     def receive(self, payload: bytes) -> None:
-        """One whole message from the client."""
+        """One whole message from the client. A closed session drops it unread."""
+        if not self.open:
+            return
         metrics.MESSAGES_IN.inc()
         self.messages_in += 1
-        if self._busy is not None:
+        if self._backlog or self._flow.blocked:
             self._backlog = self._backlog or deque()
             self._backlog.append(payload)
         else:
             self._execute(payload)
 
+    def _carry_on(self) -> None:
+        """Carry out waiting commands while the flow control lets them; then read again, or hold."""
+        while self._backlog and not self._flow.blocked:
+            self._execute(self._backlog.popleft())
+        self._flow.hold()
+
     def _execute(self, payload: bytes) -> None:
+        self.charge(1, 0)
         try:
             command = self.codec.decode(payload)
         except BadMessage as exc:
@@ -139,10 +150,11 @@ class Session:
 
     def _take_time(self, work: Callable[[], Coroutine[Any, Any, None]], room: str | None = None) -> None:
         self._busy = asyncio.get_running_loop().create_task(self._in_turn(work, room))
-        self._flow.busy(True)
+        self._flow.busy = True
+        self._flow.hold()
 
     async def _in_turn(self, work: Callable[[], Coroutine[Any, Any, None]], room: str | None) -> None:
-        """Carry out a command that has to wait, and then the commands that arrived meanwhile."""
+        """Carry out a command that takes time, and then the commands that arrived meanwhile."""
         try:
             await work()
         except BrokerError as exc:
@@ -154,9 +166,8 @@ class Session:
             log.exception("command_failed")
             self.refuse(Error("internal", "a fault of the server; it is in its log", room=room))
         self._busy = None
-        while self._backlog and self._busy is None:
-            self._execute(self._backlog.popleft())
-        self._flow.busy(self._busy is not None)
+        self._flow.busy = False
+        self._carry_on()
 
     # Rooms.
 
@@ -184,17 +195,25 @@ class Session:
             self._context.presence.left(room, self.identity.user)
 
     async def _presence(self, room: str, after: str, limit: int) -> None:
-        self.send(await self._context.presence.page(room, after, limit, self.identity.user))
+        self._answer(await self._context.presence.page(room, after, limit, self.identity.user))
 
     async def _history(self, command: History) -> None:
         messages, more = await self._context.history.page(
             command.room, _position(command.before), _position(command.since), command.limit
         )
-        self.send(HistoryPage(command.room, [_past(message) for message in messages], more))
+        self._answer(HistoryPage(command.room, [_past(message) for message in messages], more))
+
+    def _answer(self, page: Event) -> None:
+        """Send a page, whose bytes count like those that the client sends: pages are large."""
+        frame = self.codec.frame(page)
+        if self.open:
+            self._context.writer.queue(self, frame)
+        self.charge(0, len(frame))
 
     async def _authenticate(self, token: str) -> None:
         self.identity = await self._context.authenticator.refresh(token, self.identity)
         self.expiry_announced = False
+        self._transport.renewed()
         self.send(Authenticated(self.identity.expires))
         for room in [room for room in self.rooms if not self.identity.may_join(room)]:
             self._leave(room)
@@ -229,7 +248,7 @@ class Session:
             log.exception("publish_failed")
             self.refuse(Error("outcome_unknown", "a fault of the server; it is in its log", id))
         finally:
-            self._flow.hold()
+            self._carry_on()
 
     # Flow control.
 
@@ -252,18 +271,24 @@ class Session:
     def resume(self) -> None:
         self._flow.resume()
         self._context.hub.resume(self, self.rooms)
-        self._flow.hold()
+        self._carry_on()
 
     def charge(self, frames: int, size: int) -> None:
-        """Count what the client sent; if the limits are exceeded, the rest waits."""
+        """Count frames from the client, and bytes from it or of an answer to it.
+
+        If the limits are exceeded, the next commands wait.
+        """
         error = self._flow.charge(frames, size)
         if error is not None:
             self.refuse(error)
             self._flow.throttle()
 
     def resume_if_paid(self) -> bool:
-        """Read again if the limits allow more; returns whether they do."""
-        return self._flow.resume_if_paid()
+        """Carry on if the limits allow more; returns whether they do."""
+        paid = self._flow.paid()
+        if paid:
+            self._carry_on()
+        return paid
 
     # The end.
 
@@ -283,6 +308,7 @@ class Session:
             return
         self.open = False
         self._flow.close()
+        self._backlog = None
         self.pending = None
         self.write = _discard
         if self._busy is not None:

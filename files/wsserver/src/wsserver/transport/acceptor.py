@@ -93,6 +93,9 @@ class Acceptor:
         else:
             connection.answer(self._page(path, ",".join(request.headers.get_all("Accept"))))
 
+    def schedule(self, client: Connection) -> None:
+        self._registry.schedule(client)
+
     def throttled(self, connection: WebSocketConnection) -> None:
         self._registry.throttled(connection)
 
@@ -157,11 +160,11 @@ class Acceptor:
         identity = await self._identify(connection, request, opening)
         if identity is None:
             return
-        session = Session(identity, self._json, connection, self._context)
+        session = connection.session = Session(identity, self._json, connection, self._context)
         self._connected(connection)
         log.info("connect", **_client_fields(connection, session))
         session.welcome(self._settings.heartbeat_s, self._settings.max_message_bytes)
-        connection.upgrade(response, session)
+        connection.upgrade(response)
 
     async def _events(self, connection: WebSocketConnection, request: Request) -> None:
         if not self._welcome(connection):
@@ -180,11 +183,11 @@ class Acceptor:
             self._refuse(connection, responses.text(HTTPStatus.FORBIDDEN, text), text)
             return
         stream = EventStream(self, connection)
-        session = Session(identity, self._sse, stream, self._context)
+        session = stream.session = Session(identity, self._sse, stream, self._context)
         self._registry.lost(connection)
         self._connected(stream)
         log.info("connect", **_client_fields(stream, session), events=True)
-        stream.start(session, request.headers.get("Origin"))
+        stream.start(request.headers.get("Origin"))
         session.carry_out(join)
 
     def _welcome(self, connection: WebSocketConnection) -> bool:

@@ -8,9 +8,20 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from typing import Protocol
 from uuid import UUID
 
 from wsserver.sessions.session import Session
+
+
+class Owner(Protocol):
+    """The acceptor, as a connection sees it."""
+
+    def schedule(self, client: Connection) -> None:
+        """The connection has a new deadline."""
+
+    def closing(self, client: Connection) -> None: ...
+    def lost(self, client: Connection) -> None: ...
 
 
 class Connection(asyncio.BaseProtocol):
@@ -18,25 +29,29 @@ class Connection(asyncio.BaseProtocol):
 
     heard: the client sent something since the last heartbeat. holding: reading is paused.
     opened_at, and retire_at (when the worker asks the client to reconnect): time.monotonic.
+    visit_at: belongs to the registry.
     """
 
-    __slots__ = ("heard", "holding", "opened_at", "remote", "retire_at", "session", "transport")
+    __slots__ = ("_owner", "heard", "holding", "opened_at", "remote", "retire_at", "session", "transport", "visit_at")
 
     transport: asyncio.Transport
 
-    def __init__(self) -> None:
+    def __init__(self, owner: Owner) -> None:
+        self._owner = owner
         self.session: Session | None = None
         self.heard = True
         self.holding = False
         self.opened_at = time.monotonic()
         self.retire_at = math.inf
         self.remote = ""
+        self.visit_at = 0
 
     # asyncio.BaseProtocol.
 
     def pause_writing(self) -> None:
         if self.session is not None:
             self.session.pause()
+            self._owner.schedule(self)
 
     def resume_writing(self) -> None:
         self.heard = True  # the last ping may have waited in the buffer: wait for the next
@@ -47,6 +62,9 @@ class Connection(asyncio.BaseProtocol):
 
     def write(self, chunk: bytes) -> None:
         self.transport.write(chunk)
+
+    def renewed(self) -> None:
+        self._owner.schedule(self)
 
     # For the worker.
 

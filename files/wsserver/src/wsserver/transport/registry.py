@@ -1,10 +1,16 @@
 # SPDX-License-Identifier: MIT
-"""All connections of a worker, and one timer for their heartbeats and deadlines."""
+"""All connections of a worker, and one timer for their heartbeats and deadlines.
+
+The timer visits each connection once a heartbeat. A deadline before the next visit gets a visit of
+its own, in its second: expiry, age and silence do not wait for a heartbeat, or for each other.
+"""
 
 from __future__ import annotations
 
+import math
 import random
 import time
+from collections.abc import Iterable
 
 from websockets.frames import CloseCode
 
@@ -37,6 +43,11 @@ class ConnectionRegistry:
         self._handshaking: dict[Connection, float] = {}
         self._closing: dict[Connection, float] = {}
         self._throttled: set[Connection] = set()
+        # Visits before the next heartbeat: second (time.monotonic) -> connections.
+        self._visits: dict[int, set[Connection]] = {}
+        # Most users have one connection, and a set for each would take more memory than all else
+        # here.
+        self._by_user: dict[str, Connection | set[Connection]] = {}
 
     @property
     def open_connections(self) -> list[Connection]:
@@ -59,25 +70,86 @@ class ConnectionRegistry:
         """True once no connection is left in any state."""
         return not self._handshaking and not self._closing and not any(self._buckets)
 
+    def of_user(self, user: str) -> list[Connection]:
+        """The open connections of a user."""
+        found = self._by_user.get(user, set())
+        return list(found) if isinstance(found, set) else [found]
+
+    def by_id(self, id: str) -> list[Connection]:
+        """The open connection with this id (hex), or none."""
+        try:
+            bucket = self._buckets[int(id, 16) % len(self._buckets)]
+        except ValueError:
+            return []
+        return [client for client in bucket if client.id.hex == id]
+
     def opened(self, client: Connection) -> None:
         self._handshaking[client] = time.monotonic() + self._handshake_s
 
     def connected(self, client: Connection) -> None:
         self._handshaking.pop(client, None)
         self._bucket(client)[client] = None
+        if client.session is not None:
+            self._index(client, client.session.identity.user)
+            self.schedule(client)
+
+    def schedule(self, client: Connection) -> None:
+        """Visit this connection when its next deadline is due, if that is before its heartbeat.
+
+        Call when the connection has a new deadline: a token, or a full send buffer.
+        """
+        now = time.monotonic()
+        due = min(self._deadlines(client, now), default=math.inf)
+        if client in self._bucket(client) and due < now + self._heartbeat_s:
+            second = max(math.ceil(due), math.floor(now) + 1)
+            if client.visit_at != second:
+                self._cancel_visit(client)
+                client.visit_at = second
+                self._visits.setdefault(second, set()).add(client)
 
     def throttled(self, client: Connection) -> None:
         self._throttled.add(client)
 
     def closing(self, client: Connection) -> None:
-        self._bucket(client).pop(client, None)
+        self._left(client)
         self._closing[client] = time.monotonic() + _CLOSING_S
 
     def lost(self, client: Connection) -> None:
         self._handshaking.pop(client, None)
         self._closing.pop(client, None)
         self._throttled.discard(client)
-        self._bucket(client).pop(client, None)
+        self._left(client)
+
+    def _left(self, client: Connection) -> None:
+        """The connection is no longer open."""
+        if client not in self._bucket(client):
+            return
+        del self._bucket(client)[client]
+        self._cancel_visit(client)
+        if client.session is not None:
+            self._unindex(client, client.session.identity.user)
+
+    def _index(self, client: Connection, user: str) -> None:
+        found = self._by_user.setdefault(user, client)
+        if isinstance(found, set):
+            found.add(client)
+        elif found is not client:
+            self._by_user[user] = {found, client}
+
+    def _unindex(self, client: Connection, user: str) -> None:
+        found = self._by_user.get(user)
+        if isinstance(found, set):
+            found.discard(client)
+        if not found or found is client:
+            self._by_user.pop(user, None)
+
+    def _cancel_visit(self, client: Connection) -> None:
+        visit = self._visits.get(client.visit_at)
+        if visit is not None:
+            visit.discard(client)
+            if not visit:
+                del self._visits[client.visit_at]
+        client.visit_at = 0
 
     def _bucket(self, client: Connection) -> dict[Connection, None]:
         return self._buckets[client.id.int % len(self._buckets)]
@@ -91,37 +163,70 @@ class ConnectionRegistry:
             client.time_out()
         for client in [client for client, deadline in self._closing.items() if deadline < now]:
             client.abort()
-        for client in list(self._throttled):
-            if client.session is None or client.session.resume_if_paid():
-                self._throttled.discard(client)
+        throttled, self._throttled = self._throttled, set()
+        for client in throttled:
+            # A session that resumes may be throttled again at once.
+            if client.session is not None and not client.session.resume_if_paid():
+                self._throttled.add(client)
+        for second in [second for second in self._visits if second <= now]:
+            for client in self._visits.pop(second):
+                client.visit_at = 0
+                if self._in_time(client, now):
+                    self.schedule(client)
         self._turn = (self._turn + 1) % len(self._buckets)
         for client in list(self._buckets[self._turn]):
-            self._beat(client, now)
+            if self._in_time(client, now):
+                self._beat(client)
+                self.schedule(client)
 
-    def _beat(self, client: Connection, now: float) -> None:
-        session = client.session
-        if session is None:
-            return
-        if session.paused:
-            if now - session.paused_at > self._slow_client_s:
-                metrics.LIMITED.labels("slow_client").inc()
-                client.close(CloseCode.TRY_AGAIN_LATER, "too slow")
-            return
+    def _beat(self, client: Connection) -> None:
+        if client.session is None or client.session.paused:
+            return  # a full buffer has its own deadline
         if not client.heard and not client.holding:
             metrics.LIMITED.labels("heartbeat").inc()
             client.close(CloseCode.INTERNAL_ERROR, "no answer to pings")
             return
-        if session.retiring:
-            client.close(CloseCode.GOING_AWAY, "connected for long enough")
+        client.heard = False
+        client.ping()
+
+    def _deadlines(self, client: Connection, now: float) -> Iterable[float]:
+        """When `_in_time` has something to do for this connection (time.monotonic)."""
+        session = client.session
+        if session is None:
             return
+        expires = now + session.identity.expires - time.time()
+        yield expires
+        if not session.expiry_announced:
+            yield expires - self._expiry_notice_s
+        yield client.retire_at + (self._heartbeat_s if session.retiring else 0)
+        if session.paused:
+            yield session.paused_at + self._slow_client_s
+
+    @property
+    def _expiry_notice_s(self) -> float:
+        return _EXPIRY_NOTICE_S + self._heartbeat_s
+
+    def _in_time(self, client: Connection, now: float) -> bool:
+        """Send the notices that are due. Close the connection, and return false, after its last
+        deadline.
+        """
+        session = client.session
+        if session is None:
+            return False
         left = session.identity.expires - time.time()
         if left <= 0:
             client.close(CloseCode.POLICY_VIOLATION, "token expired")
-            return
-        if left < _EXPIRY_NOTICE_S + self._heartbeat_s and not session.expiry_announced:
+            return False
+        if session.paused and now - session.paused_at > self._slow_client_s:
+            metrics.LIMITED.labels("slow_client").inc()
+            client.close(CloseCode.TRY_AGAIN_LATER, "too slow")
+            return False
+        if session.retiring and now > client.retire_at + self._heartbeat_s:
+            client.close(CloseCode.GOING_AWAY, "connected for long enough")
+            return False
+        if left < self._expiry_notice_s and not session.expiry_announced:
             session.tell_expiry()
-        if now > client.retire_at:
+        if now > client.retire_at and not session.retiring:
             session.retiring = True
             session.send(Reconnect(random.randint(0, _AFTER_MS_MAX), "connected for long enough"))
-        client.heard = False
-        client.ping()
+        return True

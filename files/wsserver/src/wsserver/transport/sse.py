@@ -10,13 +10,11 @@ to resume from.
 from __future__ import annotations
 
 import asyncio
-from typing import Protocol
 from uuid import UUID
 
 import msgspec
 
-from wsserver.sessions.session import Session
-from wsserver.transport.connection import Connection
+from wsserver.transport.connection import Connection, Owner
 from wsserver.transport.websocket import WebSocketConnection
 
 _HEAD = (
@@ -28,19 +26,13 @@ _HEAD = (
 )
 
 
-class Owner(Protocol):
-    def closing(self, stream: EventStream) -> None: ...
-    def lost(self, stream: EventStream) -> None: ...
-
-
 class EventStream(Connection, asyncio.Protocol):
     """Takes over a connection whose request for events was granted."""
 
-    __slots__ = ("_close_code", "_close_reason", "_id", "_owner")
+    __slots__ = ("_close_code", "_close_reason", "_id")
 
     def __init__(self, owner: Owner, connection: WebSocketConnection) -> None:
-        super().__init__()
-        self._owner = owner
+        super().__init__(owner)
         self._id = connection.id
         self._close_code = 1006
         self._close_reason = ""
@@ -49,10 +41,13 @@ class EventStream(Connection, asyncio.Protocol):
         self.opened_at = connection.opened_at
         # Reading stays paused: a full send buffer reveals a lost client, not its silence.
         self.holding = True
+        connection.protocol.end()
 
-    def start(self, session: Session, origin: str | None) -> None:
-        """`origin`: the allowed origin of the requesting page; the page may then read the answer."""
-        self.session = session
+    def start(self, origin: str | None) -> None:
+        """Answer the request, and write events.
+
+        `origin`: the allowed origin of the requesting page; the page may then read the answer.
+        """
         self.transport.set_protocol(self)
         headers = [_HEAD]
         if origin is not None:
@@ -69,6 +64,7 @@ class EventStream(Connection, asyncio.Protocol):
         if self.session is not None:
             self.session.close()
         self._owner.lost(self)
+        self.session = None  # so that no cycle of references keeps the stream
 
     # ClientTransport, for the session.
 

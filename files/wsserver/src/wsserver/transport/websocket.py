@@ -15,8 +15,7 @@ from websockets.frames import CloseCode
 from websockets.http11 import Request, Response
 from websockets.protocol import CONNECTING, OPEN
 
-from wsserver.sessions.session import Session
-from wsserver.transport.connection import Connection
+from wsserver.transport.connection import Connection, Owner
 from wsserver.transport.websocket_protocol import WebSocketProtocol
 
 # Bytes per read: after each read of a flood, the other connections get their turn.
@@ -26,8 +25,8 @@ _CLOSE_REASON_BYTES = 123
 _REQUEST_TIMEOUT = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
-class Owner(Protocol):
-    """The acceptor, as a connection sees it."""
+class Acceptor(Owner, Protocol):
+    """The acceptor, as a connection sees it before and after its request."""
 
     def opened(self, connection: WebSocketConnection) -> None: ...
 
@@ -37,19 +36,18 @@ class Owner(Protocol):
         """
 
     def throttled(self, connection: WebSocketConnection) -> None: ...
-    def closing(self, connection: WebSocketConnection) -> None: ...
-    def lost(self, connection: WebSocketConnection) -> None: ...
 
 
 class WebSocketConnection(Connection, asyncio.BufferedProtocol):
-    __slots__ = ("_asked", "_owner", "protocol")
+    __slots__ = ("_asked", "protocol")
+
+    _owner: Acceptor
 
     # Shared by all connections: each read is copied out before the next read of any connection.
     _buffer = memoryview(bytearray(_READ_SIZE))
 
-    def __init__(self, owner: Owner, max_message_bytes: int) -> None:
-        super().__init__()
-        self._owner = owner
+    def __init__(self, owner: Acceptor, max_message_bytes: int) -> None:
+        super().__init__(owner)
         self._asked = False  # a whole request arrived
         self.protocol = WebSocketProtocol(max_message_bytes)
 
@@ -73,14 +71,15 @@ class WebSocketConnection(Connection, asyncio.BufferedProtocol):
         self.heard = True
         frames_before = self.protocol.frames
         received = self.protocol.receive(chunk)
-        if self.session is not None:
-            self.session.charge(self.protocol.frames - frames_before, len(chunk))
         for item in received:
             if isinstance(item, Request):
                 self._asked = True
                 self._owner.requested(self, item)
             elif self.session is not None:
                 self.session.receive(item)
+        if self.session is not None and self.session.open:
+            # The session counts the messages as it carries them out.
+            self.session.charge(self.protocol.frames - frames_before - len(received), len(chunk))
         self._write_protocol()
 
     def eof_received(self) -> None:
@@ -91,6 +90,8 @@ class WebSocketConnection(Connection, asyncio.BufferedProtocol):
         if self.session is not None:
             self.session.close()
         self._owner.lost(self)
+        self.session = None  # so that no cycle of references keeps the connection
+        self.protocol.end()
 
     # ClientTransport, for the session.
 
@@ -125,9 +126,8 @@ class WebSocketConnection(Connection, asyncio.BufferedProtocol):
             self.protocol.send_close(CloseCode.POLICY_VIOLATION, reason)
             self._write_protocol()
 
-    def upgrade(self, response: Response, session: Session) -> None:
-        """Answer 101 and process the frames that arrived behind the request."""
-        self.session = session
+    def upgrade(self, response: Response) -> None:
+        """Answer 101 and process the frames that arrived behind the request, for `session`."""
         self.protocol.send_response(response)
         self._write_protocol()
         self._receive(b"")

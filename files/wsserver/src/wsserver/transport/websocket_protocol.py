@@ -68,6 +68,10 @@ class WebSocketProtocol(ServerProtocol, _AfterAnswer):
                 raise AssertionError("a server receives no responses")
         return received
 
+    def end(self) -> None:
+        """Let the protocol be freed: its parser is a generator, which refers to the protocol."""
+        self.parser.close()
+
     def recv_frame(self, frame: Frame) -> None:
         """Leave one event for each complete text message.
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import signal
 import time
@@ -21,7 +20,7 @@ from wsserver.limits.connection import ConnectionLimits, Rate
 from wsserver.rooms.batch_writer import BatchWriter
 from wsserver.rooms.hub import Hub
 from wsserver.rooms.publisher import Publisher
-from wsserver.runtime import sockets, systemd
+from wsserver.runtime import garbage, sockets, systemd
 from wsserver.runtime.tasks import lasting
 from wsserver.sessions.context import SessionContext
 from wsserver.settings import Settings
@@ -139,10 +138,7 @@ class Worker:
         servers = self._other_servers()
         for server in servers:
             await server.start()
-        # Objects from start-up live as long as the process: exclude them from every later
-        # collection.
-        gc.collect()
-        gc.freeze()
+        garbage.freeze_survivors()
         async with asyncio.TaskGroup() as tasks:
             background = [
                 tasks.create_task(lasting(work, stop))
@@ -224,11 +220,8 @@ class Worker:
 
     def _disconnect(self, user: str | None, connection: str | None, code: int, reason: str) -> int:
         """Close the connections of a user, or the one with this id. Returns their number."""
-        chosen = [
-            client
-            for client in self._registry.open_connections
-            if client.session is not None and (client.session.identity.user == user or client.id.hex == connection)
-        ]
+        chosen = [] if user is None else self._registry.of_user(user)
+        chosen += [] if connection is None else self._registry.by_id(connection)
         for client in chosen:
             client.close(code, reason)
         return len(chosen)

@@ -63,6 +63,23 @@ async def test_a_frame_queued_while_writing_goes_out_in_the_next_turn() -> None:
     assert (one.written, two.written) == ([b"a"], [b"x"])
 
 
+async def test_a_message_to_thousands_of_clients_takes_several_turns() -> None:
+    writer, clients = BatchWriter(), [Client() for _ in range(1200)]
+    writer.broadcast(clients, b"a")
+    turns = 0
+    while any(client.written == [] for client in clients):
+        before = sum(len(client.written) for client in clients)
+        await asyncio.sleep(0)
+        assert sum(len(client.written) for client in clients) - before <= 500
+        turns += 1
+        if turns == 1:
+            writer.broadcast(clients, b"b")  # joins the frames that wait
+    await asyncio.sleep(0.01)
+    assert turns == 3
+    assert all(b"".join(client.written) == b"ab" for client in clients)
+    assert [len(client.written) for client in clients] == [2] * 500 + [1] * 700
+
+
 async def test_the_time_to_deliver_is_observed_once_and_after_the_writes() -> None:
     def count() -> float:
         return sum(

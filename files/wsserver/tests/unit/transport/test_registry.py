@@ -19,7 +19,8 @@ from wsserver.transport.registry import ConnectionRegistry
 
 
 class Connection:
-    def __init__(self, registry: ConnectionRegistry, connect: bool = True) -> None:
+    def __init__(self, registry: ConnectionRegistry, connect: bool = True, user: str = "alice") -> None:
+        self.visit_at = 0
         self.notes: list[str] = []
         self.id = uuid.uuid4()
         self.session = SimpleNamespace(
@@ -27,7 +28,7 @@ class Connection:
             paused_at=0.0,
             retiring=False,
             expiry_announced=False,
-            identity=SimpleNamespace(expires=math.inf),
+            identity=SimpleNamespace(user=user, expires=math.inf),
             send=self.send,
             tell_expiry=self.tell_expiry,
         )
@@ -197,6 +198,79 @@ def test_a_connection_that_is_old_enough_is_asked_to_reconnect_and_then_closed(
     assert "close 1001" not in connection.notes
     heard(connection, passes, registry, 5)
     assert connection.notes[-1] == "close 1001"
+
+
+def test_each_deadline_is_exact_whatever_the_heartbeat(passes: Callable[[ConnectionRegistry, int], None]) -> None:
+    registry: Any = ConnectionRegistry(handshake_s=10, heartbeat_s=60, slow_client_s=30)
+    short, full, slow, old = connections = [Connection(registry) for _ in range(4)]
+    short.session.identity.expires = 1000.0 + 7
+    full.session.identity.expires = 1000.0 + 8
+    for paused in (full, slow):
+        paused.session.paused, paused.session.paused_at = True, 1000.0
+    old.retire_at = 1000.0 + 9
+    for connection in connections:
+        connection.heard = True
+        registry.schedule(connection)
+    due = {(short, "close 1008"): 7, (full, "close 1008"): 8, (slow, "close 1013"): 30, (old, "hint"): 9}
+    seen: dict[tuple[Connection, str], int] = {}
+    for second in range(1, 35):
+        passes(registry, 1)
+        for connection, note in due:
+            if note in connection.notes:
+                seen.setdefault((connection, note), second)
+    assert all(due[key] <= second <= due[key] + 2 for key, second in seen.items()), seen
+    assert seen.keys() == due.keys()
+    assert not any(short in visit for visit in registry._visits.values())
+
+
+def test_a_token_for_a_short_time_is_announced_at_once(passes: Callable[[ConnectionRegistry, int], None]) -> None:
+    registry = ConnectionRegistry(handshake_s=10, heartbeat_s=60, slow_client_s=30)
+    connection = Connection(registry)
+    connection.session.identity.expires = 1000.0 + 20
+    registry.schedule(connection)
+    passes(registry, 2)
+    assert "expiring" in connection.notes
+
+
+def test_the_connections_of_a_user() -> None:
+    registry: Any = ConnectionRegistry(handshake_s=10, heartbeat_s=5, slow_client_s=30)
+    one, two, three = (Connection(registry, user="alice") for _ in range(3))
+    bob = Connection(registry, user="bob")
+    assert set(registry.of_user("alice")) == {one, two, three}
+    assert registry.of_user("bob") == [bob]
+    assert registry.of_user("carol") == []
+    registry.lost(two)
+    registry.closing(one)
+    registry.lost(one)
+    assert registry.of_user("alice") == [three]
+    registry.lost(three)
+    registry.lost(bob)
+    assert registry.of_user("alice") == registry.of_user("bob") == []
+    assert registry._by_user == {}
+
+
+def test_a_connection_by_its_id() -> None:
+    registry: Any = ConnectionRegistry(handshake_s=10, heartbeat_s=5, slow_client_s=30)
+    connections = [Connection(registry) for _ in range(20)]
+    assert all(registry.by_id(connection.id.hex) == [connection] for connection in connections)
+    assert registry.by_id("0" * 32) == registry.by_id("no id") == []
+
+
+def test_a_session_that_is_throttled_again_at_once_stays_throttled() -> None:
+    registry: Any = ConnectionRegistry(handshake_s=10, heartbeat_s=60, slow_client_s=30)
+    connection = Connection(registry)
+    asked: list[bool] = []
+
+    def resume_if_paid() -> bool:
+        registry.throttled(connection)
+        asked.append(True)
+        return True
+
+    connection.session.resume_if_paid = resume_if_paid
+    registry.throttled(connection)
+    for _ in range(3):
+        registry.tick()
+    assert len(asked) == 3
 
 
 def test_a_throttled_connection_is_asked_each_second_whether_it_may_go_on() -> None:

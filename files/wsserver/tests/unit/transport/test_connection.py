@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: MIT
+"""Connections of a real acceptor on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+
+from pydantic import SecretStr
+from support.services import SECRET, make_services
+from support.wait import until
+from websockets.asyncio.client import connect
+
+from wsserver.auth import mint
+from wsserver.rooms.batch_writer import BatchWriter
+from wsserver.rooms.hub import Hub
+from wsserver.sessions.session import Session
+from wsserver.settings import Settings
+from wsserver.storage.memory.broker import MemoryBroker
+from wsserver.transport.acceptor import Acceptor
+from wsserver.transport.connection import Connection
+from wsserver.transport.registry import ConnectionRegistry
+from wsserver.transport.websocket_protocol import WebSocketProtocol
+
+
+async def test_a_lost_connection_is_freed_without_a_collection() -> None:
+    """A collection visits all objects, and the event loop waits for it."""
+    broker, writer = MemoryBroker(100), BatchWriter()
+    hub = Hub(broker, writer)
+    registry = ConnectionRegistry(handshake_s=10, heartbeat_s=25, slow_client_s=30)
+    settings = Settings(jwt_secret=SecretStr(SECRET))
+    context = make_services(hub, broker, writer)
+    acceptor = Acceptor(settings, context, registry, lambda: None, {})
+    running = [asyncio.create_task(work) for work in (broker.run(hub, lambda payload: None), context.quotas.run())]
+    await until(lambda: context.quotas.available)
+    server = await asyncio.get_running_loop().create_server(acceptor.connection, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    gc.collect()
+    gc.disable()
+    try:
+        headers = {"Authorization": f"Bearer {mint(SECRET, 'alice', 600)}"}
+        async with connect(f"ws://127.0.0.1:{port}/ws", additional_headers=headers, proxy=None) as client:
+            await client.recv()
+            await client.send('{"type":"join","room":"r"}')
+            await client.recv()
+        reader, plain = await asyncio.open_connection("127.0.0.1", port)
+        request = f"GET /events?room=r HTTP/1.1\r\nHost: x\r\nAuthorization: {headers['Authorization']}\r\n\r\n"
+        plain.write(request.encode())
+        await reader.readuntil(b"joined")
+        plain.close()
+        await until(lambda: registry.idle)
+        await asyncio.sleep(0.1)
+        kinds = (Connection, Session, WebSocketProtocol)
+        assert [thing for thing in gc.get_objects() if isinstance(thing, kinds)] == []
+    finally:
+        gc.enable()
+        server.close()
+        for task in running:
+            task.cancel()
