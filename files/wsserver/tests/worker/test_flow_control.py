@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from support.wait import until
 from support.wire import Received, text, upgrade_request
 from support.worker import SECRET, Worker
 from websockets.frames import Opcode
@@ -63,10 +64,11 @@ def resident(worker: Worker) -> int:
 
 
 async def until_disconnect(worker: Worker, code: int) -> dict[str, Any]:
-    async with asyncio.timeout(120):
-        while not (ended := [line for line in worker.log("disconnect") if line["code"] == code]):
-            await asyncio.sleep(0.05)
-    return ended[0]
+    def ended() -> list[dict[str, Any]]:
+        return [line for line in worker.log("disconnect") if line["code"] == code]
+
+    await until(ended)
+    return ended()[0]
 
 
 async def test_answers_that_a_client_does_not_read_take_little_memory(start: Start) -> None:

@@ -16,7 +16,6 @@ from typing import Protocol
 
 from wsserver.telemetry import metrics
 
-
 # Writes in one turn of the event loop: some 10 ms.
 _WRITES_PER_TURN = 500
 
