@@ -158,6 +158,15 @@ class Settings(BaseSettings):
     user_messages_per_s: float = Field(
         200, ge=1, le=1_000_000, description="publishes a second from one user over all workers"
     )
+    user_bytes_per_s: int = Field(
+        2**20, ge=1024, le=2**30, description="bytes a second that one user publishes over all workers"
+    )
+    user_queries_per_s: float = Field(
+        100,
+        ge=1,
+        le=1_000_000,
+        description="joins and requests for history, presence and a new token a second from one user over all workers",
+    )
     max_connections: int = Field(20000, ge=1, le=1_000_000, description="connections of one worker")
     max_connections_per_user: int = Field(
         50, ge=1, le=1_000_000, description="connections of one user over all workers"

@@ -76,7 +76,13 @@ _end = Command('{"type":"ping","t":"the end"}', "pong", {"t": "the end"})
 
 @pytest.fixture(scope="module")
 def worker() -> Iterator[Worker]:
-    plenty = {"WS_MESSAGES_PER_S": "100000", "WS_BYTES_PER_S": str(2**30), "WS_USER_MESSAGES_PER_S": "1000000"}
+    plenty = {
+        "WS_MESSAGES_PER_S": "100000",
+        "WS_BYTES_PER_S": str(2**30),
+        "WS_USER_MESSAGES_PER_S": "1000000",
+        "WS_USER_BYTES_PER_S": str(2**30),
+        "WS_USER_QUERIES_PER_S": "1000000",
+    }
     started = Worker("unix:///nowhere", WS_BROKER="memory", WS_LOG_LEVEL="warning", **plenty)
     asyncio.run(started.ready())
     yield started

@@ -10,8 +10,8 @@ from pydantic import SecretStr
 from wsserver.archive.history import History
 from wsserver.auth import Authenticator, any_of
 from wsserver.limits.connection import ConnectionLimits, Rate
-from wsserver.limits.quotas import Quotas
-from wsserver.limits.user_rate import PublishRates
+from wsserver.limits.quotas import Quotas, UserRates
+from wsserver.limits.user_rate import UserRate
 from wsserver.rooms.batch_writer import BatchWriter
 from wsserver.rooms.broker import Broker
 from wsserver.rooms.hub import Hub
@@ -27,8 +27,19 @@ SECRET = "a secret of at least 32 characters"
 
 def make_services(hub: Hub, broker: Broker, writer: BatchWriter, **changes: Any) -> SessionContext:
     """`changes`: settings. The limits are high by default."""
-    far: dict[str, Any] = {"messages_per_s": 1e5, "bytes_per_s": 2**30, "user_messages_per_s": 1e6}
+    far: dict[str, Any] = {
+        "messages_per_s": 1e5,
+        "bytes_per_s": 2**30,
+        "user_messages_per_s": 1e6,
+        "user_bytes_per_s": 2**30,
+        "user_queries_per_s": 1e6,
+    }
     settings = Settings(jwt_secret=SecretStr(SECRET), **{**far, **changes})
+    rates = UserRates(
+        UserRate(settings.user_messages_per_s, None),
+        UserRate(settings.user_bytes_per_s, None),
+        UserRate(settings.user_queries_per_s, None),
+    )
     return SessionContext(
         authenticator=Authenticator(settings, MemoryTickets()),
         hub=hub,
@@ -36,7 +47,7 @@ def make_services(hub: Hub, broker: Broker, writer: BatchWriter, **changes: Any)
         publisher=Publisher(broker, None, any_of(()), None),
         presence=Presence(MemoryPresence(hub.on_member)),
         history=History(broker, None),
-        quotas=Quotas(MemoryCounts(), PublishRates(settings.user_messages_per_s, None), 1000, 1000),
+        quotas=Quotas(MemoryCounts(), rates, 1000, 1000),
         limits=ConnectionLimits(
             Rate(settings.messages_per_s), Rate(settings.bytes_per_s), settings.max_rooms_per_connection
         ),

@@ -69,6 +69,8 @@ class Worker:
             "WS_MESSAGES_PER_S": "100000",
             "WS_BYTES_PER_S": str(2**30),
             "WS_USER_MESSAGES_PER_S": "1000000",
+            "WS_USER_BYTES_PER_S": str(2**30),
+            "WS_USER_QUERIES_PER_S": "1000000",
             "WS_MAX_CONNECTIONS_PER_USER": "100000",
             "WS_MAX_CONNECTIONS_PER_IP": "100000",
             "WS_MAX_ROOMS_PER_CONNECTION": "10000",

@@ -165,6 +165,45 @@ async def test_publishes_of_a_user_over_connections(start: Start) -> None:
     await bob.acks(1)
 
 
+async def test_bytes_of_a_user_over_all_workers(start: Start) -> None:
+    workers = [await start(WS_USER_BYTES_PER_S="20000").ready() for _ in range(2)]
+    clients = [await worker.client("alice") for worker in workers]
+    accepted = 0
+    begin = time.monotonic()
+    for n in range(200):
+        await clients[n % 2].publish("x" * 2000, str(n))
+        answer = await clients[n % 2].next()
+        if answer["type"] == "error":
+            assert (answer["code"], answer["id"], answer["retry_after_ms"]) == ("rate_limited", str(n), 1000)
+            await asyncio.sleep(0.02)
+        else:
+            accepted += 2000
+    elapsed = time.monotonic() - begin
+    # A burst of twice the rate on each worker, then the rate of the user, and a report's delay.
+    assert accepted < 2 * 2 * 20_000 + (elapsed + 2) * 2 * 20_000
+    assert await limited(workers[0], "user_bytes") > 0
+    bob = await workers[0].client("bob")
+    await bob.publish("x" * 2000, "0")
+    await bob.acks(1)
+
+
+async def test_queries_of_a_user_wait_and_others_go_on(start: Start) -> None:
+    worker = await start(WS_USER_QUERIES_PER_S="5").ready()
+    alice = [await worker.client("alice") for _ in range(3)]
+    begin = time.monotonic()
+    for client in alice:
+        for _ in range(8):
+            await client.send(type="history", room="r")
+    bob = await worker.client("bob")
+    await bob.send(type="history", room="r")
+    await bob.event("history")
+    for client in alice:
+        for _ in range(8):
+            await client.event("history")
+    assert time.monotonic() - begin > 1.5
+    assert await limited(worker, "user_queries") > 0
+
+
 async def test_a_request_that_comes_too_slowly(start: Start) -> None:
     worker = await start(WS_HANDSHAKE_S="1").ready()
     reader, writer = await asyncio.open_connection("127.0.0.1", worker.port)

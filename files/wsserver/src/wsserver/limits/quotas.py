@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""The limits of a user and of an address over all workers: connections, and publishes per second."""
+"""The limits of a user and of an address over all workers: connections, and what a user requests
+per second.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,8 @@ from ipaddress import IPv6Address, ip_address
 from typing import NamedTuple
 
 from wsserver.cluster.leased_counts import CountStore, LeasedCounts, Limited
-from wsserver.limits.user_rate import PublishRates
+from wsserver.limits.user_rate import UserRate
+from wsserver.telemetry import metrics
 
 
 class Refusal(NamedTuple):
@@ -25,6 +28,18 @@ _REFUSALS = (
 )
 
 
+# How often a query that waits for its user's rate is tried.
+_QUERY_RETRY_S = 0.2
+
+
+class UserRates(NamedTuple):
+    """Publishes, bytes published, and queries (commands that read from a store)."""
+
+    messages: UserRate
+    bytes: UserRate
+    queries: UserRate
+
+
 class Quotas:
     """`per_user`, `per_ip`: how many connections a user and an address may have.
 
@@ -32,10 +47,9 @@ class Quotas:
     itself.
     """
 
-    def __init__(self, store: CountStore, rates: PublishRates, per_user: int, per_ip: int) -> None:
+    def __init__(self, store: CountStore, rates: UserRates, per_user: int, per_ip: int) -> None:
         self._counts = LeasedCounts(store)
         self._rates = rates
-        self.allow = rates.allow
         self._per_user = per_user
         self._per_ip = per_ip
 
@@ -57,16 +71,34 @@ class Quotas:
         self._counts.add(0, _user(user), -1)
         self._counts.add(0, _address(ip), -1)
 
+    def publish(self, user: str, size: int) -> Refusal | None:
+        """Count one publish of `size` bytes, unless a rate is exceeded."""
+        if not self._rates.messages.allow(user):
+            return Refusal("user_messages", "this user publishes more than is allowed over all connections")
+        if not self._rates.bytes.allow(user, size):
+            return Refusal("user_bytes", "this user publishes more bytes than are allowed over all connections")
+        return None
+
+    async def query(self, user: str) -> None:
+        """Count one query; returns when the user's rate allows it."""
+        if self._rates.queries.allow(user):
+            return
+        metrics.LIMITED.labels("user_queries").inc()
+        while not self._rates.queries.allow(user):  # noqa: ASYNC110 - a rate raises no asyncio.Event
+            await asyncio.sleep(_QUERY_RETRY_S)
+
     async def run(self) -> None:
         """Keep the counts and rates current, until cancelled. Survives outages of the store."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._counts.run())
-            tasks.create_task(self._rates.run())
+            for rate in self._rates:
+                tasks.create_task(rate.run())
 
     async def stop(self) -> None:
         """Release the counts and rates. Call after `run`."""
         await self._counts.stop(grace_s=0)
-        await self._rates.stop()
+        for rate in self._rates:
+            await rate.stop()
 
 
 def _user(user: str) -> str:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""The limit of publishes per second of a user over all workers.
+"""A limit per second of a user over all workers: of publishes, of their bytes, or of queries.
 
-Each worker keeps a bucket for every user that publishes. Once a second, it reports the users who
+Each worker keeps a bucket for every active user. Once a second, it reports the users who
 take a notable part of the limit here. Such a user gets the part of the limit that the other workers
 do not use. If all workers together want more than the limit, each gets a part in proportion to what
 it wants.
@@ -26,7 +26,7 @@ _NOTABLE = 1 / 16
 
 class RateStore(Protocol):
     async def exchange(self, rates: dict[str, float]) -> dict[str, float]:
-        """Report the publishes per second of each user on this worker; returns the sums over all
+        """Report the units per second of each user on this worker; returns the sums over all
         workers.
 
         A report counts for a little more than two seconds. Raises BrokerUnavailable.
@@ -43,14 +43,14 @@ class _Bucket:
         self.tokens = rate * _BURST_S
         self.filled_at = now
         self.period = -1
-        self.wanted = 0  # in this period
+        self.wanted = 0.0  # in this period
 
 
-class PublishRates:
+class UserRate:
     """`per_s`: the limit; `store`: None if this is the only worker.
 
-    A user who has been quiet may send twice the rate at once, on each worker. Over several workers,
-    the limit holds within about 25 % once a user has published for two seconds or so.
+    A user who has been quiet may use twice the rate at once, on each worker. Over several workers,
+    the limit holds within about 25 % once a user has been active for two seconds or so.
     """
 
     def __init__(self, per_s: float, store: RateStore | None) -> None:
@@ -59,14 +59,14 @@ class PublishRates:
         self._notable = max(1, math.ceil(per_s * _NOTABLE))
         self._period = 0
         self._period_at = time.monotonic()
-        # The users who published since the last turn, and in the time before that turn.
+        # The users who were active since the last turn, and in the time before that turn.
         self._young: dict[str, _Bucket] = {}
         self._old: dict[str, _Bucket] = {}
         self._reported: dict[str, _Bucket] = {}
         self._busy: dict[str, _Bucket] = {}
 
-    def allow(self, user: str) -> bool:
-        """Whether one more publish of `user` is within the limit. If so, counts it."""
+    def allow(self, user: str, units: float = 1) -> bool:
+        """Whether `user` is within the limit. If so, counts `units`, which may exceed it once."""
         now = time.monotonic()
         bucket = self._young.get(user)
         if bucket is None:
@@ -74,15 +74,15 @@ class PublishRates:
             self._young[user] = bucket
         if bucket.period != self._period:
             bucket.period, bucket.wanted = self._period, 0
-        bucket.wanted += 1
-        if bucket.wanted == self._notable:
+        bucket.wanted += units
+        if bucket.wanted >= self._notable:
             self._busy[user] = bucket
         full = max(1.0, bucket.rate * _BURST_S)
         bucket.tokens = min(full, bucket.tokens + (now - bucket.filled_at) * bucket.rate)
         bucket.filled_at = now
         if bucket.tokens < 1:
             return False
-        bucket.tokens -= 1
+        bucket.tokens -= units
         return True
 
     async def run(self) -> None:

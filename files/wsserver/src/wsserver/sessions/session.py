@@ -156,6 +156,7 @@ class Session:
     async def _in_turn(self, work: Callable[[], Coroutine[Any, Any, None]], room: str | None) -> None:
         """Carry out a command that takes time, and then the commands that arrived meanwhile."""
         try:
+            await self._context.quotas.query(self.identity.user)
             await work()
         except BrokerError as exc:
             self.refuse(Error(exc.code, str(exc), room=room))
@@ -226,12 +227,11 @@ class Session:
         if not self.identity.may_publish(room):
             self.refuse(Error("forbidden", "the token does not let you publish to this room", id))
             return
-        if not context.quotas.allow(self.identity.user):
-            metrics.LIMITED.labels("user_messages").inc()
-            text = "this user publishes more than is allowed over all connections"
-            self.refuse(Error("rate_limited", text, id, retry_after_ms=1000))
-            return
         data = bytes(command.data)
+        if (over := context.quotas.publish(self.identity.user, len(data))) is not None:
+            metrics.LIMITED.labels(over.limit).inc()
+            self.refuse(Error("rate_limited", over.text, id, retry_after_ms=1000))
+            return
         self._flow.publish_started(len(data))
         future = context.publisher.publish(room, self.identity.user, id, data)
         future.add_done_callback(partial(self._published, room, id, len(data)))

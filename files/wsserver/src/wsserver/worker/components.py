@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from wsserver.archive.archiver import Archiver
@@ -13,8 +14,8 @@ from wsserver.archive.history import History
 from wsserver.archive.postgres import Postgres
 from wsserver.auth import TicketStore
 from wsserver.cluster.leased_counts import CountStore
-from wsserver.limits.quotas import Quotas
-from wsserver.limits.user_rate import PublishRates, RateStore
+from wsserver.limits.quotas import Quotas, UserRates
+from wsserver.limits.user_rate import RateStore, UserRate
 from wsserver.rooms.broker import Broker
 from wsserver.rooms.presence import Presence
 from wsserver.settings import Settings
@@ -66,7 +67,7 @@ def in_redis(settings: Settings) -> Components:
     return Components(
         broker=broker,
         presence=Presence(RedisPresence(address)),
-        quotas=_quotas(settings, RedisCounts(address), RedisRates(address)),
+        quotas=_quotas(settings, RedisCounts(address), partial(RedisRates, address)),
         tickets=RedisTickets(address),
         history=History(broker, postgres),
         archive=archive,
@@ -78,13 +79,17 @@ def in_memory(settings: Settings) -> Components:
     return Components(
         broker=broker,
         presence=Presence(MemoryPresence(broker.tell_member)),
-        quotas=_quotas(settings, MemoryCounts(), None),
+        quotas=_quotas(settings, MemoryCounts(), lambda _kind: None),
         tickets=MemoryTickets(),
         history=History(broker, None),
         archive=None,
     )
 
 
-def _quotas(settings: Settings, connections: CountStore, rates: RateStore | None) -> Quotas:
-    publishes = PublishRates(settings.user_messages_per_s, rates)
-    return Quotas(connections, publishes, settings.max_connections_per_user, settings.max_connections_per_ip)
+def _quotas(settings: Settings, connections: CountStore, store: Callable[[str], RateStore | None]) -> Quotas:
+    rates = UserRates(
+        messages=UserRate(settings.user_messages_per_s, store("rate")),
+        bytes=UserRate(settings.user_bytes_per_s, store("rate-bytes")),
+        queries=UserRate(settings.user_queries_per_s, store("rate-queries")),
+    )
+    return Quotas(connections, rates, settings.max_connections_per_user, settings.max_connections_per_ip)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import random
 import signal
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
@@ -19,8 +20,8 @@ from support.wait import until
 
 from wsserver.cluster.leased_counts import CountStore
 from wsserver.errors import BrokerUnavailable
-from wsserver.limits.quotas import Quotas
-from wsserver.limits.user_rate import PublishRates
+from wsserver.limits.quotas import Quotas, UserRates
+from wsserver.limits.user_rate import UserRate
 from wsserver.storage.memory.counts import MemoryCounts
 from wsserver.storage.redis.connection import RedisAddress
 from wsserver.storage.redis.counts import RedisCounts
@@ -32,7 +33,7 @@ PER_IP = 5
 class Worker(Pausable, Quotas):
     def __init__(self, store: CountStore, per_user: int = PER_USER, per_ip: int = PER_IP) -> None:
         self.store = store
-        super().__init__(store, PublishRates(1000, None), per_user, per_ip)
+        super().__init__(store, UserRates(*(UserRate(1000, None) for _ in range(3))), per_user, per_ip)
 
     async def start(self) -> None:
         self.go_on()
@@ -310,6 +311,25 @@ async def test_quotas_in_memory() -> None:
     assert await refused(one, "carol", "10.0.0.1") == "ip_connections"
     one.released("alice", "10.0.0.1")
     assert await refused(one, "carol", "10.0.0.1") is None
-    assert one.allow("alice")
+    assert one.publish("alice", 10) is None
     await one.pause()
     await one.stop()
+
+
+async def test_the_rates_of_a_user() -> None:
+    rates = UserRates(messages=UserRate(5, None), bytes=UserRate(1000, None), queries=UserRate(10, None))
+    quotas = Quotas(MemoryCounts(), rates, 10, 10)
+    assert [quotas.publish("alice", 10) for _ in range(10)] == [None] * 10
+    refusal = quotas.publish("alice", 10)
+    assert refusal is not None
+    assert refusal.limit == "user_messages"
+    assert quotas.publish("bob", 5000) is None, "one large message passes"
+    refusal = quotas.publish("bob", 1)
+    assert refusal is not None
+    assert refusal.limit == "user_bytes"
+    begin = time.monotonic()
+    for _ in range(25):
+        await quotas.query("alice")
+    waited = time.monotonic() - begin
+    assert waited > 0.3, "5 queries more than 10 a second and a burst of 20"
+    await quotas.query("bob")

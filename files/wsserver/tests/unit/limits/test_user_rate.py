@@ -13,7 +13,7 @@ from support.redis_server import RedisServer
 from support.wait import until
 
 from wsserver.limits import user_rate as rates
-from wsserver.limits.user_rate import PublishRates
+from wsserver.limits.user_rate import UserRate
 from wsserver.storage.redis.connection import RedisAddress
 from wsserver.storage.redis.user_rate import RedisRates
 
@@ -36,11 +36,11 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 @pytest.fixture
-async def worker(redis: RedisServer, clock: Clock) -> AsyncIterator[Callable[[], PublishRates]]:
-    workers: list[PublishRates] = []
+async def worker(redis: RedisServer, clock: Clock) -> AsyncIterator[Callable[[], UserRate]]:
+    workers: list[UserRate] = []
 
-    def start(limit: float = LIMIT) -> PublishRates:
-        workers.append(PublishRates(limit, RedisRates(RedisAddress(redis.url))))
+    def start(limit: float = LIMIT) -> UserRate:
+        workers.append(UserRate(limit, RedisRates(RedisAddress(redis.url), "rate")))
         return workers[-1]
 
     yield start
@@ -48,12 +48,12 @@ async def worker(redis: RedisServer, clock: Clock) -> AsyncIterator[Callable[[],
         await each.stop()
 
 
-def burst(place: PublishRates, user: str = "alice", most: int = 100_000) -> int:
+def burst(place: UserRate, user: str = "alice", most: int = 100_000) -> int:
     """How many of `most` publishes are allowed at this moment."""
     return sum(place.allow(user) for _ in range(most))
 
 
-async def second(clock: Clock, offered: dict[PublishRates, int], user: str = "alice") -> dict[PublishRates, int]:
+async def second(clock: Clock, offered: dict[UserRate, int], user: str = "alice") -> dict[UserRate, int]:
     """Offer each worker so many publishes, evenly over one second; returns how many each allows."""
     passed = dict.fromkeys(offered, 0)
     for _step in range(50):
@@ -67,7 +67,7 @@ async def second(clock: Clock, offered: dict[PublishRates, int], user: str = "al
 
 @pytest.mark.parametrize("limit", [1, 3.5, 200, 1_000_000])
 def test_a_burst_of_twice_the_rate_and_then_the_rate(clock: Clock, limit: float) -> None:
-    alone = PublishRates(limit, None)
+    alone = UserRate(limit, None)
     assert burst(alone, most=int(2 * limit)) == int(2 * limit)
     assert not alone.allow("alice")
     clock.now += 2 / limit
@@ -76,13 +76,13 @@ def test_a_burst_of_twice_the_rate_and_then_the_rate(clock: Clock, limit: float)
 
 
 async def test_a_user_within_the_limit_is_never_refused(clock: Clock) -> None:
-    alone = PublishRates(LIMIT, None)
+    alone = UserRate(LIMIT, None)
     for _ in range(20):
         assert await second(clock, {alone: LIMIT}) == {alone: LIMIT}
 
 
 async def test_a_user_who_wants_more_gets_the_limit(clock: Clock) -> None:
-    alone = PublishRates(LIMIT, None)
+    alone = UserRate(LIMIT, None)
     passed = [(await second(clock, {alone: 2 * LIMIT}))[alone] for _ in range(10)]
     assert sum(passed) == pytest.approx(12 * LIMIT, rel=0.01)
 
@@ -92,7 +92,7 @@ async def test_a_user_who_wants_more_gets_the_limit(clock: Clock) -> None:
     [(400, 400), (200, 200), (150, 100), (1000, 50), (100, 100, 100, 100), (400, 0), (50,) * 8],
 )
 async def test_the_limit_holds_over_several_workers(
-    clock: Clock, worker: Callable[[], PublishRates], offered: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+    clock: Clock, worker: Callable[[], UserRate], offered: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Reports expire by Redis's clock. On a slow machine, that clock must not run ahead of the clock
     # of the test.
@@ -107,16 +107,14 @@ async def test_the_limit_holds_over_several_workers(
 
 
 async def test_two_workers_together_below_the_limit_refuse_nothing(
-    clock: Clock, worker: Callable[[], PublishRates]
+    clock: Clock, worker: Callable[[], UserRate]
 ) -> None:
     one, two = worker(), worker()
     for _ in range(6):
         assert await second(clock, {one: 150, two: 50}) == {one: 150, two: 50}
 
 
-async def test_a_worker_gets_the_part_that_another_no_longer_uses(
-    clock: Clock, worker: Callable[[], PublishRates]
-) -> None:
+async def test_a_worker_gets_the_part_that_another_no_longer_uses(clock: Clock, worker: Callable[[], UserRate]) -> None:
     one, two = worker(), worker()
     for _ in range(4):
         await second(clock, {one: 400, two: 400})
@@ -127,7 +125,7 @@ async def test_a_worker_gets_the_part_that_another_no_longer_uses(
 
 
 async def test_a_user_well_below_the_limit_costs_redis_nothing(
-    redis: RedisServer, clock: Clock, worker: Callable[[], PublishRates]
+    redis: RedisServer, clock: Clock, worker: Callable[[], UserRate]
 ) -> None:
     one = worker()
     before = calls(redis)
@@ -148,7 +146,7 @@ async def test_a_user_well_below_the_limit_costs_redis_nothing(
 
 
 async def test_idle_users_are_forgotten(clock: Clock) -> None:
-    alone = PublishRates(LIMIT, None)
+    alone = UserRate(LIMIT, None)
     for n in range(1000):
         burst(alone, f"u{n}", 1)
     assert len(alone._young) + len(alone._old) == 1000
@@ -159,7 +157,7 @@ async def test_idle_users_are_forgotten(clock: Clock) -> None:
 
 
 async def test_forgetting_a_user_grants_no_more_than_the_rate(clock: Clock) -> None:
-    alone = PublishRates(LIMIT, None)
+    alone = UserRate(LIMIT, None)
     burst(alone)
     passed = 0
     for _ in range(10):  # the whole limit in one burst, every two seconds
@@ -170,7 +168,7 @@ async def test_forgetting_a_user_grants_no_more_than_the_rate(clock: Clock) -> N
 
 
 async def test_without_redis_each_worker_keeps_its_last_rates(
-    redis: RedisServer, clock: Clock, worker: Callable[[], PublishRates]
+    redis: RedisServer, clock: Clock, worker: Callable[[], UserRate]
 ) -> None:
     one, two = worker(), worker()
     for _ in range(4):
@@ -186,7 +184,7 @@ async def test_without_redis_each_worker_keeps_its_last_rates(
 
 
 async def test_run_ends_a_period_each_second(redis: RedisServer) -> None:
-    one = PublishRates(LIMIT, RedisRates(RedisAddress(redis.url)))
+    one = UserRate(LIMIT, RedisRates(RedisAddress(redis.url), "rate"))
     running = asyncio.create_task(one.run())
     burst(one)
     await until(lambda: redis.client().keys("*:rate:alice"))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The publishes per second of each user on each worker, in Redis, for two seconds.
+"""A rate of each user on each worker, in Redis, for two seconds.
 
 See scripts/rates.lua.
 """
@@ -17,7 +17,10 @@ _CHUNK = 250
 
 
 class RedisRates:
-    def __init__(self, address: RedisAddress) -> None:
+    """`kind`: the name of the rate in keys; "rate" is the one of publishes."""
+
+    def __init__(self, address: RedisAddress, kind: str) -> None:
+        self._kind = kind
         self._worker = secrets.token_hex(8)
         self._redis = address.client(connections=1)
         self._script = self._redis.register_script(script("rates.lua", flags="allow-oom"))
@@ -28,7 +31,7 @@ class RedisRates:
             users = list(group)
             for start in range(0, len(users), _CHUNK):
                 some = users[start : start + _CHUNK]
-                keys = [f"{prefix(shard)}:rate:{user}" for user in some]
+                keys = [f"{prefix(shard)}:{self._kind}:{user}" for user in some]
                 arguments: list[str | int] = [self._worker, _REPORT_MS, *(f"{rates[user]:.3f}" for user in some)]
                 async with reading():
                     replies = await self._script(keys=keys, args=arguments)

@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: MIT
--- KEYS: of each user a hash {worker: "<publishes per second> <time in ms>"}.
+-- KEYS: of each user a hash {worker: "<units per second> <time in ms>"}.
 -- ARGV: worker, how long a report counts (ms), then this worker's rate for each user.
 -- Returns for each user the sum over all workers, as text.
 local time = redis.call('TIME')
