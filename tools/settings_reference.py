@@ -42,8 +42,8 @@ GROUPS = {
     "default_join default_publish",
     "Rooms": "room_log_length room_ttl_s",
     "Connections": "heartbeat_s handshake_s slow_client_s send_buffer_bytes max_connection_age_s drain_window_s",
-    "Limits": "max_message_bytes messages_per_s bytes_per_s user_messages_per_s user_bytes_per_s user_queries_per_s max_connections max_connections_per_user "
-    "max_connections_per_ip max_rooms_per_connection",
+    "Limits": "max_message_bytes messages_per_s bytes_per_s user_messages_per_s user_bytes_per_s user_queries_per_s "
+    "max_connections max_connections_per_user max_connections_per_ip ip_refusals_per_s max_rooms_per_connection",
     "The server API": "api_listen_address api_port api_key api_clients",
     "What an operator sees": "log_level otlp_endpoint trace_ratio",
 }

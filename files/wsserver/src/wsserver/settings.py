@@ -174,6 +174,12 @@ class Settings(BaseSettings):
     max_connections_per_ip: int = Field(
         500, ge=1, le=1_000_000, description="connections of one address (IPv6: one /64) over all workers"
     )
+    ip_refusals_per_s: float = Field(
+        20,
+        ge=1,
+        le=100_000,
+        description="requests to connect a second of one address (IPv6: one /64) that a worker checks and refuses",
+    )
     max_rooms_per_connection: int = Field(100, ge=1, le=10_000, description="rooms that one connection may be in")
     max_connection_age_s: float = Field(
         21600, ge=10, le=30 * 86400, description="seconds after which a client is asked to reconnect"

@@ -73,6 +73,7 @@ class Worker:
             "WS_USER_QUERIES_PER_S": "1000000",
             "WS_MAX_CONNECTIONS_PER_USER": "100000",
             "WS_MAX_CONNECTIONS_PER_IP": "100000",
+            "WS_IP_REFUSALS_PER_S": "100000",
             "WS_MAX_ROOMS_PER_CONNECTION": "10000",
             **settings,
         }

@@ -6,16 +6,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import jwt
 import pytest
+from support.wait import until
 from support.worker import SECRET, Client, Worker
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 Start = Callable[..., Worker]
+UPGRADE = (
+    "Upgrade: websocket",
+    "Connection: Upgrade",
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+    "Sec-WebSocket-Version: 13",
+)
 
 
 async def refused(connecting: Any) -> tuple[int, str]:
@@ -202,6 +210,29 @@ async def test_queries_of_a_user_wait_and_others_go_on(start: Start) -> None:
             await client.event("history")
     assert time.monotonic() - begin > 1.5
     assert await limited(worker, "user_queries") > 0
+
+
+async def test_refused_requests_of_an_address(start: Start) -> None:
+    worker = await start(WS_IP_REFUSALS_PER_S="5").ready()
+    statuses = Counter[int]()
+    for _ in range(60):
+        status, _answer = await worker.http("/ws", "X-Real-IP: 192.0.2.9", "Authorization: Bearer wrong", *UPGRADE)
+        statuses[status] += 1
+    assert statuses.keys() == {401, 429}
+    assert statuses[401] < 50
+    assert len(worker.log("refused")) == statuses[401]
+    assert await limited(worker, "ip_refusals") == statuses[429]
+    await until(lambda: worker.log("refused_unchecked"))
+    summary = worker.log("refused_unchecked")[0]
+    assert summary["most_from"] == "192.0.2.9"
+    await worker.client("bob")  # from another address
+    headers = {"X-Real-IP": "192.0.2.9", "Authorization": f"Bearer {token('alice')}"}
+    async with asyncio.timeout(30):
+        while True:  # the rate has passed
+            with contextlib.suppress(InvalidStatus):
+                await worker.connect("alice", additional_headers=headers)
+                break
+            await asyncio.sleep(0.1)
 
 
 async def test_a_request_that_comes_too_slowly(start: Start) -> None:

@@ -6,10 +6,10 @@ per second.
 from __future__ import annotations
 
 import asyncio
-from ipaddress import IPv6Address, ip_address
 from typing import NamedTuple
 
 from wsserver.cluster.leased_counts import CountStore, LeasedCounts, Limited
+from wsserver.limits.addresses import limited_address
 from wsserver.limits.user_rate import UserRate
 from wsserver.telemetry import metrics
 
@@ -43,8 +43,7 @@ class UserRates(NamedTuple):
 class Quotas:
     """`per_user`, `per_ip`: how many connections a user and an address may have.
 
-    An IPv6 address counts as its /64, which one customer has. Text that is no address counts as
-    itself.
+    See `limited_address`.
     """
 
     def __init__(self, store: CountStore, rates: UserRates, per_user: int, per_ip: int) -> None:
@@ -63,13 +62,13 @@ class Quotas:
 
         Raises BrokerUnavailable, and has then counted nothing.
         """
-        claim = (Limited(_user(user), self._per_user), Limited(_address(ip), self._per_ip))
+        claim = (Limited(_user(user), self._per_user), Limited(limited_address(ip), self._per_ip))
         return _REFUSALS[await self._counts.claim(0, claim)]
 
     def released(self, user: str, ip: str) -> None:
         """Count one connection less, which `admit` counted."""
         self._counts.add(0, _user(user), -1)
-        self._counts.add(0, _address(ip), -1)
+        self._counts.add(0, limited_address(ip), -1)
 
     def publish(self, user: str, size: int) -> Refusal | None:
         """Count one publish of `size` bytes, unless a rate is exceeded."""
@@ -103,15 +102,3 @@ class Quotas:
 
 def _user(user: str) -> str:
     return f"user {user}"
-
-
-def _address(ip: str) -> str:
-    if ":" in ip:
-        try:
-            address = ip_address(ip)
-        except ValueError:
-            return f"ip {ip}"
-        if isinstance(address, IPv6Address):
-            mapped = address.ipv4_mapped
-            ip = str(mapped) if mapped else f"{address.packed[:8].hex()}/64"
-    return f"ip {ip}"

@@ -22,6 +22,7 @@ from websockets.http11 import Request, Response
 
 from wsserver.auth import Identity, Refused
 from wsserver.errors import BrokerError
+from wsserver.limits.addresses import Refusals
 from wsserver.limits.handshakes import HandshakeQueue
 from wsserver.protocol.commands import Join
 from wsserver.protocol.json_codec import JsonCodec
@@ -41,6 +42,7 @@ from wsserver.transport.websocket import WebSocketConnection
 
 _Admit = Callable[[WebSocketConnection, Request], Coroutine[Any, Any, None]]
 
+_DOORS = ("/ws", "/events")
 _RETRY_S = 1
 # Connections that opened together must not retire together.
 _AGE_JITTER = 0.1
@@ -66,6 +68,7 @@ class Acceptor:
         self._unready = unready
         self._pages = pages
         self._handshakes = HandshakeQueue()
+        self._refusals = Refusals(settings.ip_refusals_per_s)
         self._tasks = Tasks()
         self._json = JsonCodec()
         self._sse = SseCodec()
@@ -73,6 +76,10 @@ class Acceptor:
     def connection(self) -> WebSocketConnection:
         """The protocol for a connection that was just accepted."""
         return WebSocketConnection(self, self._settings.max_message_bytes)
+
+    def tick(self) -> None:
+        """Call once a second."""
+        self._refusals.tick()
 
     # Owner of connections and event streams.
 
@@ -86,7 +93,11 @@ class Acceptor:
             connection.answer(responses.text(HTTPStatus.METHOD_NOT_ALLOWED, "GET only", Allow="GET"))
             return
         connection.remote = _client_address(connection, request)
-        if path == "/ws":
+        if path in _DOORS and self._refusals.exceeded(connection.remote):
+            metrics.HANDSHAKES_REFUSED.labels(HTTPStatus.TOO_MANY_REQUESTS.value).inc()
+            text = "too many requests of this address were refused"
+            connection.answer(responses.text(HTTPStatus.TOO_MANY_REQUESTS, text, Retry_After=str(_RETRY_S)))
+        elif path == "/ws":
             self._handshakes.enter(partial(self._let_in, connection, request, self._websocket))
         elif path == "/events":
             self._handshakes.enter(partial(self._let_in, connection, request, self._events))
@@ -239,6 +250,8 @@ class Acceptor:
     ) -> None:
         metrics.HANDSHAKES_REFUSED.labels(response.status_code).inc()
         log.info("refused", status=response.status_code, why=why, ip=connection.remote)
+        if response.status_code != HTTPStatus.SERVICE_UNAVAILABLE:  # the worker's state, not the client
+            self._refusals.count(connection.remote)
         if opening is None:
             connection.answer(response)
         else:

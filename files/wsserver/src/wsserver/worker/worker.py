@@ -185,6 +185,7 @@ class Worker:
         loop = asyncio.get_running_loop()
         while True:
             self._registry.tick()
+            self._acceptor.tick()
             # The event loop itself sends this signal, so systemd replaces a worker whose loop
             # hangs.
             systemd.notify("WATCHDOG=1")
