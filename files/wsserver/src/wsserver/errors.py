@@ -19,6 +19,13 @@ class BrokerUnavailable(BrokerError):
         super().__init__(text)
 
 
+class ArchiveUnavailable(BrokerUnavailable):
+    """The store of older messages is unavailable; nothing was done."""
+
+    def __init__(self, text: str = "the archive is unavailable") -> None:
+        super().__init__(text)
+
+
 class OutcomeUnknown(BrokerError):
     """The connection broke while a publish was under way: it may or may not have happened."""
 

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
 """The promise, with a broker that has every fault that a broker may have.
 
-Each member of a room sees every position once and in order, with a `gap` only where the log no
-longer reaches, and a `reset` only into a new epoch. Hypothesis chooses the steps and their order,
+Each member of a room sees every position once and in order, with a `gap` only where messages exist
+neither in the log nor in the archive, and a `reset` only into a new epoch, after all that exists of
+the old one. Hypothesis chooses the steps and their order,
 and shrinks a failure to a few steps.
 """
 
@@ -16,11 +17,12 @@ from typing import Any
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from support.broker import UnreliableBroker
+from support.broker import UnreliableArchive, UnreliableBroker
 from support.clock import JumpingLoop
 from support.services import make_services
 from support.wire import server_frames
 
+from wsserver.archive.history import History
 from wsserver.auth import EVERYWHERE, Identity
 from wsserver.protocol.events import PresenceMember
 from wsserver.protocol.json_codec import JsonCodec
@@ -29,6 +31,7 @@ from wsserver.rooms import hub as hub_module
 from wsserver.rooms.batch_writer import BatchWriter
 from wsserver.rooms.hub import Hub
 from wsserver.sessions.session import Session
+from wsserver.telemetry import metrics
 
 ROOMS = ("r1", "r2")
 CLIENTS = 4
@@ -45,7 +48,8 @@ class Client:
         self.at: dict[str, Position] = {}
         self.last: dict[str, Position] = {}
         self.waiting: dict[str, list[Position | None]] = {room: [] for room in ROOMS}
-        self.errors = 0
+        self.joins: list[tuple[Position, bool]] = []
+        self.heard: list[Position] = []
         identity = Identity("c", 2e9, EVERYWHERE, EVERYWHERE)
         services = make_services(hub, broker, writer)
         self.presence = services.presence
@@ -102,19 +106,20 @@ class Client:
                 assert event["data"] == f"{position.epoch}-{position.seq}"
                 assert (room, position) in self.broker.published
                 self.at[room] = self.last[room] = position
+                self.heard.append(position)
             case "gap":
                 at = self.at[room]
                 assert event["from"] == at.seq + 1
                 assert event["to"] >= event["from"]
                 for seq in range(event["from"], event["to"] + 1):
-                    assert not self.broker.reaches(room, Position(at.epoch, seq)), "a gap that the log could fill"
+                    assert not self.broker.reaches(room, Position(at.epoch, seq)), "a gap that could be filled"
                 self.at[room] = self.last[room] = Position(at.epoch, event["to"])
             case "reset":
                 at, new = self.at[room], Position(int(event["epoch"]), event["seq"])
                 assert new.epoch > at.epoch
                 assert new.seq == 0
                 between = [p for r, p in self.broker.published if r == room and at < p < new]
-                assert not any(self.broker.reaches(room, p) for p in between), "a reset past messages in the log"
+                assert not any(self.broker.reaches(room, p) for p in between), "a reset past messages that exist"
                 self.at[room] = self.last[room] = new
             case "left":
                 self.at.pop(room, None)
@@ -127,12 +132,14 @@ class Client:
 
     def on_joined(self, room: str, since: Position | None, start: Position, event: dict[str, Any]) -> None:
         head = self.broker.head_now(room)
+        self.joins.append((start, event["recovered"]))
         if event["recovered"]:
             assert start == since
         elif since is not None and head is not None and (room, since) in self.broker.published:
-            reachable = since.epoch == head.epoch and since < head and self.broker.reaches(room, since.next())
-            assert not reachable, "not recovered, though the log reaches"
+            skipped = [p for r, p in self.broker.published if r == room and since < p <= start]
+            assert not any(self.broker.reaches(room, p) for p in skipped), "not told what exists"
             lost_after = self.broker.logs[room].sealed  # the messages after `since` are lost, which no worker knows yet
+            assert lost_after or not self.broker.reaches(room, since.next()), "not recovered, though nothing is lost"
             assert since != head or lost_after, "not recovered at the head"
         self.at[room] = self.last[room] = start
 
@@ -143,6 +150,8 @@ fates = st.sampled_from(["deliver", "deliver", "deliver", "drop", "repeat", "del
 
 
 class HubMachine(RuleBasedStateMachine):
+    archived = False
+
     def __init__(self) -> None:
         super().__init__()
         self.patch = pytest.MonkeyPatch()
@@ -150,9 +159,10 @@ class HubMachine(RuleBasedStateMachine):
         self.loop = JumpingLoop()
         self.failures: list[dict[str, Any]] = []
         self.loop.set_exception_handler(lambda _, context: self.failures.append(context))
-        self.broker = UnreliableBroker()
+        self.archive = UnreliableArchive()
+        self.broker = UnreliableBroker(self.archive if self.archived else None)
         self.writer = BatchWriter()
-        self.hub = Hub(self.broker, self.writer)
+        self.hub = Hub(self.broker, History(self.broker, self.broker.archive), self.writer)
         self.broker.listen(self.hub)
         self.codecs = [JsonCodec(), JsonCodec()]
         self.clients = [self.new_client(index) for index in range(CLIENTS)]
@@ -305,6 +315,8 @@ class HubMachine(RuleBasedStateMachine):
     def heal(self) -> None:
         self.broker.read_delay_s = 0.0
         self.broker.failing_reads = 0
+        self.archive.available = True
+        self.archive.read_delay_s = 0.0
         self.now(self.broker.connect)
         self.now(lambda: [client.set_reading(True) for client in self.clients])
         for _ in range(2):
@@ -320,16 +332,40 @@ class HubMachine(RuleBasedStateMachine):
                 assert position == self.broker.head_now(room), f"left behind in {room}"
 
 
+class ArchivedHubMachine(HubMachine):
+    """As above, with an archive behind the logs."""
+
+    archived = True
+
+    @rule(room=rooms)
+    def move(self, room: str) -> None:
+        self.broker.move(room)
+
+    @rule(room=rooms, count=st.integers(1, 5))
+    def forget(self, room: str, count: int) -> None:
+        self.archive.forget(room, count)
+
+    @rule(available=st.booleans())
+    def archive_is(self, available: bool) -> None:
+        self.archive.available = available
+
+    @rule(delay_s=st.sampled_from([0.0, 0.0, 0.05, 2.0]))
+    def archive_takes(self, delay_s: float) -> None:
+        self.archive.read_delay_s = delay_s
+
+
 TestHub = HubMachine.TestCase
+TestArchivedHub = ArchivedHubMachine.TestCase
 
 
 class Scene:
     """A hub with clients, and single steps for the tests below."""
 
     def __init__(self) -> None:
-        self.broker = UnreliableBroker()
+        self.archive = UnreliableArchive()
+        self.broker = UnreliableBroker(self.archive)
         self.writer = BatchWriter()
-        self.hub = Hub(self.broker, self.writer)
+        self.hub = Hub(self.broker, History(self.broker, self.archive), self.writer)
         self.broker.listen(self.hub)
         self.codec = JsonCodec()
 
@@ -451,11 +487,100 @@ async def test_an_old_position_is_recovered_and_a_trimmed_one_is_not(scene: Scen
     await asyncio.sleep(0.1)
     comer = await scene.joined(since=start)  # `on_event` checks that it starts there and misses nothing
     assert scene.at_head(comer)
+    scene.broker.archive = None
     scene.broker.trim("r1", keep=5)
     late = scene.client()
     late.join("r1", start)
     await asyncio.sleep(0.1)
     assert scene.at_head(late)
+    assert late.joins == [(Position(start.epoch, 15), False)]
+    assert late.heard == [Position(start.epoch, seq) for seq in range(16, 21)], "what exists follows"
+
+
+@scene_test
+async def test_a_client_that_was_gone_for_longer_than_the_log_gets_all_from_the_archive(scene: Scene) -> None:
+    start = (await scene.joined()).at["r1"]
+    scene.traffic(*["deliver"] * 20)
+    await asyncio.sleep(0.1)
+    scene.broker.trim("r1", keep=5)
+    late = await scene.joined(since=start)
+    await asyncio.sleep(0.1)
+    assert late.joins == [(start, True)]
+    assert late.heard == [Position(start.epoch, seq) for seq in range(1, 21)]
+    scene.traffic("deliver")
+    await asyncio.sleep(0.1)
+    assert scene.at_head(late)
+    # What the archive no longer has either is gone. All that exists follows.
+    scene.archive.forget("r1", 8)
+    last = await scene.joined(since=start)
+    await asyncio.sleep(0.1)
+    assert last.joins == [(Position(start.epoch, 8), False)]
+    assert last.heard == [Position(start.epoch, seq) for seq in range(9, 22)]
+
+
+@scene_test
+async def test_a_slow_reader_is_fed_from_the_archive(scene: Scene) -> None:
+    client = await scene.joined()
+    client.set_reading(False)
+    for _ in range(30):
+        scene.traffic("deliver")
+        await asyncio.sleep(0)
+    assert client.session.paused
+    scene.broker.trim("r1", keep=3)
+    client.set_reading(True)
+    await asyncio.sleep(0.1)
+    assert [position.seq for position in client.heard] == list(range(1, 31)), "a gap"
+
+
+@scene_test
+async def test_members_that_need_the_archive_wait_until_it_is_back(scene: Scene) -> None:
+    slow = await scene.joined()
+    start = slow.at["r1"]
+    slow.set_reading(False)
+    for _ in range(20):
+        scene.traffic("deliver")
+        await asyncio.sleep(0)
+    scene.broker.trim("r1", keep=3)
+    scene.archive.available = False
+    waits = metrics.ARCHIVE_WAITS._value.get()
+    slow.set_reading(True)
+    late = await scene.joined(since=start)
+    assert late.joins == [(start, True)]
+    await scene.hub.check()
+    await asyncio.sleep(1)
+    assert late.heard == []
+    assert metrics.ARCHIVE_WAITS._value.get() > waits
+    scene.traffic("deliver")
+    scene.archive.available = True
+    await scene.hub.check()
+    await asyncio.sleep(1)
+    for client in (late, slow):
+        assert [position.seq for position in client.heard] == list(range(1, 22))
+        assert scene.at_head(client)
+
+
+@scene_test
+async def test_a_room_serves_others_while_its_members_wait_for_the_archive(scene: Scene) -> None:
+    client = await scene.joined()
+    scene.broker.disconnect(reads_too=True)
+    scene.traffic(*["drop"] * 20)
+    scene.broker.trim("r1", keep=3)
+    scene.archive.available = False
+    scene.broker.connect()
+    await asyncio.sleep(1)
+    assert client.heard == []
+    comer = await scene.joined()
+    scene.traffic("deliver")
+    await asyncio.sleep(1)
+    assert scene.at_head(comer)
+    assert client.heard == []
+    scene.archive.available = True
+    await scene.hub.check()
+    await asyncio.sleep(1)
+    assert [position.seq for position in client.heard] == list(range(1, 22))
+    scene.traffic("deliver")
+    await asyncio.sleep(1)
+    assert scene.at_head(client)
 
 
 @scene_test

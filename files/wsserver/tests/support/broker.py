@@ -2,16 +2,17 @@
 """A broker that misbehaves on command, within what `wsserver.rooms.broker` allows.
 
 Its live feed drops, delays and repeats messages but never reorders them; its log trims, expires,
-loses its tail and begins new epochs; its reads are slow and fail.
+loses its tail and begins new epochs; its reads are slow and fail. An archive beside it has what was
+trimmed, forgets the oldest, and is unavailable at times.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
-from wsserver.errors import BrokerUnavailable
+from wsserver.errors import ArchiveUnavailable, BrokerUnavailable
 from wsserver.protocol.types import Message, Position
 from wsserver.rooms.broker import Listener, Published
 
@@ -26,8 +27,48 @@ class RoomLog:
         self.sealed = False
 
 
-class UnreliableBroker:
+class UnreliableArchive:
+    """Stands in for `ArchivedMessages`."""
+
     def __init__(self) -> None:
+        self.available = True
+        self.read_delay_s = 0.0
+        self.entries: dict[str, dict[Position, Message]] = {}
+
+    def keep(self, messages: Iterable[Message]) -> None:
+        for message in messages:
+            self.entries.setdefault(message.room, {})[message.position] = message
+
+    def forget(self, room: str, count: int) -> None:
+        """Delete the oldest, which are too old."""
+        kept = self.entries.get(room, {})
+        for position in sorted(kept)[:count]:
+            del kept[position]
+
+    def has(self, room: str, position: Position) -> bool:
+        return position in self.entries.get(room, {})
+
+    async def after(self, room: str, position: Position, limit: int) -> list[Message]:
+        await self._read()
+        kept = self.entries.get(room, {})
+        found = [kept[each] for each in sorted(kept) if each > position][: min(limit, 3)]
+        await self._read()
+        return found
+
+    async def before(self, room: str, position: Position | None, limit: int) -> list[Message]:
+        raise NotImplementedError
+
+    async def _read(self) -> None:
+        await asyncio.sleep(self.read_delay_s)
+        if not self.available:
+            raise ArchiveUnavailable
+
+
+class UnreliableBroker:
+    """`archive`: None without one."""
+
+    def __init__(self, archive: UnreliableArchive | None = None) -> None:
+        self.archive = archive
         self.available = True
         self.reads_work = True
         self.read_delay_s = 0.0
@@ -65,8 +106,14 @@ class UnreliableBroker:
 
     def trim(self, room: str, keep: int) -> None:
         log = self._log(room)
-        for position in sorted(log.entries)[: len(log.entries) - keep]:
-            del log.entries[position]
+        trimmed = [log.entries.pop(position) for position in sorted(log.entries)[: max(0, len(log.entries) - keep)]]
+        if self.archive is not None:
+            self.archive.keep(trimmed)
+
+    def move(self, room: str) -> None:
+        """The archive gets what is in the log."""
+        if self.archive is not None:
+            self.archive.keep(self._log(room).entries.values())
 
     def expire(self, room: str) -> None:
         self.logs[room] = RoomLog()
@@ -105,7 +152,8 @@ class UnreliableBroker:
         self._listener = listener
 
     def reaches(self, room: str, position: Position) -> bool:
-        return position in self._log(room).entries
+        """Whether a message still exists."""
+        return position in self._log(room).entries or (self.archive is not None and self.archive.has(room, position))
 
     def head_now(self, room: str) -> Position | None:
         return self._log(room).head

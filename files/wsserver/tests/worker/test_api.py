@@ -23,6 +23,7 @@ from support.worker import SECRET
 
 from wsserver.api.server import Api
 from wsserver.archive.archiver import NotArchived
+from wsserver.archive.history import History
 from wsserver.cluster import control_messages
 from wsserver.cluster.control_messages import Disconnect
 from wsserver.errors import BrokerError, BrokerFull, BrokerUnavailable, OutcomeUnknown
@@ -168,7 +169,9 @@ async def api(backend: Backend, make_api: Callable[..., Api]) -> AsyncIterator[C
     port = free_port()
     api = make_api(backend, api_port=port, max_message_bytes=1024, handshake_s=1)
     running = asyncio.create_task(
-        backend.broker.run(Hub(backend.broker, BatchWriter()), backend.control_payloads.append)
+        backend.broker.run(
+            Hub(backend.broker, History(backend.broker, None), BatchWriter()), backend.control_payloads.append
+        )
     )
     await api.start()
     caller = Caller(port)

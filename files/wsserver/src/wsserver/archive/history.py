@@ -1,44 +1,55 @@
 # SPDX-License-Identifier: MIT
-"""Pages of a room's past: from its log in Redis, and from Postgres where the log does not reach.
+"""A room's past: from its log in Redis, and from Postgres where the log does not reach.
 
-The log counts where it is unbroken: each message follows the one before. The log ends at a room's
-head, and begins where it was trimmed (Postgres has the rest). At the start of an epoch the tail of
-the epoch before may be missing. Where the log is not enough, Postgres provides the whole page, and
-both are merged.
+The hub feeds members from here, and clients request pages. The log counts where it is unbroken:
+each message follows the one before. The log ends at a room's head, and begins where it was trimmed
+(Postgres has the rest). At the start of an epoch the tail of the epoch before may be missing. Where
+the log is not enough, both are merged.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Protocol
 
-from wsserver.archive.postgres import Postgres, PostgresUnavailable
+from wsserver.errors import ArchiveUnavailable
 from wsserver.protocol.types import Message, Position
 from wsserver.rooms.broker import READ_BYTES, Broker
-
-_END = Position(2**62, 0)
-
-# As many bytes as a broker reads from a log.
-_BOUNDED = """
-    SELECT epoch, seq, sender, extract(epoch FROM ts)::float8, data FROM (
-        SELECT *, sum(octet_length(data::text)) OVER (
-            ORDER BY {order} ROWS BETWEEN UNBOUNDED PRECEDING AND 2 PRECEDING
-        ) AS before_last FROM (
-            SELECT * FROM messages WHERE room = $1 AND (epoch, seq) {side} ($2, $3) ORDER BY {order} LIMIT $4
-        ) AS found
-    ) AS measured WHERE coalesce(before_last, 0) < $5
-"""
-_BEFORE = _BOUNDED.format(side="<", order="epoch DESC, seq DESC")
-_SINCE = _BOUNDED.format(side=">", order="epoch, seq")
 
 Page = tuple[list[Message], bool]
 
 
-class History:
-    """`postgres`: None without an archive. Then only the log counts."""
+class Archived(Protocol):
+    """The store of older messages. All methods raise ArchiveUnavailable."""
 
-    def __init__(self, broker: Broker, postgres: Postgres | None) -> None:
+    async def after(self, room: str, position: Position, limit: int) -> list[Message]:
+        """Up to `limit` messages after `position`, in order, or fewer, as in `Broker.read`."""
+
+    async def before(self, room: str, position: Position | None, limit: int) -> list[Message]:
+        """The last `limit` messages before `position` (None: of all), or fewer, in any order."""
+
+
+class History:
+    """Implements the port `Past`, and makes pages. `archived`: None without an archive. Then only
+    the log counts.
+    """
+
+    def __init__(self, broker: Broker, archived: Archived | None) -> None:
         self._broker = broker
-        self._postgres = postgres
+        self._archived = archived
+
+    async def after(self, room: str, position: Position, limit: int) -> list[Message]:
+        """As `Past.after`."""
+        logged = await self._broker.read(room, position, limit)
+        return _unbroken_start(logged, position) or await self._merged(room, position, limit, logged)
+
+    async def _merged(self, room: str, position: Position, limit: int, logged: list[Message]) -> list[Message]:
+        if self._archived is None:
+            return logged
+        # Read after the log: what was trimmed from the log meanwhile is in Postgres.
+        archived = await self._archived.after(room, position, limit)
+        # Each of the two may have ended early: nothing is known beyond the end of the shorter one.
+        end = min((each[-1].position for each in (archived, logged) if each), default=position)
+        return [message for message in _merge(archived, logged) if message.position <= end]
 
     async def page(self, room: str, before: Position | None, since: Position | None, limit: int) -> Page:
         """Up to `limit` messages, oldest first, and whether more follow in the direction of the
@@ -59,31 +70,36 @@ class History:
         # If Redis lost its last writes, a log ends before the room's head.
         has_end = head is None or (logged and logged[-1].position >= head)
         unbroken = _unbroken_end(logged, before) if has_end else []
-        if self._postgres is None or _last(unbroken, limit)[1]:
+        if self._archived is None or _last(unbroken, limit)[1]:
             return _last(logged, limit)
         try:
-            archived = await _fetch(self._postgres, _BEFORE, room, before or _END, limit + 1)
-        except PostgresUnavailable:
+            archived = await self._archived.before(room, before, limit + 1)
+        except ArchiveUnavailable:
             if not unbroken:
                 raise
             return unbroken, True
         return _last(_merge(archived, logged), limit)
 
     async def _since(self, room: str, since: Position, limit: int) -> Page:
-        logged = await self._broker.read(room, since, limit + 1)
-        unbroken = _unbroken_start(logged, since)
-        if self._postgres is None or _first(unbroken, limit)[1]:
-            return _first(logged, limit)
-        end = unbroken[-1].position if unbroken else since
-        if len(unbroken) == len(logged) and await self._broker.heads([room]) == [end]:
-            return _first(logged, limit)
-        try:
-            archived = await _fetch(self._postgres, _SINCE, room, since, limit + 1)
-        except PostgresUnavailable:
-            if not unbroken:
-                raise
-            return unbroken, True
-        return _first(_merge(archived, logged), limit)
+        found: list[Message] = []
+        while not _first(found, limit)[1]:
+            position = found[-1].position if found else since
+            missing = limit + 1 - len(found)
+            logged = await self._broker.read(room, position, missing)
+            following = _unbroken_start(logged, position)
+            if not following:
+                if not logged and await self._broker.heads([room]) == [position]:
+                    break
+                try:
+                    following = await self._merged(room, position, missing, logged)
+                except ArchiveUnavailable:
+                    if not found:
+                        raise
+                    return found, True
+            if not following:
+                break
+            found += following
+        return _first(found, limit)
 
 
 def _unbroken_start(messages: list[Message], since: Position) -> list[Message]:
@@ -123,12 +139,3 @@ def _last(messages: list[Message], limit: int) -> Page:
 def _merge(archived: list[Message], logged: list[Message]) -> list[Message]:
     by_position = {message.position: message for message in (*archived, *logged)}
     return [by_position[position] for position in sorted(by_position)]
-
-
-async def _fetch(postgres: Postgres, query: str, room: str, position: Position, limit: int) -> list[Message]:
-    async with postgres.connection() as connection:
-        rows: list[Any] = await connection.fetch(query, room, *position, limit, READ_BYTES)
-    return [
-        Message(room=room, position=Position(epoch, seq), user=sender, ts=ts, data=data.encode())
-        for epoch, seq, sender, ts, data in rows
-    ]

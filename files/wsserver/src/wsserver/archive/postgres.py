@@ -14,7 +14,7 @@ from typing import Any
 
 import asyncpg
 
-from wsserver.errors import BrokerUnavailable
+from wsserver.errors import ArchiveUnavailable
 from wsserver.telemetry import metrics
 from wsserver.telemetry.logs import log
 
@@ -34,7 +34,7 @@ REFUSED = (
 )
 
 
-class PostgresUnavailable(BrokerUnavailable):
+class PostgresUnavailable(ArchiveUnavailable):
     """Postgres does not answer, or cannot execute a statement."""
 
 
@@ -54,7 +54,7 @@ class Postgres:
         `even_if_unavailable`: try to connect in any case, to notice when Postgres is back.
         """
         if not (self.available or even_if_unavailable):
-            raise PostgresUnavailable("the archive is unavailable")
+            raise PostgresUnavailable()
         try:
             async with (await self._opened()).acquire(timeout=_CONNECT_TIMEOUT_S) as connection:
                 try:
@@ -71,7 +71,7 @@ class Postgres:
             if self.available:
                 log.warning("postgres_unavailable", error=f"{type(exc).__name__}: {exc}")
             self.available = False
-            raise PostgresUnavailable("the archive is unavailable") from exc
+            raise PostgresUnavailable() from exc
         if not self.available:
             log.info("postgres_available")
         self.available = True

@@ -19,7 +19,9 @@ class Welcome(Struct, frozen=True, tag="welcome"):
 
 
 class Joined(Struct, frozen=True, tag="joined"):
-    """`seq` is where the replay starts: the next message of the room is `seq` + 1."""
+    """`seq` in `epoch` is where the replay starts. `recovered`: the replay starts at the requested
+    position, and the messages after that position still exist.
+    """
 
     room: str
     epoch: str
@@ -46,7 +48,7 @@ class Delivery(Struct, frozen=True, tag="message", rename={"user": "from"}):
 
 
 class Gap(Struct, frozen=True, tag="gap", rename={"first": "from", "last": "to"}):
-    """Messages `from` to `to` (both included) are no longer in the room's log."""
+    """Messages `from` to `to` (both included) no longer exist."""
 
     room: str
     first: int

@@ -15,6 +15,7 @@ from wsserver.errors import BrokerUnavailable
 from wsserver.protocol.types import Message, Since
 from wsserver.rooms.batch_writer import BatchWriter
 from wsserver.rooms.broker import Broker
+from wsserver.rooms.past import Past
 from wsserver.rooms.room import Member, Room, RoomContext
 from wsserver.runtime.tasks import Tasks
 from wsserver.telemetry.tracing import Tracer
@@ -28,10 +29,10 @@ _IDLE_ROOM_S = 5.0
 class Hub:
     """Local sessions join rooms here; the broker calls the hub as its `Listener`."""
 
-    def __init__(self, broker: Broker, writer: BatchWriter, tracer: Tracer | None = None) -> None:
+    def __init__(self, broker: Broker, past: Past, writer: BatchWriter, tracer: Tracer | None = None) -> None:
         self._broker = broker
         self._tasks = Tasks()
-        self._context = RoomContext(broker, writer, self._tasks, tracer)
+        self._context = RoomContext(broker, past, writer, self._tasks, tracer)
         self._rooms: dict[str, Room] = {}
 
     @property
@@ -86,7 +87,7 @@ class Hub:
                 room.pause(member)
 
     def resume(self, member: Member, names: set[str]) -> None:
-        """`member` reads again: feed it from the logs of its rooms."""
+        """`member` reads again: feed it from the pasts of its rooms."""
         for name in names:
             room = self._rooms.get(name)
             if room is not None:

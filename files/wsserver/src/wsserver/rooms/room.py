@@ -2,9 +2,12 @@
 """One room on this worker: delivers a lossy live feed to the members exactly once and in order.
 
 A room knows the position up to which all its live members have been served. A message from the feed
-moves the position only if it is the next one; the room repairs a hole from the log. A member that
-is behind (it resumed from an older position, or reads too slowly) is not live: the room feeds it
-from the log until it has caught up.
+moves the position only if it is the next one; the room repairs a hole from its past, which is the
+log and the archive behind it. A member that is behind (it resumed from an older position, or reads
+too slowly) is not live: the room feeds it from the past until it has caught up.
+
+While the archive is unavailable, members that need it wait. They never hear of a gap that the
+archive could fill.
 """
 
 from __future__ import annotations
@@ -17,12 +20,13 @@ from typing import Protocol
 
 import msgspec
 
-from wsserver.errors import BrokerUnavailable
+from wsserver.errors import ArchiveUnavailable, BrokerUnavailable
 from wsserver.protocol.codec import Codec
 from wsserver.protocol.events import Delivery, Event, Gap, Joined, MemberEvent, Reset
 from wsserver.protocol.types import Message, Position, Since
 from wsserver.rooms.batch_writer import BatchWriter
 from wsserver.rooms.broker import Broker
+from wsserver.rooms.past import Past
 from wsserver.runtime.tasks import Tasks
 from wsserver.telemetry import metrics
 from wsserver.telemetry.logs import log
@@ -51,6 +55,7 @@ class RoomContext:
     """The objects that all rooms of one worker share."""
 
     broker: Broker
+    past: Past
     writer: BatchWriter
     tasks: Tasks
     tracer: Tracer | None
@@ -128,22 +133,24 @@ class Room:
     async def join(self, member: Member, since: Since | None, wants_members: bool) -> None:
         """As `Hub.join`, once the room is open."""
         self.leave(member)
-        wanted = None if since is None else Position(int(since.epoch), since.seq)
-        steps = None if wanted is None else await self._recover(wanted)
+        recovered, steps = False, list[_Step]()
+        if since is not None:
+            start, recovered, steps = await self._recover(Position(int(since.epoch), since.seq))
+            metrics.RESUMES.labels("yes" if recovered else "no").inc()
+        else:
+            start = self.position
         if not member.open:
             return
-        start = self.position if wanted is None or steps is None else wanted
-        if steps is None and not member.paused:
+        live = start == self.position and not member.paused
+        if live:
             self._live.setdefault(member.codec, {})[member] = None
         else:
             self._lagging[member] = _Lag(start)
         if wants_members:
             self._wants_members.setdefault(member.codec, {})[member] = None
-        if wanted is not None:
-            metrics.RESUMES.labels("yes" if steps is not None else "no").inc()
-        joined = Joined(room=self.name, epoch=str(start.epoch), seq=start.seq, recovered=steps is not None)
+        joined = Joined(room=self.name, epoch=str(start.epoch), seq=start.seq, recovered=recovered)
         self._send(member, joined, start)
-        if steps is not None:
+        if not live:
             self._feed(member, steps)
 
     def leave(self, member: Member) -> None:
@@ -164,21 +171,29 @@ class Room:
             self._lagging[member] = _Lag(self.position)
 
     def resume(self, member: Member) -> None:
-        """`member` reads again: feed it from the log, from the position where it stopped."""
+        """`member` reads again: feed it from the past, from the position where it stopped."""
         if member in self._lagging:
             self._feed(member)
 
-    async def _recover(self, wanted: Position) -> list[_Step] | None:
-        """The first steps from `wanted` on, or None if the log cannot continue from there."""
-        if wanted > self.position or wanted.epoch != self.position.epoch:
+    async def _recover(self, wanted: Position) -> tuple[Position, bool, list[_Step]]:
+        """Where a member that was at `wanted` starts, whether it has lost nothing until there, and
+        its first steps.
+        """
+        if wanted > self.position:
             # Another worker may have delivered a message that has yet to reach this one.
             await self._synced()
-        if wanted > self.position or wanted.epoch != self.position.epoch:
-            return None
+        if wanted > self.position:
+            return self.position, False, []
         if wanted == self.position:
-            return []
-        steps = await self._replay(wanted, self.position)
-        return steps if steps and isinstance(steps[0][0], Message) else None
+            return wanted, True, []
+        try:
+            steps = await self._replay(wanted, self.position)
+        except ArchiveUnavailable:
+            return wanted, True, []  # `feed_all` tries again; a loss shows in the replay
+        position = wanted
+        while steps and not isinstance(steps[0][0], Message):
+            position = steps.pop(0)[1]
+        return position, position == wanted, steps
 
     # Live delivery.
 
@@ -261,9 +276,7 @@ class Room:
                     log.warning("room_log_lost_its_tail", room_epoch=head.epoch)
                 if self.position < head:
                     metrics.ROOM_REPAIRS.inc()
-                while self.position < head:
-                    for event, position in await self._replay(self.position, head):
-                        self._advance(event, position)
+                await self._advance_to(head)
                 self._deliver_out_of_order()
                 if not self._out_of_order:  # else the rest arrived after the head was read
                     return True
@@ -273,10 +286,31 @@ class Room:
             self._out_of_order.clear()
             self.syncing = None
 
+    async def _advance_to(self, head: Position) -> None:
+        try:
+            while self.position < head:
+                for event, position in await self._replay(self.position, head):
+                    self._advance(event, position)
+        except ArchiveUnavailable:
+            # The members up to now wait for the archive. Others are served from the head on.
+            for members in self._live.values():
+                self._lagging.update((member, _Lag(self.position)) for member in members)
+                members.clear()
+            self.position = head
+
     async def _replay(self, position: Position, target: Position) -> list[_Step]:
-        """The steps that follow `position` on the way to `target`, each with the position after it."""
+        """The first steps from `position` to `target`, which is later, each with the position after
+        it.
+        """
         steps: list[_Step] = []
-        for message in await self._context.broker.read(self.name, position, _READ_LIMIT):
+        try:
+            messages = await self._context.past.after(self.name, position, _READ_LIMIT)
+        except ArchiveUnavailable:
+            metrics.ARCHIVE_WAITS.inc()
+            raise
+        for message in messages:
+            if message.position > target:
+                break
             if message.position.epoch != position.epoch:
                 position = self._reset(steps, message.position.epoch)
             if message.position != position.next():
@@ -285,7 +319,7 @@ class Room:
             steps.append((message, position))
         if not steps and position.epoch < target.epoch:
             self._reset(steps, target.epoch)
-        elif not steps and position < target:
+        elif not steps:
             self._gap(steps, position, target.seq)
         return steps
 
@@ -305,7 +339,7 @@ class Room:
             self._feed(member)
 
     def _feed(self, member: Member, first: list[_Step] | None = None) -> None:
-        """Start to feed a lagging member from the log, unless that is under way or the member does
+        """Start to feed a lagging member from the past, unless that is under way or the member does
         not read.
         """
         lag = self._lagging[member]
@@ -317,8 +351,6 @@ class Room:
         try:
             while not member.paused:
                 for event, position in steps:
-                    if position > self.position:
-                        break  # the room has not reached this step yet, and will deliver it live
                     self._send(member, event, position)
                     lag.position = position
                     if isinstance(event, Message):
@@ -333,8 +365,6 @@ class Room:
                 if member.paused:
                     return
                 steps = await self._replay(lag.position, self.position)
-                if steps and steps[0][1] > self.position:
-                    await self._synced()  # the log begins after the room's own position
         except BrokerUnavailable:
             pass  # `Hub.on_available` or `Hub.check` starts again
         finally:

@@ -57,7 +57,7 @@ FAN_OUT = Histogram(
     buckets=[10**n for n in range(6)],
 )
 RESUMES = Counter("ws_resumes", "Joins with a position, by whether the log continued from there.", ["recovered"])
-GAPS = Counter("ws_gaps", "Gaps reported to clients: the room's log no longer reached back to their position.")
+GAPS = Counter("ws_gaps", "Gaps reported to clients: messages after their position no longer exist.")
 ROOM_REPAIRS = Counter("ws_room_repairs", "Times a room read missing messages from its log.")
 
 # The worker itself.
@@ -82,6 +82,9 @@ ARCHIVE_LAG = Gauge("ws_archive_lag_seconds", "Age of the oldest message that wa
 ARCHIVE_ROWS = Counter("ws_archive_rows", "Messages moved to Postgres.")
 ARCHIVE_REFUSED = Counter("ws_archive_refused", "Messages that Postgres refused permanently and that were set aside.")
 ARCHIVE_ERRORS = Counter("ws_archive_errors", "Attempts to move messages to Postgres that failed.")
+ARCHIVE_WAITS = Counter(
+    "ws_archive_waits", "Times that members had to wait for older messages because Postgres was unavailable."
+)
 ARCHIVE_AVAILABLE = Gauge("ws_archive_available", "1 while Postgres answers.")
 
 # Counters shared by all workers; `tally` is presence or connections.

@@ -11,6 +11,7 @@ from typing import Any
 
 from wsserver.archive.archiver import Archiver
 from wsserver.archive.history import History
+from wsserver.archive.messages import ArchivedMessages
 from wsserver.archive.postgres import Postgres
 from wsserver.auth import TicketStore
 from wsserver.cluster.leased_counts import CountStore
@@ -69,7 +70,7 @@ def in_redis(settings: Settings) -> Components:
         presence=Presence(RedisPresence(address)),
         quotas=_quotas(settings, RedisCounts(address), partial(RedisRates, address)),
         tickets=RedisTickets(address),
-        history=History(broker, postgres),
+        history=History(broker, ArchivedMessages(postgres) if postgres is not None else None),
         archive=archive,
     )
 

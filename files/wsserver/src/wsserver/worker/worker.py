@@ -56,7 +56,7 @@ class Worker:
         writer = BatchWriter()
         self._context = SessionContext(
             authenticator=Authenticator(settings, components.tickets),
-            hub=Hub(components.broker, writer, self._tracer),
+            hub=Hub(components.broker, components.history, writer, self._tracer),
             writer=writer,
             publisher=Publisher(components.broker, components.archive, any_of(settings.durable_rooms), self._tracer),
             presence=components.presence,

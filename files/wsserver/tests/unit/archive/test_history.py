@@ -19,6 +19,7 @@ from support.wait import until
 
 import wsserver.archive.history
 from wsserver.archive.history import History
+from wsserver.archive.messages import ArchivedMessages
 from wsserver.archive.postgres import Postgres
 from wsserver.errors import BrokerUnavailable
 from wsserver.protocol.types import Message, Position
@@ -142,9 +143,10 @@ async def test_pages_have_all_messages_in_both_directions(
     await connection.close()
 
     postgres = Postgres(dsn)
-    history = History(broker, postgres)
+    history = History(broker, ArchivedMessages(postgres))
     with (
         patch("wsserver.archive.history.READ_BYTES", most_bytes),
+        patch("wsserver.archive.messages.READ_BYTES", most_bytes),
         patch("wsserver.storage.redis.broker.READ_BYTES", most_bytes),
     ):
         assert await backwards(history, room, None, limit) == every
@@ -195,7 +197,7 @@ async def test_while_postgres_is_unavailable_pages_come_from_the_log(
     await connection.close()
     async with publishing(redis) as broker:
         postgres = Postgres(dsn)
-        history = History(broker, postgres)
+        history = History(broker, ArchivedMessages(postgres))
         assert await history.page("r", old[25].position, None, 10) == (old[15:25], True)
         cluster.stop()
         try:
@@ -236,12 +238,18 @@ async def test_a_log_that_is_trimmed_meanwhile_leaves_no_hole(redis: RedisServer
             return read_and_move
 
         broker.read_before = then_moved(read_before)  # type: ignore[method-assign, assignment]
-        assert await History(broker, postgres).page("r", every[15].position, None, 10) == (every[5:15], True)
+        assert await History(broker, ArchivedMessages(postgres)).page("r", every[15].position, None, 10) == (
+            every[5:15],
+            True,
+        )
         await connection.execute("DELETE FROM messages WHERE seq > 10")
         redis.client().delete(RoomKeys("r").stream)
         write_log(redis, "r", every[10:], every[-1].position)
         broker.read = then_moved(read)  # type: ignore[method-assign, assignment]
-        assert await History(broker, postgres).page("r", None, every[5].position, 10) == (every[6:16], True)
+        assert await History(broker, ArchivedMessages(postgres)).page("r", None, every[5].position, 10) == (
+            every[6:16],
+            True,
+        )
         await postgres.close()
     await connection.close()
 
