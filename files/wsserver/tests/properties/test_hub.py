@@ -50,6 +50,8 @@ class Client:
         self.waiting: dict[str, list[Position | None]] = {room: [] for room in ROOMS}
         self.joins: list[tuple[Position, bool]] = []
         self.heard: list[Position] = []
+        self.resets: list[Position] = []
+        self.gaps: list[tuple[int, int]] = []
         identity = Identity("c", 2e9, EVERYWHERE, EVERYWHERE)
         services = make_services(hub, broker, writer)
         self.presence = services.presence
@@ -113,7 +115,9 @@ class Client:
                 assert event["to"] >= event["from"]
                 for seq in range(event["from"], event["to"] + 1):
                     assert not self.broker.reaches(room, Position(at.epoch, seq)), "a gap that could be filled"
+                    assert (room, Position(at.epoch, seq)) in self.broker.published, "a gap of nothing"
                 self.at[room] = self.last[room] = Position(at.epoch, event["to"])
+                self.gaps.append((event["from"], event["to"]))
             case "reset":
                 at, new = self.at[room], Position(int(event["epoch"]), event["seq"])
                 assert new.epoch > at.epoch
@@ -121,6 +125,7 @@ class Client:
                 between = [p for r, p in self.broker.published if r == room and at < p < new]
                 assert not any(self.broker.reaches(room, p) for p in between), "a reset past messages that exist"
                 self.at[room] = self.last[room] = new
+                self.resets.append(new)
             case "left":
                 self.at.pop(room, None)
             case "error":
@@ -670,6 +675,69 @@ async def test_a_new_epoch_comes_after_the_tail_of_the_old_one(scene: Scene) -> 
     await asyncio.sleep(0.1)
     assert client.at["r1"].epoch > first
     assert scene.at_head(client)
+
+
+@scene_test
+async def test_a_client_that_was_gone_while_an_epoch_ended_gets_the_rest_of_it(scene: Scene) -> None:
+    start = (await scene.joined()).at["r1"]
+    scene.traffic(*["deliver"] * 9)
+    await asyncio.sleep(0.1)
+    end = scene.broker.head_now("r1")
+    assert end is not None
+    scene.broker.begin_life("r1")
+    scene.traffic("deliver")
+    scene.broker.begin_life("r1")  # and a second time
+    scene.traffic("deliver")
+    scene.broker.trim("r1", keep=5)
+    await asyncio.sleep(0.1)
+    for since, missed in ((start, 9), (Position(start.epoch, 4), 5), (end, 0)):
+        client = await scene.joined(since=since)
+        await asyncio.sleep(0.1)
+        assert client.joins == [(since, True)]
+        assert len(client.heard) == missed + 2
+        assert len(client.resets) == 2
+        assert scene.at_head(client)
+
+
+@scene_test
+async def test_without_a_known_end_the_start_of_the_next_epoch_is_no_recovery(scene: Scene) -> None:
+    end = (await scene.joined()).at["r1"]
+    scene.traffic("deliver")
+    scene.broker.expire("r1")
+    scene.traffic("drop", "drop")
+    await scene.hub.check()
+    await asyncio.sleep(0.1)
+    client = await scene.joined(since=Position(end.epoch, 1))
+    head = scene.broker.head_now("r1")
+    assert head is not None
+    assert client.joins == [(Position(head.epoch, 0), False)]
+    assert scene.at_head(client)
+
+
+@scene_test
+async def test_what_an_epoch_is_known_to_have_lost_is_a_gap(scene: Scene) -> None:
+    """Redis restarts without its last two messages, which a worker had delivered."""
+    first = await scene.joined()
+    epoch = first.at["r1"].epoch
+    scene.traffic(*["deliver"] * 5)
+    await asyncio.sleep(0.1)
+    scene.broker.lose_tail("r1", 2, noticed=True)
+    scene.traffic("deliver")
+    await asyncio.sleep(0.1)
+    assert scene.at_head(first)
+    head = scene.broker.head_now("r1")
+    assert head is not None
+    away = await scene.joined(since=Position(epoch, 2))
+    await asyncio.sleep(0.1)
+    assert away.joins == [(Position(epoch, 2), True)]
+    assert away.heard == [Position(epoch, 3), Position(head.epoch, 1)], "and a gap, which `on_event` checks"
+    assert away.gaps == [(4, 5)]
+    at_the_loss = await scene.joined(since=Position(epoch, 3))
+    await asyncio.sleep(0.1)
+    assert at_the_loss.joins == [(Position(head.epoch, 0), False)]
+    complete = await scene.joined(since=Position(epoch, 5))
+    await asyncio.sleep(0.1)
+    assert complete.joins == [(Position(epoch, 5), True)]
 
 
 @scene_test

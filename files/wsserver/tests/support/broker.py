@@ -25,6 +25,7 @@ class RoomLog:
         self.new_life = False
         # The tail is lost, and no worker has noticed: a publish now would use a seq twice.
         self.sealed = False
+        self.ends: dict[int, int] = {}
 
 
 class UnreliableArchive:
@@ -204,10 +205,18 @@ class UnreliableBroker:
         log = self._log(room)
         head = self._open(log)
         if head < seen:
-            log.new_life = True
+            log.head, log.new_life = seen, True
             head = self._open(log, after=seen.epoch)
+        elif seen.epoch in log.ends:
+            log.ends[seen.epoch] = max(seen.seq, log.ends[seen.epoch])
         await self._after()
         return head
+
+    async def ends(self, room: str) -> list[Position]:
+        await self._before()
+        ends = [Position(epoch, seq) for epoch, seq in self._log(room).ends.items()]
+        await self._after()
+        return ends
 
     async def read(self, room: str, after: Position, limit: int) -> list[Message]:
         await self._before()
@@ -245,5 +254,7 @@ class UnreliableBroker:
     def _open(self, log: RoomLog, after: int = 0) -> Position:
         if log.head is None or log.new_life:
             self._clock = max(self._clock + 10, after + 1)
+            if log.head is not None:
+                log.ends[log.head.epoch] = log.head.seq
             log.head, log.new_life, log.sealed = Position(self._clock, 0), False, False
         return log.head

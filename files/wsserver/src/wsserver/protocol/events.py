@@ -56,7 +56,9 @@ class Gap(Struct, frozen=True, tag="gap", rename={"first": "from", "last": "to"}
 
 
 class Reset(Struct, frozen=True, tag="reset"):
-    """The room's log began a new epoch: count on from `seq` in `epoch`."""
+    """The room's log began a new epoch, and all that exists of the old one came before: count on
+    from `seq` in `epoch`.
+    """
 
     room: str
     epoch: str

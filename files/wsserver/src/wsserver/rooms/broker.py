@@ -91,7 +91,12 @@ class Broker(Protocol):
 
     async def renew(self, room: str, seen: Position) -> Position:
         """Begin a new epoch if the room's log ends before `seen`, which was delivered once; the
-        head after that.
+        head after that. The epoch of `seen` did not end before `seen`.
+        """
+
+    async def ends(self, room: str) -> list[Position]:
+        """Where the room's latest epochs ended, in any order: the position of the last message of
+        each (seq 0: none), as far as the broker can tell. An epoch is missing if that is not known.
         """
 
     async def message(self, room: str, position: Position) -> Message | None:

@@ -190,10 +190,14 @@ class Room:
             steps = await self._replay(wanted, self.position)
         except ArchiveUnavailable:
             return wanted, True, []  # `feed_all` tries again; a loss shows in the replay
-        position = wanted
-        while steps and not isinstance(steps[0][0], Message):
-            position = steps.pop(0)[1]
-        return position, position == wanted, steps
+        first = next((n for n, (event, _position) in enumerate(steps) if isinstance(event, Message)), len(steps))
+        before = [event for event, _position in steps[:first]]
+        if not before or (not any(isinstance(event, Gap) for event in before) and await self._ended_at(wanted)):
+            return wanted, True, steps
+        return steps[first - 1][1], False, steps[first:]
+
+    async def _ended_at(self, position: Position) -> bool:
+        return position in await self._context.broker.ends(self.name)
 
     # Live delivery.
 
@@ -274,6 +278,9 @@ class Room:
                 if head < seen:
                     head = await broker.renew(self.name, seen)
                     log.warning("room_log_lost_its_tail", room_epoch=head.epoch)
+                elif head.epoch != self.position.epoch:
+                    # The log may have lost its tail before the epoch ended.
+                    head = await broker.renew(self.name, self.position)
                 if self.position < head:
                     metrics.ROOM_REPAIRS.inc()
                 await self._advance_to(head)
@@ -308,16 +315,21 @@ class Room:
         except ArchiveUnavailable:
             metrics.ARCHIVE_WAITS.inc()
             raise
-        for message in messages:
-            if message.position > target:
-                break
-            if message.position.epoch != position.epoch:
-                position = self._reset(steps, message.position.epoch)
-            if message.position != position.next():
-                position = self._gap(steps, position, message.position.seq - 1)
-            position = message.position
-            steps.append((message, position))
-        if not steps and position.epoch < target.epoch:
+        found = {message.position: message for message in messages if message.position <= target}
+        last = max(found, default=target)
+        # An epoch that is known to have ended later than what exists of it has lost messages.
+        ends = await self._context.broker.ends(self.name) if position.epoch < last.epoch else []
+        for place in sorted({*found, *(end for end in ends if position < end < last and end.seq)}):
+            if place.epoch != position.epoch:
+                position = self._reset(steps, place.epoch)
+            message = found.get(place)
+            lost = place if message is None else Position(place.epoch, place.seq - 1)
+            if position < lost:
+                position = self._gap(steps, position, lost.seq)
+            if message is not None:
+                position = place
+                steps.append((message, position))
+        if not found and position.epoch < target.epoch:
             self._reset(steps, target.epoch)
         elif not steps:
             self._gap(steps, position, target.seq)

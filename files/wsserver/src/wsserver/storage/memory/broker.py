@@ -82,6 +82,9 @@ class MemoryBroker:
     async def renew(self, room: str, seen: Position) -> Position:
         return await self.head(room)  # a log in memory never loses its tail
 
+    async def ends(self, room: str) -> list[Position]:
+        return []
+
     async def message(self, room: str, position: Position) -> Message | None:
         return next((message for message in self._logs.get(room, ()) if message.position == position), None)
 

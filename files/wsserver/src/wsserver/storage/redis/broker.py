@@ -322,6 +322,12 @@ class RedisBroker:
             )
         return Position(int(epoch), seq)
 
+    async def ends(self, room: str) -> list[Position]:
+        async with reading():
+            ended = await self._redis.hget(RoomKeys(room).hash, "ended")
+        ends = (end.split(b"-") for end in (ended or b"").split())
+        return [Position(int(epoch), int(seq)) for epoch, seq in ends]
+
     async def message(self, room: str, position: Position) -> Message | None:
         id = f"{position.epoch}-{position.seq}"
         async with reading():

@@ -211,6 +211,7 @@ async def test_a_restart_under_everysec_begins_a_new_epoch() -> None:
             assert after.seq == 0
             assert (await broker.publish("r", "u", "2", b"1")).position == after.next()
             assert [m.position for m in await broker.read("r", Position(0, 0), 10)] == [before, after.next()]
+            assert await broker.ends("r") == [before]
     finally:
         redis.remove()
 
@@ -234,6 +235,22 @@ async def test_a_log_that_lost_its_tail_is_renewed(redis: RedisServer) -> None:
         assert await broker.renew("r", lost) == fresh, "renewed twice"
         again = (await broker.publish("r", "u", "3", b"1")).position
         assert again == fresh.next(), "the lost publish is taken for a repeat"
+        assert await broker.ends("r") == [lost], "its epoch did not end before a message that was delivered"
+        await broker.renew("r", lost._replace(seq=7))
+        await broker.renew("r", lost._replace(epoch=lost.epoch - 1))
+        assert await broker.ends("r") == [lost._replace(seq=7)]
+
+
+async def test_a_room_knows_where_its_latest_epochs_ended(redis: RedisServer) -> None:
+    async with connected(redis) as (broker, _):
+        assert await broker.ends("r") == []
+        expected = []
+        for n in range(20):
+            expected.append((await broker.publish("r", "u", str(n), b"1")).position)
+            [room] = redis.client().keys("ws:1:*:room:r")
+            redis.client().hset(room, "life", "another")
+            await broker.head("r")
+        assert sorted(await broker.ends("r")) == expected[-16:]
 
 
 async def test_an_expired_room_begins_a_later_epoch(redis: RedisServer) -> None:

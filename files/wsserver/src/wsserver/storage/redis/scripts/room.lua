@@ -1,7 +1,11 @@
 -- SPDX-License-Identifier: MIT
 -- Shared by the scripts beside it, which are loaded with this text before their own. A room is a
--- hash at KEYS[1] {epoch, seq, life (its incarnation)} and a stream at KEYS[2] whose entry ids are
--- <epoch>-<seq>.
+-- hash at KEYS[1] {epoch, seq, life (its incarnation), ended} and a stream at KEYS[2] whose entry ids
+-- are <epoch>-<seq>.
+--
+-- `ended` names where the latest epochs ended, "<epoch>-<seq> <epoch>-<seq> …". A reader that has all
+-- up to there knows that the epoch is complete, as far as anything can tell. Earlier releases do not
+-- write the field: then nothing is known.
 --
 -- `incarnation` names a time in which Redis cannot have lost the tail of its acknowledged writes.
 -- Under "appendfsync always" the incarnation never changes, else it changes when Redis restarts. A
@@ -12,13 +16,40 @@ local function now_ms()
   return t[1] * 1000 + math.floor(t[2] / 1000)
 end
 
-local function begin_epoch(incarnation, old)
+-- The most epochs in `ended`: all that a room is likely to have until it expires.
+local KEPT_ENDS = 16
+
+-- Whether `ended` has this epoch; it ends at `seq` or later then. `new`: add the epoch.
+local function note_end(epoch, seq, new)
+  local ends, found = {}, false
+  for one, last in string.gmatch(redis.call('HGET', KEYS[1], 'ended') or '', '(%d+)-(%d+)') do
+    if tonumber(one) == epoch then
+      found, seq = true, math.max(seq, tonumber(last))
+    else
+      ends[#ends + 1] = one .. '-' .. last
+    end
+  end
+  if found or new then
+    ends[#ends + 1] = string.format('%.0f-%.0f', epoch, seq)
+    redis.call('HSET', KEYS[1], 'ended', table.concat(ends, ' ', math.max(1, #ends - KEPT_ENDS + 1)))
+  end
+end
+
+-- `old_seq`: the last seq of the old epoch; nil if that is not known.
+local function begin_epoch(incarnation, old, old_seq)
   local epoch = math.max(now_ms(), old + 1)
   -- The stream refuses ids that do not grow, and may remember more than a hash that came from a
   -- backup.
   local last = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)[1]
   if last then
-    epoch = math.max(epoch, tonumber(string.match(last[1], '^%d+')) + 1)
+    local last_epoch, last_seq = string.match(last[1], '^(%d+)-(%d+)$')
+    epoch = math.max(epoch, tonumber(last_epoch) + 1)
+    if old_seq and tonumber(last_epoch) == old then
+      old_seq = math.max(old_seq, tonumber(last_seq))
+    end
+  end
+  if old_seq then
+    note_end(old, old_seq, true)
   end
   redis.call('HSET', KEYS[1], 'epoch', string.format('%.0f', epoch), 'seq', 0, 'life', incarnation)
   return epoch, 0
@@ -31,7 +62,7 @@ local function open(incarnation)
     return begin_epoch(incarnation, 0)
   end
   if room[3] ~= incarnation then
-    return begin_epoch(incarnation, tonumber(room[1]))
+    return begin_epoch(incarnation, tonumber(room[1]), tonumber(room[2]))
   end
   return tonumber(room[1]), tonumber(room[2])
 end
