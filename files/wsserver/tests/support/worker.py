@@ -77,6 +77,8 @@ class Worker:
             "WS_MAX_ROOMS_PER_CONNECTION": "10000",
             **settings,
         }
+        if not self._settings["WS_JWT_SECRET"]:  # the environment would set an empty secret
+            del self._settings["WS_JWT_SECRET"]
         self._output = tempfile.TemporaryFile("w+")  # noqa: SIM115 - as long as the worker
         self.process = self._spawn()
 

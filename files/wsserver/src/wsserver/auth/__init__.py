@@ -4,7 +4,7 @@ allows.
 """
 
 from wsserver.auth.authenticator import BEARER_SUBPROTOCOL, Authenticator
-from wsserver.auth.identity import Identity, Refused
+from wsserver.auth.identity import CannotTell, Identity, Refused
 from wsserver.auth.patterns import EVERYWHERE, Patterns, any_of, matches
 from wsserver.auth.tickets import TICKET_TTL_S, TicketStore, issue_ticket
 from wsserver.auth.tokens import mint
@@ -14,6 +14,7 @@ __all__ = [
     "EVERYWHERE",
     "TICKET_TTL_S",
     "Authenticator",
+    "CannotTell",
     "Identity",
     "Patterns",
     "Refused",

@@ -40,6 +40,11 @@ class Authenticator:
         self._any_origin = _ANY_ORIGIN in settings.allowed_origins
         self._origins = settings.allowed_origins - {_ANY_ORIGIN}
 
+    @property
+    def ready(self) -> bool:
+        """Whether tokens can be verified: false until the first public keys, if there is no secret."""
+        return self._tokens.ready
+
     async def run(self) -> None:
         """Keep the public keys fresh until cancelled; returns at once if the settings name none."""
         await self._tokens.run()
@@ -47,7 +52,8 @@ class Authenticator:
     async def authenticate(self, request: Request) -> Identity:
         """The identity of the sender.
 
-        Raises Refused; BrokerUnavailable if a ticket cannot be looked up.
+        Raises Refused; CannotTell if the key of a token may not be known yet; BrokerUnavailable if
+        a ticket cannot be looked up.
 
         A token that the secret verifies needs no waiting.
         """
@@ -81,7 +87,7 @@ class Authenticator:
     async def refresh(self, token: str, identity: Identity) -> Identity:
         """The new identity of a client that is connected as `identity` and sent a fresh token.
 
-        Raises Refused.
+        Raises Refused, CannotTell.
         """
         fresh = await self._tokens.verify(token)
         if fresh.user != identity.user:

@@ -8,7 +8,9 @@ from typing import Literal, NamedTuple
 from wsserver.auth.patterns import Patterns, matches
 
 # Labels of a metric: few, and never a part of a request.
-Outcome = Literal["no_token", "bad_token", "expired", "bad_ticket", "bad_origin", "bad_headers", "no_keys"]
+Outcome = Literal[
+    "no_token", "bad_token", "expired", "bad_ticket", "bad_origin", "bad_headers", "no_keys", "unknown_key"
+]
 
 
 class Identity(NamedTuple):
@@ -30,8 +32,19 @@ class Identity(NamedTuple):
         return matches(self.publish, room, self.user)
 
 
+class CannotTell(Exception):
+    """The credential can neither be accepted nor refused now: the answer is HTTP 503, or `unavailable`.
+
+    The text never contains a part of a token.
+    """
+
+    def __init__(self, why: str, outcome: Outcome) -> None:
+        super().__init__(why)
+        self.outcome = outcome
+
+
 class Refused(Exception):
-    """The answer is HTTP `status` (400, 401 or 403).
+    """The credential is refused for certain: the answer is HTTP `status` (400, 401 or 403).
 
     The text never contains a part of a token or ticket.
     """

@@ -15,7 +15,7 @@ import aiohttp
 import jwt
 import msgspec
 
-from wsserver.auth.identity import Refused
+from wsserver.auth.identity import CannotTell, Refused
 from wsserver.telemetry.logs import log
 
 # The algorithms that a token may be signed with, by the kind of key.
@@ -111,6 +111,11 @@ class Keys:
         self._looked = -source.pause_s
         self._looking: asyncio.Task[None] | None = None
 
+    @property
+    def loaded(self) -> bool:
+        """Whether the source was ever read."""
+        return bool(self._keys)
+
     async def run(self) -> None:
         """Read the source at its interval, until cancelled."""
         while True:
@@ -121,40 +126,48 @@ class Keys:
     async def find(self, kid: str | None, algorithm: object) -> Key:
         """The key for a token with this header.
 
-        Waits only for an unknown key. Raises Refused, InvalidAlgorithmError.
+        Waits only for an unknown key. Raises Refused, CannotTell, InvalidAlgorithmError.
         """
         if not isinstance(algorithm, str) or algorithm not in _ACCEPTED:
             raise jwt.InvalidAlgorithmError
         key = self._known(kid, algorithm)
+        current = False
         if key is None and (kid is not None or not self._keys):
-            await self._look()
+            current = await self._look()
             key = self._known(kid, algorithm)
         if key is not None:
             return key
         if not self._keys:
-            raise Refused(401, "the keys are not available", "no_keys")
-        which = "names no key, and there are several" if kid is None else "is signed with a key that is not known here"
-        raise Refused(401, f"the token is not valid: it {which}", "bad_token")
+            raise CannotTell("the keys are not available", "no_keys")
+        if kid is None:
+            raise Refused(401, "the token is not valid: it names no key, and there are several", "bad_token")
+        if not current:
+            # The issuer may have published the key since the last read.
+            raise CannotTell("the token is signed with a key that is not known here yet", "unknown_key")
+        raise Refused(401, "the token is not valid: it is signed with a key that is not known here", "bad_token")
 
     def _known(self, kid: str | None, algorithm: str) -> Key | None:
         if kid is None:
             return self._keys[0] if len(self._keys) == 1 else None
         return next((key for key in self._keys if key.kid == kid and algorithm in key.algorithms), None)
 
-    async def _look(self) -> None:
+    async def _look(self) -> bool:
         """Read the source, never twice within `pause_s`.
 
-        Callers that come meanwhile wait for the same read.
+        Callers that come meanwhile wait for the same read. Returns whether a read succeeded that
+        began after the call, so that an unknown key is unknown to the source.
         """
         loop = asyncio.get_running_loop()
+        begins = self._looking is None
         if self._looking is None:
             if loop.time() - self._looked < self._source.pause_s:
-                return
+                return False
             self._looked = loop.time()
             # A separate task: the client that caused the read may hang up while others wait for it.
             self._looking = loop.create_task(self._take())
             self._looking.add_done_callback(self._done)
         await asyncio.shield(self._looking)
+        return begins and self._problem is None
 
     def _done(self, _task: asyncio.Task[None]) -> None:
         self._looking = None

@@ -47,13 +47,21 @@ class Tokens:
         self._audience = audience
         self._defaults = defaults
 
+    @property
+    def ready(self) -> bool:
+        """Whether tokens can be verified: there is a secret, or public keys were loaded."""
+        return self._secret is not None or (self._keys is not None and self._keys.loaded)
+
     async def run(self) -> None:
         """Keep the public keys fresh until cancelled; returns at once if there are none."""
         if self._keys is not None:
             await self._keys.run()
 
     async def verify(self, token: str) -> Identity:
-        """The identity of the token's user. Raises Refused. Waits only for unknown public keys."""
+        """The identity of the token's user. Waits only for unknown public keys.
+
+        Raises Refused, CannotTell.
+        """
         try:
             verified = await self._verified(token)
         except jwt.ExpiredSignatureError:

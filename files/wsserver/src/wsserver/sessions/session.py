@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from wsserver.auth import Identity, Refused
+from wsserver.auth import CannotTell, Identity, Refused
 from wsserver.errors import BrokerError
 from wsserver.protocol.codec import BadMessage, Codec
 from wsserver.protocol.commands import Authenticate, Command, History, Join, Leave, Ping, Presence, Publish
@@ -160,6 +160,8 @@ class Session:
             await work()
         except BrokerError as exc:
             self.refuse(Error(exc.code, str(exc), room=room))
+        except CannotTell as exc:
+            self.refuse(Error("unavailable", str(exc)))
         except Refused as exc:
             self.refuse(Error("not_authenticated", str(exc)))
         except Exception:

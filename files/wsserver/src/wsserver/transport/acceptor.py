@@ -20,7 +20,7 @@ import msgspec
 from prometheus_client import Gauge
 from websockets.http11 import Request, Response
 
-from wsserver.auth import Identity, Refused
+from wsserver.auth import CannotTell, Identity, Refused
 from wsserver.errors import BrokerError
 from wsserver.limits.addresses import Refusals
 from wsserver.limits.handshakes import HandshakeQueue
@@ -230,8 +230,10 @@ class Acceptor:
             headers = {"WWW_Authenticate": "Bearer"} if status is HTTPStatus.UNAUTHORIZED else {}
             self._refuse(connection, responses.text(status, str(refused), **headers), str(refused), opening)
             return None
-        except BrokerError:
-            self._refuse(connection, _not_ready("the broker is unavailable"), "not ready")
+        except (CannotTell, BrokerError) as exc:
+            if isinstance(exc, CannotTell):
+                metrics.AUTH.labels(exc.outcome).inc()
+            self._refuse(connection, _not_ready(str(exc)), "not ready")
             return None
         if over is not None:
             self._limit(connection, over.limit, over.text)

@@ -82,16 +82,20 @@ class Worker:
         drained = self._drain.state
         if drained is not None:
             return drained
-        if self._components.broker.available and self._components.quotas.available:
+        if self._available and self._context.authenticator.ready:
             return "ready"
         return "broker_unavailable" if self._started else "starting"
+
+    @property
+    def _available(self) -> bool:
+        return self._components.broker.available and self._components.quotas.available
 
     def _unready(self) -> str | None:
         match self.state:
             case "ready":
                 return None
             case "starting" | "broker_unavailable":
-                return "the broker is unavailable"
+                return "the keys of tokens are not available" if self._available else "the broker is unavailable"
             case state:
                 return state
 
@@ -175,7 +179,7 @@ class Worker:
         return servers
 
     async def _tell_when_ready(self) -> None:
-        while self.state != "ready":  # noqa: ASYNC110 - readiness has two sources, and start-up is short
+        while self.state != "ready":  # noqa: ASYNC110 - readiness has three sources, and start-up is short
             await asyncio.sleep(0.02)
         self._started = True
         log.info("ready")

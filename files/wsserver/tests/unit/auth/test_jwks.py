@@ -22,7 +22,7 @@ from pydantic import SecretStr
 from support.auth import SECRET, at_once, authenticator, bearer, good_claims, request, signed, token
 from support.wait import until
 
-from wsserver.auth import Authenticator, Identity, Refused, jwks, mint
+from wsserver.auth import Authenticator, CannotTell, Identity, Refused, jwks, mint
 from wsserver.auth.claims import Defaults
 from wsserver.auth.jwks import FileSource, Keys, UrlSource, read_keys
 from wsserver.auth.tokens import Tokens
@@ -64,7 +64,7 @@ def jwks_file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def check(jwks_file: Path) -> Callable[..., Any]:
-    """The user of a token by the keys in the file, or the outcome of the refusal."""
+    """The user of a token by the keys in the file, or the outcome of the refusal or the doubt."""
 
     async def check(text: str, *keys: dict[str, Any], **settings: Any) -> str:
         put(jwks_file, document(*keys))
@@ -77,7 +77,7 @@ def check(jwks_file: Path) -> Callable[..., Any]:
 async def outcome(guard: Authenticator, text: str) -> str:
     try:
         return (await guard.authenticate(request(bearer(text)))).user
-    except Refused as refusal:
+    except (Refused, CannotTell) as refusal:
         told = any(len(part) > 3 and part in str(refusal) for part in text.split("."))
         return f"{refusal.outcome}, and the token with it" if told else refusal.outcome
 
@@ -220,10 +220,10 @@ async def test_a_broken_or_missing_file_leaves_the_keys_valid(jwks_file: Path) -
     assert await outcome(guard, sign(RSA, "RS256")) == "alice"
     for breakage in (b"{", b"", document(), b"[" * 300_000):
         put(jwks_file, breakage)
-        assert await outcome(guard, sign(RSA_NEXT, "RS256", "next")) == "bad_token"
+        assert await outcome(guard, sign(RSA_NEXT, "RS256", "next")) == "unknown_key"
         assert await outcome(guard, sign(RSA, "RS256")) == "alice"
     await asyncio.to_thread(jwks_file.unlink)
-    assert await outcome(guard, sign(RSA_NEXT, "RS256", "next")) == "bad_token"
+    assert await outcome(guard, sign(RSA_NEXT, "RS256", "next")) == "unknown_key"
     assert await outcome(guard, sign(RSA, "RS256")) == "alice"
     put(jwks_file, document(jwk(RSA_NEXT, "next")))
     assert await outcome(guard, sign(RSA_NEXT, "RS256", "next")) == "alice"
@@ -312,7 +312,7 @@ def tokens(url: str, **timing: float) -> Tokens:
 async def verify(subject: Tokens, text: str) -> str:
     try:
         return (await subject.verify(text)).user
-    except Refused as refusal:
+    except (Refused, CannotTell) as refusal:
         return refusal.outcome
 
 
@@ -350,14 +350,38 @@ async def test_an_unknown_key_is_fetched_at_once_and_then_not_for_a_while(server
     keys = Keys(UrlSource(server.url))
     subject = Tokens(None, keys, None, None, Defaults(("*",), ("*",)))
     assert await verify(subject, sign(RSA, "RS256")) == "alice"
-    server.answer = server.serve(jwk(RSA_NEXT, "next"))
-    assert await verify(subject, sign(RSA_NEXT, "RS256", "next")) == "bad_token"
-    assert server.asked == 1
     keys._looked -= 10  # as if so many seconds had passed
+    assert await verify(subject, sign(P256, "ES256", "another user's bogus key")) == "bad_token"
+    assert server.asked == 2
+    server.answer = server.serve(jwk(RSA_NEXT, "next"))
+    # The key may be newer than the last fetch, so this is no refusal.
+    assert await verify(subject, sign(RSA_NEXT, "RS256", "next")) == "unknown_key"
+    assert server.asked == 2
+    keys._looked -= 10
     assert await verify(subject, sign(RSA_NEXT, "RS256", "next")) == "alice"
     for number in range(100):
-        assert await verify(subject, sign(P256, "ES256", f"unknown {number}")) == "bad_token"
-    assert server.asked <= 3
+        assert await verify(subject, sign(P256, "ES256", f"unknown {number}")) == "unknown_key"
+    assert server.asked <= 4
+
+
+async def test_only_a_fetch_that_began_later_proves_that_a_key_is_unknown(server: KeyServer) -> None:
+    subject = tokens(server.url, pause_s=0)
+    assert await verify(subject, sign(RSA, "RS256")) == "alice"
+    release = asyncio.Event()
+
+    async def slow() -> web.StreamResponse:
+        body = document(jwk(RSA))
+        await release.wait()
+        return web.Response(body=body)
+
+    server.answer = slow
+    first = asyncio.create_task(verify(subject, sign(P256, "ES256", "unknown")))
+    await until(lambda: server.asked == 2)
+    second = asyncio.create_task(verify(subject, sign(RSA_NEXT, "RS256", "next")))
+    await asyncio.sleep(0)
+    release.set()
+    assert [await first, await second] == ["bad_token", "unknown_key"]
+    assert server.asked == 2
 
 
 async def test_garbage_causes_no_fetch(server: KeyServer) -> None:
@@ -412,7 +436,7 @@ async def test_bad_answers_of_a_url_leave_the_keys_valid(server: KeyServer) -> N
         cut,
     ):
         before, server.answer = server.asked, answer
-        assert await verify(subject, unknown) == "bad_token"
+        assert await verify(subject, unknown) == "unknown_key"
         assert server.asked > before
         assert await verify(subject, good) == "alice"
     server.answer = server.body(real)
