@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 from urllib.parse import parse_qs
 
 from websockets.datastructures import Headers, MultipleValuesError
@@ -12,7 +13,7 @@ from websockets.http11 import Request
 from wsserver.auth.claims import Defaults
 from wsserver.auth.identity import Identity, Refused
 from wsserver.auth.jwks import FileSource, Keys, UrlSource
-from wsserver.auth.tickets import TicketStore, redeem
+from wsserver.auth.tickets import TicketStore, look_up, spend
 from wsserver.auth.tokens import Tokens
 from wsserver.settings import Settings
 
@@ -50,13 +51,30 @@ class Authenticator:
         await self._tokens.run()
 
     async def authenticate(self, request: Request) -> Identity:
-        """The identity of the sender.
+        """The identity of the sender. A ticket stays valid until `spend`.
 
         Raises Refused; CannotTell if the key of a token may not be known yet; BrokerUnavailable if
         a ticket cannot be looked up.
 
         A token that the secret verifies needs no waiting.
         """
+        kind, credential = self._presented(request)
+        if kind == "ticket":
+            return await look_up(self._tickets, credential, self._defaults)
+        return await self._tokens.verify(credential)
+
+    async def spend(self, request: Request) -> None:
+        """Use up the ticket of an authenticated request, if it presented one.
+
+        Call last, when no other reason can refuse the client: after a refusal that passes, the
+        client or the edge presents the same ticket again. Raises Refused, BrokerUnavailable.
+        """
+        kind, credential = self._presented(request)
+        if kind == "ticket":
+            await spend(self._tickets, credential)
+
+    def _presented(self, request: Request) -> tuple[Literal["token", "ticket"], str]:
+        """The credential of a request. Raises Refused."""
         headers = request.headers
         try:
             origin = headers.get("Origin")
@@ -69,10 +87,10 @@ class Authenticator:
             raise Refused(403, "this origin is not allowed", "bad_origin")
         token = _bearer(authorization) or _offered(headers)
         if token is not None:
-            return await self._tokens.verify(token)
+            return "token", token
         ticket = _ticket(request.path)
         if ticket is not None:
-            return await redeem(self._tickets, ticket, self._defaults)
+            return "ticket", ticket
         cookie = self._cookie and _cookie(headers, self._cookie)
         if not cookie:
             raise Refused(
@@ -82,7 +100,7 @@ class Authenticator:
         # listed.
         if not listed:
             raise Refused(401, "the cookie is accepted from pages of the listed origins only", "no_token")
-        return await self._tokens.verify(cookie)
+        return "token", cookie
 
     async def refresh(self, token: str, identity: Identity) -> Identity:
         """The new identity of a client that is connected as `identity` and sent a fresh token.

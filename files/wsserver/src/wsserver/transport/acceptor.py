@@ -185,13 +185,8 @@ class Acceptor:
         except ValueError as exc:
             self._refuse(connection, responses.text(HTTPStatus.BAD_REQUEST, str(exc)), str(exc))
             return
-        identity = await self._identify(connection, request)
+        identity = await self._identify(connection, request, room=join.room)
         if identity is None:
-            return
-        if not identity.may_join(join.room):
-            self._context.quotas.released(identity.user, connection.remote)
-            text = "the token does not let you join this room"
-            self._refuse(connection, responses.text(HTTPStatus.FORBIDDEN, text), text)
             return
         stream = EventStream(self, connection)
         session = stream.session = Session(identity, self._sse, stream, self._context)
@@ -210,12 +205,17 @@ class Acceptor:
         return why is None
 
     async def _identify(
-        self, connection: WebSocketConnection, request: Request, opening: Response | None = None
+        self,
+        connection: WebSocketConnection,
+        request: Request,
+        opening: Response | None = None,
+        room: str | None = None,
     ) -> Identity | None:
         """The client's identity, counted against all quotas; None if the request was answered or
         the client is gone.
 
-        `opening`: the answer 101, for a client that can read a refusal only from a close.
+        `opening`: the answer 101, for a client that can read a refusal only from a close. `room`:
+        the room that the client must be allowed to join.
         """
         if self._registry.open_count >= self._settings.max_connections:
             self._limit(connection, "connections", "this worker has as many connections as it may")
@@ -223,25 +223,39 @@ class Acceptor:
         try:
             identity = await self._context.authenticator.authenticate(request)
             metrics.AUTH.labels("ok").inc()
+            if room is not None and not identity.may_join(room):
+                text = "the token does not let you join this room"
+                self._refuse(connection, responses.text(HTTPStatus.FORBIDDEN, text), text)
+                return None
             over = await self._context.quotas.admit(identity.user, connection.remote)
-        except Refused as refused:
-            metrics.AUTH.labels(refused.outcome).inc()
-            status = HTTPStatus(refused.status)
-            headers = {"WWW_Authenticate": "Bearer"} if status is HTTPStatus.UNAUTHORIZED else {}
-            self._refuse(connection, responses.text(status, str(refused), **headers), str(refused), opening)
-            return None
-        except (CannotTell, BrokerError) as exc:
-            if isinstance(exc, CannotTell):
-                metrics.AUTH.labels(exc.outcome).inc()
-            self._refuse(connection, _not_ready(str(exc)), "not ready")
+        except (Refused, CannotTell, BrokerError) as exc:
+            self._turn_down(connection, exc, opening)
             return None
         if over is not None:
             self._limit(connection, over.limit, over.text)
             return None
-        if self._welcome(connection):  # the state may have changed meanwhile
-            return identity
+        try:
+            if self._welcome(connection):  # the state may have changed meanwhile
+                await self._context.authenticator.spend(request)
+                if not connection.gone:
+                    return identity
+        except (Refused, BrokerError) as exc:
+            self._turn_down(connection, exc, opening)
         self._context.quotas.released(identity.user, connection.remote)
         return None
+
+    def _turn_down(
+        self, connection: WebSocketConnection, why: Refused | CannotTell | BrokerError, opening: Response | None
+    ) -> None:
+        """Answer a request whose credential is refused, or cannot be checked now."""
+        if not isinstance(why, BrokerError):
+            metrics.AUTH.labels(why.outcome).inc()
+        if not isinstance(why, Refused):
+            self._refuse(connection, _not_ready(str(why)), "not ready")
+            return
+        status = HTTPStatus(why.status)
+        headers = {"WWW_Authenticate": "Bearer"} if status is HTTPStatus.UNAUTHORIZED else {}
+        self._refuse(connection, responses.text(status, str(why), **headers), str(why), opening)
 
     def _limit(self, connection: WebSocketConnection, limit: str, text: str) -> None:
         metrics.LIMITED.labels(limit).inc()

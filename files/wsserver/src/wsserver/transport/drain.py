@@ -45,6 +45,9 @@ async def drain(connections: ConnectionRegistry, window_s: float) -> None:
     for _wait in range(int(_CLOSE_WAIT_S / _STEP_S)):
         if connections.idle:
             break
+        # A client may have connected since: it had spent its ticket when the drain began.
+        for client in connections.open_connections:
+            client.close(CloseCode.GOING_AWAY, _WHY)
         await asyncio.sleep(_STEP_S)
 
 

@@ -229,8 +229,11 @@ async def test_the_first_source_in_the_order_counts_and_no_other() -> None:
         headers += [("Sec-WebSocket-Protocol", f"bearer, {protocol}")] if protocol else []
         headers += [("Cookie", f"session={cookie}")] if cookie else []
         path = f"/events?room=r&ticket={ticket}" if ticket else "/ws"
+        presented = request(*headers, path=path)
         try:
-            return (await everything.authenticate(request(*headers, path=path))).user
+            identity = await everything.authenticate(presented)
+            await everything.spend(presented)
+            return identity.user
         except Refused as refusal:
             return refusal.outcome
 

@@ -2,18 +2,19 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 from collections.abc import AsyncIterator
 
 import msgspec
 import pytest
-from support.auth import ORIGIN, authenticator, good_claims, request
+from support.auth import ORIGIN, SECRET, authenticator, bearer, good_claims, request
 from support.redis_server import RedisServer
 
-from wsserver.auth import Identity, Refused, TicketStore, issue_ticket
+from wsserver.auth import Identity, Refused, TicketStore, issue_ticket, mint
 from wsserver.errors import BrokerUnavailable
 from wsserver.storage.memory.tickets import MemoryTickets
-from wsserver.storage.redis.connection import RedisAddress
+from wsserver.storage.redis.connection import COMMAND_TIMEOUT_S, RedisAddress
 from wsserver.storage.redis.tickets import RedisTickets
 
 
@@ -31,7 +32,10 @@ def tickets(request: pytest.FixtureRequest) -> TicketStore:
 
 
 async def enter(tickets: TicketStore, ticket: str, *headers: tuple[str, str]) -> Identity:
-    return await authenticator(tickets).authenticate(request(*headers, path=f"/ws?ticket={ticket}"))
+    guard, presented = authenticator(tickets), request(*headers, path=f"/ws?ticket={ticket}")
+    identity = await guard.authenticate(presented)
+    await guard.spend(presented)
+    return identity
 
 
 async def refusal(tickets: TicketStore, ticket: str) -> Refused:
@@ -66,14 +70,33 @@ async def test_a_ticket_is_used_once(tickets: TicketStore) -> None:
 async def test_of_many_simultaneous_uses_of_a_ticket_one_succeeds(tickets: TicketStore) -> None:
     for _ in range(5):
         ticket = await issue_ticket(tickets, "alice")
-        grants = await asyncio.gather(*(tickets.take(ticket) for _ in range(50)))
-        assert sum(grant is not None for grant in grants) == 1
+        taken = await asyncio.gather(*(tickets.take(ticket, f"client {n}") for n in range(50)))
+        assert sum(taken) == 1
+
+
+async def test_a_ticket_that_a_worker_looked_up_is_valid_until_it_is_spent(tickets: TicketStore) -> None:
+    """The worker may answer 503 in between, and the edge presents the ticket to the next worker."""
+    ticket = await issue_ticket(tickets, "alice")
+    presented = request(path=f"/ws?ticket={ticket}")
+    guards = [authenticator(tickets) for _ in range(2)]
+    assert [(await guard.authenticate(presented)).user for guard in guards] == ["alice"] * 2
+    await guards[0].spend(presented)
+    with pytest.raises(Refused) as info:
+        await guards[1].spend(presented)
+    assert (info.value.status, info.value.outcome) == (401, "bad_ticket")
+
+
+async def test_only_the_credential_that_counts_is_spent(tickets: TicketStore) -> None:
+    ticket = await issue_ticket(tickets, "alice")
+    await enter(tickets, ticket, bearer(mint(SECRET, "bob", 60)))
+    assert (await enter(tickets, ticket)).user == "alice"
 
 
 async def test_a_ticket_expires(tickets: TicketStore) -> None:
     ticket = await tickets.issue(b"{}", 1)
     await asyncio.sleep(1.2)
-    assert await tickets.take(ticket) is None
+    assert await tickets.look_up(ticket) is None
+    assert not await tickets.take(ticket, "a client")
 
 
 async def test_a_foreign_page_is_refused_and_does_not_spend_the_ticket(tickets: TicketStore) -> None:
@@ -111,7 +134,43 @@ async def test_redis_has_only_digests_and_they_expire(redis: RedisServer, redis_
     assert ticket.encode() not in key + redis.client().get(key)
     assert 0 < redis.client().ttl(key) <= 30
     assert (await enter(redis_tickets, ticket)).user == "alice"
-    assert redis.client().dbsize() == 0
+    assert redis.client().exists(key) == 0
+    # What stays for some seconds tells neither the ticket nor its grant.
+    [key] = redis.client().keys()
+    assert b"alice" not in redis.client().get(key)
+    assert 0 < redis.client().ttl(key) <= 30
+
+
+async def test_a_full_redis_still_takes_tickets(redis: RedisServer, redis_tickets: RedisTickets) -> None:
+    ticket = await issue_ticket(redis_tickets, "alice")
+    redis.client().config_set("maxmemory", 1)
+    assert (await enter(redis_tickets, ticket)).user == "alice"
+
+
+@pytest.mark.parametrize("taken", [True, False], ids=["taken", "not taken"])
+async def test_redis_breaks_while_a_ticket_is_taken(
+    redis: RedisServer, redis_tickets: RedisTickets, taken: bool
+) -> None:
+    """The worker asks again: a 503 would lead to the refusal of a used ticket by the next worker."""
+    guard, presented = (
+        authenticator(redis_tickets),
+        request(path=f"/ws?ticket={await issue_ticket(redis_tickets, 'a')}"),
+    )
+    await guard.authenticate(presented)
+    if taken:
+        redis.signal(signal.SIGSTOP)  # Redis carries out the command later, and its answer is lost
+    else:
+        redis.kill()
+    spending = asyncio.create_task(guard.spend(presented))
+    await asyncio.sleep(COMMAND_TIMEOUT_S + 0.5 if taken else 0.5)
+    assert not spending.done()
+    if taken:
+        redis.signal(signal.SIGCONT)
+    else:
+        redis.start()
+    await asyncio.wait_for(spending, 20)
+    with pytest.raises(Refused):
+        await guard.authenticate(presented)
 
 
 async def test_an_unavailable_redis_does_not_refuse_the_ticket(redis: RedisServer, redis_tickets: RedisTickets) -> None:

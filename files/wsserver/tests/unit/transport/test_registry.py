@@ -331,6 +331,26 @@ def test_a_drain_sends_reconnect_and_then_closes_all() -> None:
     assert 4 <= took_s <= 8
 
 
+def test_a_client_that_connects_while_the_worker_drains_is_sent_away_as_well() -> None:
+    """The acceptor had spent its ticket when the drain began, so it could not refuse the client."""
+    registry = ConnectionRegistry(handshake_s=10, heartbeat_s=25, slow_client_s=30)
+    first, late = Connection(registry), Connection(registry, connect=False)
+    first_close = first.close
+    loop = JumpingLoop()
+
+    def close(code: int, reason: str) -> None:
+        first_close(code, reason)
+        registry.lost(first)  # type: ignore[arg-type]
+        registry.connected(late)  # type: ignore[arg-type]
+
+    first.close = close  # type: ignore[method-assign]
+    try:
+        loop.run_until_complete(drain(registry, 0))
+    finally:
+        loop.close()
+    assert late.notes == ["close 1001"]
+
+
 def test_a_drain_of_few_or_none_does_not_take_the_window() -> None:
     assert drained(3, window_s=60)[1] < 3
     assert drained(0, window_s=60)[1] < 1

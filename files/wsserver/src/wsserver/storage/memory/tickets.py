@@ -18,6 +18,10 @@ class MemoryTickets:
         self._grants[ticket] = (grant, now + ttl_s)
         return ticket
 
-    async def take(self, ticket: str) -> bytes | None:
-        grant, ends = self._grants.pop(ticket, (None, 0.0))
+    async def look_up(self, ticket: str) -> bytes | None:
+        grant, ends = self._grants.get(ticket, (None, 0.0))
         return grant if time.monotonic() < ends else None
+
+    async def take(self, ticket: str, taker: str) -> bool:
+        _grant, ends = self._grants.pop(ticket, (None, 0.0))
+        return time.monotonic() < ends

@@ -7,8 +7,11 @@ import secrets
 from hashlib import sha256
 from typing import Any
 
-from wsserver.storage.redis.connection import RedisAddress, reading
+from wsserver.storage.redis.connection import RedisAddress, reading, script
 from wsserver.storage.redis.keys import prefix, shard_of
+
+# How long the store knows who took a ticket: longer than a worker asks.
+_TAKER_S = 15
 
 
 class RedisTickets:
@@ -18,6 +21,8 @@ class RedisTickets:
 
     def __init__(self, address: RedisAddress) -> None:
         self._redis = address.client(connections=4)
+        # A full Redis still lets clients in.
+        self._take = self._redis.register_script(script("take_ticket.lua", flags="allow-oom"))
 
     async def issue(self, grant: bytes, ttl_s: int) -> str:
         ticket = secrets.token_urlsafe(32)
@@ -25,10 +30,15 @@ class RedisTickets:
             await self._redis.set(_key(ticket), grant, ex=ttl_s)
         return ticket
 
-    async def take(self, ticket: str) -> bytes | None:
+    async def look_up(self, ticket: str) -> bytes | None:
         async with reading():
-            grant: Any = await self._redis.getdel(_key(ticket))
+            grant: Any = await self._redis.get(_key(ticket))
         return None if grant is None else bytes(grant)
+
+    async def take(self, ticket: str, taker: str) -> bool:
+        key = _key(ticket)
+        async with reading():
+            return bool(await self._take([key, f"{key}:taker"], [taker, _TAKER_S]))
 
     async def close(self) -> None:
         await self._redis.aclose()
