@@ -477,14 +477,74 @@ async def test_a_fresh_token_is_requested_after_a_refusal(make: MakeDriver, serv
         assert peer.token == "T3"
         await peer.receive("join")
         publishing = await publish(client, peer, [1])
-        async with client.refused(server, 2):
+        async with client.refused(server, 3):
             peer.connection.transport.abort()
         for call in (publishing[1], await client.begin("join", "s")):
             outcome = await call.outcome()
             assert outcome["name"] == "Closed"
             assert client.refusal in outcome["message"]
         await client.until(state="closed")
-    assert given == ["T0", "T1", "T2", "T3", "T4"]
+    assert given == ["T0", "T1", "T2", "T3", "T4", "T5"]
+
+
+async def test_a_fixed_token_is_shown_twice_before_the_client_ends(make: MakeDriver, server: Scripted) -> None:
+    """The clocks may differ, so that the token is valid some seconds later."""
+    async with make(server.url, token="T") as client:
+        connecting = asyncio.ensure_future(client.connect())
+        async with client.refused(server, 1):
+            pass
+        peer = await server.welcomed()
+        await connecting
+        async with client.refused(server, 1):
+            peer.connection.transport.abort()
+        peer = await server.welcomed()
+        await client.until(state="connected", connects=2)
+        # Once accepted, a token is refused on purpose: the user was disconnected, or the token has expired.
+        await peer.connection.close(1008, "disconnected by the operator")
+        await client.until(state="closed")
+        assert [reason for state, reason in await client.states() if state == "closed"] == [
+            "closed with 1008: disconnected by the operator"
+        ]
+
+
+async def test_the_refusal_of_a_token_that_waited_for_a_connection_does_not_count(
+    make: MakeDriver, server: Scripted
+) -> None:
+    """The token may have expired while the service was down."""
+    given: list[str] = []
+
+    async def token() -> str:
+        given.append(f"T{len(given)}")
+        return given[-1]
+
+    async with proxy() as balancer, make(balancer.url, token_factory=token) as client:
+        balancer.ports = [1]
+        connecting = asyncio.ensure_future(client.connect())
+        await until(lambda: balancer.accepted >= 2)
+        async with client.refused(server, 2):
+            balancer.ports = [server.port]
+        peer = await server.welcomed()
+        await connecting
+        assert peer.token == "T2"
+    assert given == ["T0", "T1", "T2"]
+
+
+@pytest.mark.parametrize("kind", ["token_factory", "ticket_factory"])
+async def test_a_source_of_credentials_that_hangs_is_called_again(
+    make: MakeDriver, server: Scripted, kind: str
+) -> None:
+    calls, end = 0, asyncio.Event()
+
+    async def source() -> str:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            await end.wait()
+        return f"T{calls}"
+
+    async with alice(make, server, **{kind: source}) as (_client, peer):
+        assert "T2" in (peer.token or peer.path)
+        end.set()
 
 
 async def test_a_failing_source_of_tokens_is_called_again(make: MakeDriver, server: Scripted) -> None:

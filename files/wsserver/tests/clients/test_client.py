@@ -252,7 +252,7 @@ async def refused(client: Client) -> str:
 
 @pytest.mark.parametrize("status", [401, 403])
 async def test_a_refused_token_is_final(server: Scripted, status: int) -> None:
-    server.refusals = [503, 429, status]
+    server.refusals = [status, 503, 429, status]
     assert str(status) in await refused(Client(server.url, token="T"))
     with pytest.raises(ValueError, match="one of"):
         Client(server.url)
@@ -261,7 +261,7 @@ async def test_a_refused_token_is_final(server: Scripted, status: int) -> None:
 async def test_the_iteration_ends_when_the_server_refuses_the_client(server: Scripted) -> None:
     async with Alice(server) as (client, peer):
         room = await in_room(client, peer)
-        server.refusals = [401]
+        server.refusals = [401, 401]
         peer.connection.transport.abort()
         with pytest.raises(Closed, match="401"):
             await anext(room)

@@ -23,13 +23,15 @@ _OPTIONS = {
     "ticket_factory": "ticketFactory",
     "max_unacknowledged": "maxUnacknowledged",
 }
-# Keeps the rooms by name, and whole messages. Waits between connections are short: a test's
-# connections are short, so the waits would keep growing.
+# Keeps the rooms by name, and whole messages. Waits between connections are short: a test's connections are short, so the
+# waits would keep growing. The deadline of factories is short as well.
 _PREPARE = """
     window.rooms = {};
     window.messages = [];
     window.onMessage = (message) => messages.push(message);
     Math.random = () => 0.02;
+    const realTimeout = setTimeout;
+    window.setTimeout = (work, ms) => realTimeout(work, ms === 30000 ? 2000 : ms);
 """
 
 

@@ -16,15 +16,19 @@ import pytest
 from support.scripted import Scripted
 from support.wait import until
 from support.watching import watching
-from wsserver.client import Client, Message, Page, Position, Room, State, backoff
+from wsserver.client import Client, Message, Page, Position, Room, State, backoff, credentials
 from wsserver.protocol.events import Event, PresencePage
 from wsserver.witness import Witness
 
 
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Limit the waits between connections: a test's connections are short, so the waits would keep
-    growing."""
+    """Limit the waits between connections, which would keep growing, because a test's connections are short.
+
+    Also shorten the wait after a refusal, and the deadline of factories.
+    """
     monkeypatch.setattr(backoff, "MOST_S", 0.5)
+    monkeypatch.setattr(credentials, "AGAIN_S", 0.2)
+    monkeypatch.setattr(credentials, "ASK_S", 2)
 
 
 def _plain(value: Any) -> Any:

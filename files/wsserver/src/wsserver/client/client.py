@@ -73,7 +73,8 @@ class Client:
     reconnects.
 
     Give one of: `token`, a JWT; `token_factory`, called for the first token, and when a token
-    expires or was refused; `ticket_factory`, called for a ticket before every handshake. `ssl`: the
+    expires or was refused; `ticket_factory`, called for a ticket before every handshake. A factory
+    has 30 seconds, then the client calls it again. `ssl`: the
     TLS context for wss:// if the system's trust is not enough. `max_unacknowledged`: how many
     publishes may wait for their acknowledgement; further publishes are not sent yet. `on_state`
     gets every change of state and every failed attempt, with a reason for people. `on_event` gets
@@ -125,7 +126,7 @@ class Client:
     async def __aenter__(self) -> Self:
         """Wait for the first connection, without a timeout.
 
-        Raises Closed if the server refuses the client permanently.
+        Raises Closed if the server refuses the client for good: fresh credentials twice in a row.
         """
         self._decided = asyncio.get_running_loop().create_future()
         self._running = asyncio.create_task(self._run())
@@ -177,7 +178,7 @@ class Client:
         """The reason why the connection ended or failed; None if the client must not try again."""
         loop = asyncio.get_running_loop()
         started = loop.time()
-        refused = False
+        refused = accepted = False
         try:
             link = await self._dial()
         except InvalidStatus as exc:
@@ -191,14 +192,19 @@ class Client:
             try:
                 await link.run(partial(self._receive, link))
             finally:
+                accepted = self._link is link
                 self._link = None
                 self._publishes.disconnected()
             why, refused = link.ended, link.close_code == CloseCode.POLICY_VIOLATION
             if loop.time() - started > _STABLE_S:
                 self._backoff.reset()
-        if refused and not self._credentials.refused():
-            self._finish(why, refused=True)
-            return None
+        if refused:
+            least_s = self._credentials.refused(accepted)
+            if least_s is None:
+                self._finish(why, refused=True)
+                return None
+            if least_s:
+                self._dial_at = loop.time() + least_s * random.uniform(1, 2)
         return why
 
     async def _dial(self) -> Link:

@@ -3,10 +3,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from urllib.parse import quote
 
 CredentialFactory = Callable[[], Awaitable[str]]
+
+# The deadline of a factory: after that the client tries again.
+ASK_S = 30.0
+# The least wait after the refusal of a fresh credential. Clocks may differ by some seconds.
+AGAIN_S = 2.0
+# The number of refusals in a row of fresh credentials that end the client.
+_REFUSALS = 2
 
 
 class Credentials:
@@ -22,24 +30,27 @@ class Credentials:
         self._token = token
         self._token_factory = token_factory
         self._ticket_factory = ticket_factory
-        self._fresh = token is not None
+        self._fresh = False  # the last handshake showed a credential from just before
+        self._refusals = 0
 
     async def present(self, url: str) -> tuple[str, dict[str, str]]:
         """The URL and the headers of the next handshake. Raises the exceptions of the factory."""
         if self._ticket_factory is not None:
-            ticket = await self._ticket_factory()
+            ticket = await _ask(self._ticket_factory)
             self._fresh = True
             return f"{url}{'&' if '?' in url else '?'}ticket={quote(ticket, safe='')}", {}
+        # A token may have expired since the last handshake. A fixed token is all there is.
+        fresh = self._token is None or self._token_factory is None
         if self._token is None:
             await self.renew()
-            self._fresh = True
+        self._fresh = fresh
         return url, {"Authorization": f"Bearer {self._token}"}
 
     async def renew(self) -> str | None:
         """A fresh token for a connection whose token expires soon; None without a source of tokens."""
         if self._token_factory is None:
             return None
-        self._token = await self._token_factory()
+        self._token = await _ask(self._token_factory)
         return self._token
 
     def accepted(self) -> None:
@@ -47,11 +58,31 @@ class Credentials:
 
         If it refuses them later, they are old, and a factory may have new ones.
         """
-        self._fresh = self._token_factory is None and self._ticket_factory is None
+        self._fresh = False
+        self._refusals = 0
 
-    def refused(self) -> bool:
-        """The server refused the credentials. Returns whether to try again with fresh ones."""
-        if self._fresh:
-            return False
-        self._token = None
-        return True
+    def refused(self, accepted: bool) -> float | None:
+        """The server refused the credentials; `accepted`: after it had accepted them.
+
+        Returns the least wait in seconds before the next attempt, None if the client must end. One
+        refusal of a fresh credential proves nothing: clocks differ, and handshakes may be slow.
+        """
+        if self._token_factory is not None:
+            self._token = None
+        elif self._ticket_factory is None and accepted:
+            return None
+        if not self._fresh:
+            return 0.0
+        self._refusals += 1
+        return AGAIN_S if self._refusals < _REFUSALS else None
+
+
+async def _ask(factory: CredentialFactory) -> str:
+    """A credential of the factory. Raises its exceptions, and TimeoutError."""
+    try:
+        async with asyncio.timeout(ASK_S) as deadline:
+            return await factory()
+    except TimeoutError:
+        if deadline.expired():
+            raise TimeoutError(f"no credentials within {ASK_S:g} s") from None
+        raise

@@ -21,6 +21,13 @@ const STABLE_MS = 5_000;
 const FIRST_WAIT_MS = 1_000;
 const LONGEST_WAIT_MS = 20_000;
 
+// The deadline of a factory of credentials: after that the client tries again.
+const ASK_MS = 30_000;
+// The least wait after the refusal of a fresh credential. Clocks may differ by some seconds.
+const AGAIN_MS = 2_000;
+// The number of refusals in a row of fresh credentials that end the client.
+const REFUSALS = 2;
+
 const TICK_MS = 500;
 // How long the server may be silent while an answer is due, before the client sends a ping.
 const PROBE_OWING_MS = 3_000;
@@ -107,7 +114,8 @@ class Credentials {
   #token;
   #tokenFactory;
   #ticketFactory;
-  #fresh;
+  #fresh = false; // the last handshake showed a credential from just before
+  #refusals = 0;
 
   constructor({ token, tokenFactory, ticketFactory }) {
     if ([token, tokenFactory, ticketFactory].filter((given) => given != null).length !== 1) {
@@ -116,21 +124,20 @@ class Credentials {
     this.#token = token;
     this.#tokenFactory = tokenFactory;
     this.#ticketFactory = ticketFactory;
-    this.#fresh = token != null;
   }
 
   /** The URL and the subprotocols of the next handshake. Throws the exceptions of the factory. */
   async present(url) {
     if (this.#ticketFactory) {
-      const ticket = await this.#ticketFactory();
+      const ticket = await ask(this.#ticketFactory);
       this.#fresh = true;
       // With `bearer`, the server sends the reason for a refusal.
       return [`${url}${url.includes("?") ? "&" : "?"}ticket=${encodeURIComponent(ticket)}`, ["bearer"]];
     }
-    if (this.#token == null) {
-      await this.renew();
-      this.#fresh = true;
-    }
+    // A token may have expired since the last handshake. A fixed token is all there is.
+    const fresh = this.#token == null || !this.#tokenFactory;
+    if (this.#token == null) await this.renew();
+    this.#fresh = fresh;
     return [url, ["bearer", this.#token]];
   }
 
@@ -139,7 +146,7 @@ class Credentials {
    */
   async renew() {
     if (!this.#tokenFactory) return undefined;
-    this.#token = await this.#tokenFactory();
+    this.#token = await ask(this.#tokenFactory);
     return this.#token;
   }
 
@@ -148,14 +155,34 @@ class Credentials {
    * have new ones.
    */
   accepted() {
-    this.#fresh = !this.#tokenFactory && !this.#ticketFactory;
+    this.#fresh = false;
+    this.#refusals = 0;
   }
 
-  /** The server refused the credentials. Returns whether to try again with fresh ones. */
-  refused() {
-    if (this.#fresh) return false;
-    this.#token = undefined;
-    return true;
+  /**
+   * The server refused the credentials; `accepted`: after it had accepted them. Returns the least
+   * wait in milliseconds before the next attempt, null if the client must end. One refusal of a
+   * fresh credential proves nothing: clocks differ, and handshakes may be slow.
+   */
+  refused(accepted) {
+    if (this.#tokenFactory) this.#token = undefined;
+    else if (!this.#ticketFactory && accepted) return null;
+    if (!this.#fresh) return 0;
+    this.#refusals += 1;
+    return this.#refusals < REFUSALS ? AGAIN_MS : null;
+  }
+}
+
+/** A credential of the factory. Throws its exceptions, and one if it takes too long. */
+async function ask(factory) {
+  let deadline;
+  const late = new Promise((_resolve, reject) => {
+    deadline = setTimeout(() => reject(new Error(`none within ${ASK_MS / 1000} s`)), ASK_MS);
+  });
+  try {
+    return await Promise.race([factory(), late]);
+  } finally {
+    clearTimeout(deadline);
   }
 }
 
@@ -503,7 +530,7 @@ export class Room {
  *
  * Give one of: `token`, a JWT; `tokenFactory`, an (async) function that is called for the first
  * token, and when a token expires or was refused; `ticketFactory`, called for a ticket before every
- * handshake. `maxUnacknowledged`: how many publishes may wait for their acknowledgement; further
+ * handshake. A factory has 30 seconds, then the client calls it again. `maxUnacknowledged`: how many publishes may wait for their acknowledgement; further
  * publishes are not sent yet.
  *
  * It dispatches events whose `detail` is
@@ -548,8 +575,8 @@ export class Client extends EventTarget {
   // Life cycle.
 
   /**
-   * Wait for the first connection, without a timeout. Rejects with Closed if the server refuses the
-   * client permanently.
+   * Wait for the first connection, without a timeout. Rejects with Closed if the server refuses it
+   * for good: fresh credentials twice in a row.
    */
   connect() {
     if (this.#started === null) {
@@ -608,13 +635,21 @@ export class Client extends EventTarget {
 
   #ended(startedAt, why, code) {
     clearTimeout(this.#dialling);
+    const accepted = this.#link !== null;
     this.#connection = this.#link = null;
     this.#publishes.disconnected();
     for (const { reject } of this.#pings.values()) reject(new Error("the connection ended"));
     this.#pings.clear();
     if (performance.now() - startedAt > STABLE_MS) this.#backoff.reset();
-    if (code === NOT_ALLOWED && !this.#credentials.refused()) this.#finish(why);
-    else this.#again(why);
+    if (code === NOT_ALLOWED) {
+      const leastMs = this.#credentials.refused(accepted);
+      if (leastMs === null) {
+        this.#finish(why);
+        return;
+      }
+      if (leastMs > 0) this.#dialAt = performance.now() + leastMs * (1 + Math.random());
+    }
+    this.#again(why);
   }
 
   #again(why) {
