@@ -19,7 +19,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "files/wsserver/src"))
 
-from wsserver.protocol import commands, events  # noqa: E402
+from wsserver.protocol import commands, events, types  # noqa: E402
 
 DOCUMENT = ROOT / "docs/asyncapi.yaml"
 MARK = "  # Made by tools/asyncapi.py from the service's types: all below this line.\n"
@@ -29,6 +29,7 @@ class _Ping(msgspec.Struct, tag="ping"):
     """The service's Ping keeps `t` as raw JSON, whose default msgspec cannot describe."""
 
     t: Any = None
+    id: types.CommandId | None = None
 
 
 def main() -> None:
@@ -43,13 +44,13 @@ def main() -> None:
 
 
 def generated() -> str:
-    types = [*get_args(commands.Command), *get_args(events.Event)]
+    kinds = [*get_args(commands.Command), *get_args(events.Event)]
     _, schemas = msgspec.json.schema_components(
-        [_Ping if kind is commands.Ping else kind for kind in types], ref_template="#/components/schemas/{name}"
+        [_Ping if kind is commands.Ping else kind for kind in kinds], ref_template="#/components/schemas/{name}"
     )
     schemas["Ping"] = {**schemas.pop("_Ping"), "title": "Ping"}
     del schemas["Ping"]["description"]
-    envelopes = {kind.__name__: _message(kind) for kind in types}
+    envelopes = {kind.__name__: _message(kind) for kind in kinds}
     components = {"messages": envelopes, "schemas": {name: _portable(schemas[name]) for name in sorted(schemas)}}
     text = yaml.dump(components, Dumper=_Dumper, sort_keys=False, width=120)
     return re.sub("^(?=.)", "  ", text, flags=re.MULTILINE)

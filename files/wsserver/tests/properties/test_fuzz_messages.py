@@ -60,7 +60,7 @@ def test_every_error_can_be_sent(payload: bytes) -> None:
     try:
         _CODEC.decode(payload)
     except BadMessage as bad:
-        [frame] = server_frames(_CODEC.frame(Error("bad_message", str(bad), bad.id)))
+        [frame] = server_frames(_CODEC.frame(Error("bad_message", str(bad), bad.id, bad.room)))
         assert frame.event["code"] == "bad_message"
 
 

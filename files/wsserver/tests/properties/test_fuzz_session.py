@@ -30,12 +30,14 @@ class Command(NamedTuple):
 
 
 def _commands(kind: str, answer: str, about: str = "", **fields: st.SearchStrategy[Any]) -> st.SearchStrategy[Command]:
-    """`about`: the field that the answer repeats."""
+    """`about`: the field that the answer repeats, besides the id of the command."""
 
     def made(values: dict[str, Any]) -> Command:
-        return Command(json.dumps({"type": kind, **values}), answer, {about: values[about]} if about else {})
+        repeated = {name: values[name] for name in (about, "id") if name in values}
+        return Command(json.dumps({"type": kind, **values}), answer, repeated)
 
-    return st.fixed_dictionaries(fields).map(made)
+    ids = {} if kind == "publish" else {"id": st.sampled_from(["x", "y"])}
+    return st.fixed_dictionaries(fields, optional=ids).map(made)
 
 
 _rooms = st.sampled_from(["a", "b", "\u00e9:1", "x" * 128])
@@ -64,7 +66,9 @@ _bad = st.one_of(
             Command('{"type":"publish","room":"a","data":1}', "error", {}),
             Command('{"type":"publish","room":"a","id":"bad 1"}', "error", {"id": "bad 1"}),
             Command('{"type":"publish","room":"a b","data":1,"id":"bad 2"}', "error", {"id": "bad 2"}),
-            Command('{"type":"join","room":""}', "error", {}),
+            Command('{"type":"join","room":""}', "error", {"room": ""}),
+            Command('{"type":"history","room":"a","limit":0,"id":"bad 3"}', "error", {"id": "bad 3", "room": "a"}),
+            Command('{"type":"publish","room":"a","data":"\\ud83d","id":"bad 4"}', "error", {"id": "bad 4"}),
             Command('{"type":"join","room":"a","since":{"epoch":"1","seq":-1}}', "error", {}),
             Command('{"type":"history","room":"a","limit":0}', "error", {}),
             Command('{"type":"ping","t":' + "[" * 5000 + "}", "error", {}),

@@ -13,7 +13,7 @@ from msgspec import Meta, Raw, Struct
 
 from wsserver.api.problem import Problem, bad_request
 from wsserver.auth import claims, patterns
-from wsserver.protocol.types import PAGE_MAX, Position, PublishId, Room
+from wsserver.protocol.types import PAGE_MAX, CommandId, Position, Room
 
 BATCH_MAX = 1000
 _DEFAULT_SENDER = "server"
@@ -41,7 +41,7 @@ class BatchMessage(_Request, rename={"user": "from"}):
     rooms: Annotated[list[str], Meta(min_length=1)]
     data: Raw
     user: str = _DEFAULT_SENDER
-    id: PublishId | None = None
+    id: CommandId | None = None
 
 
 class BatchBody(_Request):

@@ -14,11 +14,14 @@ from wsserver.protocol.types import Position
 
 
 class BadMessage(Exception):
-    """The payload is not a command. The text says why; `id` names the publish if it is known."""
+    """The payload is not a command. The text says why; `id` and `room` are the command's, as far as
+    they can be read.
+    """
 
-    def __init__(self, why: str, id: str | None = None) -> None:
+    def __init__(self, why: str, id: str | None = None, room: str | None = None) -> None:
         super().__init__(why)
         self.id = id
+        self.room = room
 
 
 class Codec(Protocol):

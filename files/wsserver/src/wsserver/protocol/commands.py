@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Every command that a client may send."""
+"""Every command that a client may send.
+
+Its `id`, if it has one, is the client's name for the command: the answer or the error repeats it.
+"""
 
 from __future__ import annotations
 
@@ -8,28 +11,30 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
-from wsserver.protocol.types import PAGE_MAX, PublishId, Room, Since
+from wsserver.protocol.types import PAGE_MAX, CommandId, Room, Since
 
 
-class Join(Struct, frozen=True, tag="join"):
+class Join(Struct, frozen=True, omit_defaults=True, tag="join"):
     """`members`: whether this client gets the member events of the room."""
 
     room: Room
     since: Since | None = None
     members: bool = False
+    id: CommandId | None = None
 
 
-class Leave(Struct, frozen=True, tag="leave"):
+class Leave(Struct, frozen=True, omit_defaults=True, tag="leave"):
     room: Room
+    id: CommandId | None = None
 
 
 class Publish(Struct, frozen=True, tag="publish"):
     room: Room
     data: msgspec.Raw
-    id: PublishId
+    id: CommandId
 
 
-class Presence(Struct, frozen=True, tag="presence"):
+class Presence(Struct, frozen=True, omit_defaults=True, tag="presence"):
     """A page of the users in a room, in the order of their names.
 
     `after`: the last user of the page before.
@@ -38,9 +43,10 @@ class Presence(Struct, frozen=True, tag="presence"):
     room: Room
     after: str = ""
     limit: Annotated[int, Meta(ge=1, le=PAGE_MAX)] = PAGE_MAX
+    id: CommandId | None = None
 
 
-class History(Struct, frozen=True, tag="history"):
+class History(Struct, frozen=True, omit_defaults=True, tag="history"):
     """A page of a room's past: the last messages before a position, the first after one, or the
     newest.
     """
@@ -49,16 +55,19 @@ class History(Struct, frozen=True, tag="history"):
     before: Since | None = None
     since: Since | None = None
     limit: Annotated[int, Meta(ge=1, le=PAGE_MAX)] = PAGE_MAX
+    id: CommandId | None = None
 
 
-class Authenticate(Struct, frozen=True, tag="auth"):
+class Authenticate(Struct, frozen=True, omit_defaults=True, tag="auth"):
     """A fresh token of the same user, before the old one expires."""
 
     token: Annotated[str, Meta(min_length=1, max_length=8192)]
+    id: CommandId | None = None
 
 
 class Ping(Struct, frozen=True, tag="ping"):
     t: msgspec.Raw = msgspec.Raw(b"null")
+    id: CommandId | None = None
 
 
 Command = Join | Leave | Publish | Presence | History | Authenticate | Ping

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Every event that the service may send to a client."""
+"""Every event that the service may send to a client.
+
+The `id` of an answer or an error is the one of the client's command, if the command has one.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ class Welcome(Struct, frozen=True, tag="welcome"):
     expires: float
 
 
-class Joined(Struct, frozen=True, tag="joined"):
+class Joined(Struct, frozen=True, omit_defaults=True, tag="joined"):
     """`seq` in `epoch` is where the replay starts. `recovered`: the replay starts at the requested
     position, and the messages after that position still exist.
     """
@@ -27,10 +30,12 @@ class Joined(Struct, frozen=True, tag="joined"):
     epoch: str
     seq: int
     recovered: bool
+    id: str | None = None
 
 
-class Left(Struct, frozen=True, tag="left"):
+class Left(Struct, frozen=True, omit_defaults=True, tag="left"):
     room: str
+    id: str | None = None
 
 
 class Ack(Struct, frozen=True, tag="ack"):
@@ -78,13 +83,14 @@ class PresenceMember(Struct, frozen=True):
     connections: int
 
 
-class PresencePage(Struct, frozen=True, tag="presence"):
+class PresencePage(Struct, frozen=True, omit_defaults=True, tag="presence"):
     """`count`: the users in the room. `more`: whether more users follow this page."""
 
     room: str
     members: list[PresenceMember]
     count: int
     more: bool
+    id: str | None = None
 
 
 class HistoryMessage(Struct, frozen=True, rename={"user": "from"}):
@@ -95,18 +101,20 @@ class HistoryMessage(Struct, frozen=True, rename={"user": "from"}):
     data: msgspec.Raw
 
 
-class HistoryPage(Struct, frozen=True, tag="history"):
+class HistoryPage(Struct, frozen=True, omit_defaults=True, tag="history"):
     """Oldest first. `more`: whether more follow in the direction of the request."""
 
     room: str
     messages: list[HistoryMessage]
     more: bool
+    id: str | None = None
 
 
-class Authenticated(Struct, frozen=True, tag="auth"):
+class Authenticated(Struct, frozen=True, omit_defaults=True, tag="auth"):
     """The fresh token is valid until `expires` (Unix time in seconds)."""
 
     expires: float
+    id: str | None = None
 
 
 class Expiring(Struct, frozen=True, tag="expiring"):
@@ -115,8 +123,9 @@ class Expiring(Struct, frozen=True, tag="expiring"):
     expires: float
 
 
-class Pong(Struct, frozen=True, tag="pong"):
+class Pong(Struct, frozen=True, omit_defaults=True, tag="pong"):
     t: msgspec.Raw
+    id: str | None = None
 
 
 class Reconnect(Struct, frozen=True, tag="reconnect"):
@@ -130,8 +139,9 @@ class Reconnect(Struct, frozen=True, tag="reconnect"):
 
 
 class Error(Struct, frozen=True, tag="error", omit_defaults=True):
-    """`id` names the publish, `room` the other command that failed; `retry_after_ms`: when it may
-    succeed.
+    """`id` and `room` are those of the command that failed; `retry_after_ms`: when it may succeed.
+
+    An error about a room without an `id` may also concern no command, but the client's membership.
     """
 
     code: str

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import accumulate
 
 import msgspec
@@ -12,11 +13,19 @@ from websockets.frames import Frame, Opcode
 from wsserver.protocol.codec import BadMessage
 from wsserver.protocol.commands import Command, Publish
 from wsserver.protocol.events import Event
-from wsserver.protocol.types import Position, PublishId
+from wsserver.protocol.types import Position
 
 # Every JSON parser has a bound, most of them the size of their stack.
 NESTING_MAX = 128
 _NEITHER_QUOTE_NOR_BRACKET = bytes(set(range(256)) - set(b'"[]{}'))
+# The names in broken JSON are searched in so many bytes of each end, and repeated up to a length.
+_END_BYTES = 512
+_NAME_BYTES = 1024
+_ABSENT = msgspec.Raw(b"null")
+_SIMPLE = rb'"(\w{1,32})"\s*:\s*("(?:[^"\\]|\\.)*"|[\w.+-]+)\s*'
+_MEMBER = re.compile(_SIMPLE)
+_HEAD = re.compile(rb"\s*\{\s*((?:%b,\s*)*)" % _SIMPLE)
+_TAIL = re.compile(rb"((?:,\s*%b)+)\}\s*\Z" % _SIMPLE)
 _STEP = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 
 
@@ -41,10 +50,37 @@ def _has_many_brackets(json: bytes) -> bool:
     return json.count(b"[") + json.count(b"{") > NESTING_MAX
 
 
-class _PublishId(Struct):
-    """Just enough of a bad publish to name it in the error."""
+class _Names(Struct):
+    """Just enough of a bad command to name it in the error."""
 
-    id: PublishId
+    id: msgspec.Raw = _ABSENT
+    room: msgspec.Raw = _ABSENT
+
+
+def _simple_members(payload: bytes) -> dict[bytes, bytes]:
+    """The members of broken JSON whose values are texts, numbers or constants: the first ones and
+    the last ones, in front of and behind the first and the last nested value.
+
+    Reads only the ends of the payload: a client must not make the service read it often.
+    """
+    found: dict[bytes, bytes] = {}
+    end = _TAIL.search(payload[-_END_BYTES:])
+    if end:
+        found.update(_MEMBER.findall(end[1]))
+    start = _HEAD.match(payload[:_END_BYTES])
+    if start:
+        found.update(_MEMBER.findall(start[1]))
+    return found
+
+
+def _text(value: bytes | None) -> str | None:
+    """The text that this JSON is, unless it is no text, or too long to be repeated."""
+    if not value or not value.startswith(b'"') or len(value) > _NAME_BYTES:
+        return None
+    try:
+        return msgspec.json.decode(value, type=str)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
 
 
 class JsonCodec:
@@ -52,7 +88,7 @@ class JsonCodec:
 
     def __init__(self) -> None:
         self._decoder = msgspec.json.Decoder[Command](Command)
-        self._id_decoder = msgspec.json.Decoder(_PublishId)
+        self._names_decoder = msgspec.json.Decoder(_Names)
         self._encoder = msgspec.json.Encoder()
 
     def decode(self, payload: bytes) -> Command:
@@ -62,24 +98,27 @@ class JsonCodec:
         try:
             payload.decode()
         except UnicodeDecodeError as exc:
-            raise BadMessage(f"not UTF-8: {exc.reason} at byte {exc.start}") from None
+            raise self._bad(f"not UTF-8: {exc.reason} at byte {exc.start}", payload) from None
         try:
             command: Command = self._decoder.decode(payload)
         except RecursionError:
-            raise BadMessage("nested too deeply") from None
+            raise self._bad("nested too deeply", payload) from None
         except msgspec.MsgspecError as exc:
-            raise BadMessage(_why(exc), self._id_of(payload)) from None
+            raise self._bad(_why(exc), payload) from None
         # Count the brackets of the whole frame first: that saves nearly every publish the copy of
         # its data.
         if _has_many_brackets(payload) and isinstance(command, Publish) and nested_too_deeply(bytes(command.data)):
-            raise BadMessage(f"data is nested more than {NESTING_MAX} deep", command.id)
+            raise BadMessage(f"data is nested more than {NESTING_MAX} deep", command.id, command.room)
         return command
 
-    def _id_of(self, payload: bytes) -> str | None:
+    def _bad(self, why: str, payload: bytes) -> BadMessage:
+        """The error for a payload, with the names in it."""
         try:
-            return self._id_decoder.decode(payload).id
+            names = self._names_decoder.decode(payload)
         except (msgspec.MsgspecError, RecursionError):
-            return None
+            found = _simple_members(payload)
+            return BadMessage(why, _text(found.get(b"id")), _text(found.get(b"room")))
+        return BadMessage(why, _text(bytes(names.id)), _text(bytes(names.room)))
 
     def frame(self, event: Event, position: Position | None = None) -> bytes:
         return text_frame(self._encoder.encode(event))

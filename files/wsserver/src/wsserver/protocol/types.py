@@ -8,7 +8,7 @@ from typing import Annotated, NamedTuple
 from msgspec import Meta, Struct
 
 Room = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^[\x21-\x7e\u00a1-\U0010ffff]+\Z")]
-PublishId = Annotated[str, Meta(min_length=1, max_length=128)]
+CommandId = Annotated[str, Meta(min_length=1, max_length=128)]
 # Sequence numbers travel through Redis scripts and JavaScript, where integers are exact below 2^53.
 Seq = Annotated[int, Meta(ge=0, lt=2**53)]
 # Milliseconds since 1970, as a string on the wire: clients compare epochs, and never calculate with

@@ -42,12 +42,14 @@ class Hub:
 
     # Members.
 
-    async def join(self, member: Member, name: str, since: Since | None, wants_members: bool = False) -> None:
+    async def join(
+        self, member: Member, name: str, since: Since | None, wants_members: bool = False, id: str | None = None
+    ) -> None:
         """Make `member` a member and queue its `joined`; a second join starts over.
 
         Raises BrokerUnavailable.
 
-        `wants_members`: send it the member events, too.
+        `wants_members`: send it the member events, too. `id`: the `id` of its `joined`.
         """
         room = self._rooms.get(name)
         if room is None:
@@ -59,7 +61,7 @@ class Hub:
                 await asyncio.shield(room.opening)
                 if self._rooms.get(name) is not room:
                     raise BrokerUnavailable()
-            await room.join(member, since, wants_members)
+            await room.join(member, since, wants_members, id)
         finally:
             room.joining -= 1
             room.idle_since = time.monotonic()

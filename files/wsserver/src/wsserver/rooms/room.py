@@ -130,7 +130,7 @@ class Room:
 
     # Members.
 
-    async def join(self, member: Member, since: Since | None, wants_members: bool) -> None:
+    async def join(self, member: Member, since: Since | None, wants_members: bool, id: str | None) -> None:
         """As `Hub.join`, once the room is open."""
         self.leave(member)
         recovered, steps = False, list[_Step]()
@@ -148,7 +148,7 @@ class Room:
             self._lagging[member] = _Lag(start)
         if wants_members:
             self._wants_members.setdefault(member.codec, {})[member] = None
-        joined = Joined(room=self.name, epoch=str(start.epoch), seq=start.seq, recovered=recovered)
+        joined = Joined(room=self.name, epoch=str(start.epoch), seq=start.seq, recovered=recovered, id=id)
         self._send(member, joined, start)
         if not live:
             self._feed(member, steps)

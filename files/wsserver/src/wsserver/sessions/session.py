@@ -113,7 +113,7 @@ class Session:
         try:
             command = self.codec.decode(payload)
         except BadMessage as exc:
-            self.refuse(Error("bad_message", str(exc), exc.id))
+            self.refuse(Error("bad_message", str(exc), exc.id, exc.room))
             return
         self.carry_out(command)
 
@@ -121,53 +121,53 @@ class Session:
         match command:
             case Publish():
                 self._publish(command)
-            case Ping(t):
-                self.send(Pong(t))
+            case Ping(t, id):
+                self.send(Pong(t, id))
             case Join(room):
                 if room not in self.rooms and len(self.rooms) >= self._context.limits.rooms:
                     metrics.LIMITED.labels("rooms").inc()
                     text = f"one connection may be in {self._context.limits.rooms} rooms: leave one first"
-                    self.refuse(Error("too_many_rooms", text, room=room))
-                elif self._allowed(room):
-                    self._take_time(partial(self._join, command), room)
-            case Leave(room):
+                    self.refuse(Error("too_many_rooms", text, command.id, room))
+                elif self._allowed(room, command.id):
+                    self._take_time(partial(self._join, command), room, command.id)
+            case Leave(room, id):
                 self._leave(room)
-                self.send(Left(room))
-            case Presence(room, after, limit):
-                if self._allowed(room):
-                    self._take_time(partial(self._presence, room, after, limit), room)
+                self.send(Left(room, id))
+            case Presence(room):
+                if self._allowed(room, command.id):
+                    self._take_time(partial(self._presence, command), room, command.id)
             case History(room):
-                if self._allowed(room):
-                    self._take_time(partial(self._history, command), room)
-            case Authenticate(token):
-                self._take_time(partial(self._authenticate, token))
+                if self._allowed(room, command.id):
+                    self._take_time(partial(self._history, command), room, command.id)
+            case Authenticate(token, id):
+                self._take_time(partial(self._authenticate, token, id), None, id)
 
-    def _allowed(self, room: str) -> bool:
+    def _allowed(self, room: str, id: str | None) -> bool:
         if self.identity.may_join(room):
             return True
-        self.refuse(Error("forbidden", "the token does not let you join this room", room=room))
+        self.refuse(Error("forbidden", "the token does not let you join this room", id, room))
         return False
 
-    def _take_time(self, work: Callable[[], Coroutine[Any, Any, None]], room: str | None = None) -> None:
-        self._busy = asyncio.get_running_loop().create_task(self._in_turn(work, room))
+    def _take_time(self, work: Callable[[], Coroutine[Any, Any, None]], room: str | None, id: str | None) -> None:
+        self._busy = asyncio.get_running_loop().create_task(self._in_turn(work, room, id))
         self._flow.busy = True
         self._flow.hold()
 
-    async def _in_turn(self, work: Callable[[], Coroutine[Any, Any, None]], room: str | None) -> None:
+    async def _in_turn(self, work: Callable[[], Coroutine[Any, Any, None]], room: str | None, id: str | None) -> None:
         """Carry out a command that takes time, and then the commands that arrived meanwhile."""
         try:
             await self._context.quotas.query(self.identity.user)
             await work()
         except BrokerError as exc:
-            self.refuse(Error(exc.code, str(exc), room=room))
+            self.refuse(Error(exc.code, str(exc), id, room))
         except CannotTell as exc:
-            self.refuse(Error("unavailable", str(exc)))
+            self.refuse(Error("unavailable", str(exc), id))
         except Refused as exc:
-            self.refuse(Error("not_authenticated", str(exc)))
+            self.refuse(Error("not_authenticated", str(exc), id))
         except Exception:
             # A programming error must not leave the client without an answer.
             log.exception("command_failed")
-            self.refuse(Error("internal", "a fault of the server; it is in its log", room=room))
+            self.refuse(Error("internal", "a fault of the server; it is in its log", id, room))
         self._busy = None
         self._flow.busy = False
         self._carry_on()
@@ -180,7 +180,7 @@ class Session:
         self.rooms.add(room)
         self._entering = None if again else room
         try:
-            await self._context.hub.join(self, room, command.since, command.members)
+            await self._context.hub.join(self, room, command.since, command.members, command.id)
         except BaseException:
             if again:
                 self._leave(room)
@@ -197,14 +197,15 @@ class Session:
             self._context.hub.leave(self, room)
             self._context.presence.left(room, self.identity.user)
 
-    async def _presence(self, room: str, after: str, limit: int) -> None:
-        self._answer(await self._context.presence.page(room, after, limit, self.identity.user))
+    async def _presence(self, command: Presence) -> None:
+        page = await self._context.presence.page(command.room, command.after, command.limit, self.identity.user)
+        self._answer(msgspec.structs.replace(page, id=command.id))
 
     async def _history(self, command: History) -> None:
         messages, more = await self._context.history.page(
             command.room, _position(command.before), _position(command.since), command.limit
         )
-        self._answer(HistoryPage(command.room, [_past(message) for message in messages], more))
+        self._answer(HistoryPage(command.room, [_past(message) for message in messages], more, command.id))
 
     def _answer(self, page: Event) -> None:
         """Send a page, whose bytes count like those that the client sends: pages are large."""
@@ -213,11 +214,11 @@ class Session:
             self._context.writer.queue(self, frame)
         self.charge(0, len(frame))
 
-    async def _authenticate(self, token: str) -> None:
+    async def _authenticate(self, token: str, id: str | None) -> None:
         self.identity = await self._context.authenticator.refresh(token, self.identity)
         self.expiry_announced = False
         self._transport.renewed()
-        self.send(Authenticated(self.identity.expires))
+        self.send(Authenticated(self.identity.expires, id))
         for room in [room for room in self.rooms if not self.identity.may_join(room)]:
             self._leave(room)
             self.refuse(Error("forbidden", "the new token does not let you stay in this room", room=room))

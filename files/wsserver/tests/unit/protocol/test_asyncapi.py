@@ -41,6 +41,12 @@ ACCEPTED: list[dict[str, Any]] = [
     {"type": "auth", "token": "x"},
     {"type": "ping"},
     {"type": "ping", "t": [1.5]},
+    {"type": "join", "room": "r", "id": "1"},
+    {"type": "leave", "room": "r", "id": "1"},
+    {"type": "presence", "room": "r", "id": "1"},
+    {"type": "history", "room": "r", "id": None},
+    {"type": "auth", "token": "x", "id": "1"},
+    {"type": "ping", "id": "1" * 128},
 ]
 REFUSED: list[dict[str, Any]] = [
     {"type": "join"},
@@ -58,6 +64,8 @@ REFUSED: list[dict[str, Any]] = [
     {"type": "presence", "room": "r", "limit": 0},
     {"type": "history", "room": "r", "limit": 101},
     {"type": "auth", "token": ""},
+    {"type": "leave", "room": "r", "id": ""},
+    {"type": "ping", "id": 1},
     {"type": "welcome"},
 ]
 SENT: list[events.Event] = [
@@ -74,6 +82,12 @@ SENT: list[events.Event] = [
     events.Authenticated(1.5),
     events.Expiring(1.5),
     events.Pong(msgspec.Raw(b"null")),
+    events.Joined("r", EPOCH, 1, True, "1"),
+    events.Left("r", "1"),
+    events.PresencePage("r", [], 0, False, "1"),
+    events.HistoryPage("r", [], False, "1"),
+    events.Authenticated(1.5, "1"),
+    events.Pong(msgspec.Raw(b"null"), "1"),
     events.Reconnect(100, "why"),
     events.Error("bad_message", "why"),
     events.Error("rate_limited", "why", "1", "r", 1000),

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 import tracemalloc
 from typing import Any
 
@@ -129,10 +130,64 @@ def test_errors_name_the_field(command: Any, named: str) -> None:
     assert named in str(refused(json.dumps(command).encode()))
 
 
-def test_errors_of_a_publish_carry_its_id_where_it_is_known() -> None:
-    assert refused(b'{"type":"publish","id":"7","room":"","data":1}').id == "7"
-    assert refused(b'{"type":"publish","id":"","room":"r","data":1}').id is None
-    assert refused(b"[]").id is None
+COMMANDS: list[dict[str, Any]] = [
+    {"type": "join", "room": "r"},
+    {"type": "leave", "room": "r"},
+    {"type": "publish", "room": "r", "data": 1},
+    {"type": "presence", "room": "r"},
+    {"type": "history", "room": "r"},
+    {"type": "auth", "token": "T"},
+    {"type": "ping"},
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command["type"])
+def test_every_command_may_have_an_id(command: dict[str, Any]) -> None:
+    assert decode({**command, "id": "x"}).id == "x"
+    for wrong in ("", "x" * 129, 7, {}):
+        assert "id" in str(refused(json.dumps({**command, "id": wrong}).encode()))
+
+
+@pytest.mark.parametrize(
+    ("payload", "id", "room"),
+    [
+        (b'{"type":"publish","id":"7","room":"","data":1}', "7", ""),
+        (b'{"type":"publish","id":"","room":"r","data":1}', "", "r"),
+        (b'{"type":"publish","id":7,"room":"r","data":1}', None, "r"),
+        (b'{"type":"history","id":"7","room":["r"]}', "7", None),
+        (b'{"type":"history","id":"7","room":"r","limit":101}', "7", "r"),
+        (b'{"type":"history","id":"' + b"7" * 500 + b'","room":"r"}', "7" * 500, "r"),
+        (b'{"type":"history","id":"' + b"7" * 5000 + b'","room":"r"}', None, "r"),
+        (b'{"type":"shout","id":"7","room":"a b"}', "7", "a b"),
+        (b'{"id":"7"}', "7", None),
+        (b"[]", None, None),
+        (b"", None, None),
+        # Half a surrogate pair, bad UTF-8, and other text that is no JSON.
+        (b'{"type":"publish","room":"r","data":"\\ud83d","id":"7"}', "7", "r"),
+        (b'{"type":"publish","id":"7","room":"r","data":{"id":"8","x":"\\ud83d"}}', "7", "r"),
+        (b'{"type":"publish","data":{"x":"\\ud83d","id":"8","room":"s"}}', None, None),
+        (b'{"type":"publish","room":"r","data":"\xff","id":"7"}', "7", "r"),
+        (b'{"type":"publish","room":"\xff","data":1,"id":"7"}', "7", None),
+        (b' { "type" : "publish" , "data" : NaN , "id" : "7" , "room" : "r" } ', "7", "r"),
+        (b'{"type":"publish","data":[1,],"ts":1.5e3,"id":"7","room":"\\"r"}', "7", '"r'),
+        (b'{"type":"history","id":"7","room":"r","before":{', "7", "r"),
+        (b'{"type":"publish","id":"7","room":"r","data":' + b"[" * 5000, "7", "r"),
+        (b'{"type":"publish","data":' + b"[" * 5000 + b"]" * 5000 + b',"id":"7","room":"r"}', "7", "r"),
+        (b'{"type":"publish","data":"' + b'\\"id\\":\\"8\\",' * 9 + b'\\ud83d","room":"r"}', None, "r"),
+    ],
+)
+def test_errors_name_the_id_and_the_room_that_can_be_read(payload: bytes, id: str | None, room: str | None) -> None:
+    bad = refused(payload)
+    assert (bad.id, bad.room) == (id, room)
+
+
+@pytest.mark.parametrize("piece", [b'"a":1,', b',"a":1', b'"', b'{"a":', b"\\", b'"a" :', b" ", b"1", b'","'])
+def test_broken_json_costs_no_time(piece: bytes) -> None:
+    for payload in (b"{" + piece * 20_000, b"{" + piece * 20_000 + b"}", piece * 20_000 + b' "'):
+        started = time.perf_counter()
+        for _ in range(10):
+            refused(payload)
+        assert time.perf_counter() - started < 0.2
 
 
 @pytest.mark.parametrize(
