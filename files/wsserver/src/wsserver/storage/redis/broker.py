@@ -324,7 +324,7 @@ class RedisBroker:
 
     async def ends(self, room: str) -> list[Position]:
         async with reading():
-            ended = await self._redis.hget(RoomKeys(room).hash, "ended")
+            ended: Any = await self._redis.hget(RoomKeys(room).hash, "ended")
         ends = (end.split(b"-") for end in (ended or b"").split())
         return [Position(int(epoch), int(seq)) for epoch, seq in ends]
 
