@@ -11,6 +11,7 @@ import asyncio
 import math
 import time
 from collections.abc import Callable
+from itertools import groupby
 from typing import Any
 
 import hiredis
@@ -24,7 +25,7 @@ from wsserver.rooms.broker import READ_BYTES, Listener, Published
 from wsserver.runtime.tasks import fail
 from wsserver.storage.redis.connection import COMMAND_TIMEOUT_S, RedisAddress, SoundConnection, reading, script
 from wsserver.storage.redis.envelope import decode, publisher_fields
-from wsserver.storage.redis.keys import CONTROL_CHANNEL, RoomKeys
+from wsserver.storage.redis.keys import CONTROL_CHANNEL, RoomKeys, shard_of
 from wsserver.telemetry import metrics
 from wsserver.telemetry.logs import log
 
@@ -67,6 +68,7 @@ class RedisBroker:
         self._publisher: AbstractConnection | None = None
         self._publish_sha = ""
         self._head = self._redis.register_script(script("room.lua", "head.lua"))
+        self._heads = self._redis.register_script(script("room.lua", "heads.lua"))
         self._renew = self._redis.register_script(script("room.lua", "renew.lua"))
         self._read = self._redis.register_script(script("read.lua", flags="no-writes"))
         self._incarnation = ""
@@ -303,15 +305,19 @@ class RedisBroker:
         return Position(int(epoch), seq)
 
     async def heads(self, rooms: list[str]) -> list[Position | None]:
-        pipeline = self._redis.pipeline(transaction=False)
-        for room in rooms:
-            keys = RoomKeys(room)
-            pipeline.hmget(keys.hash, "epoch", "seq")
-            pipeline.expire(keys.hash, self._room_ttl_s)
-            pipeline.expire(keys.stream, self._room_ttl_s)
-        async with reading():
+        heads: dict[str, Position | None] = {}
+        shards = [list(group) for _shard, group in groupby(sorted(rooms, key=shard_of), key=shard_of)]
+        async with reading(), self._redis.pipeline(transaction=False) as pipeline:
+            for some in shards:
+                names = [key for keys in map(RoomKeys, some) for key in (keys.hash, keys.stream)]
+                await self._heads(keys=names, args=[self._room_ttl_s], client=pipeline)
             replies = await pipeline.execute()
-        return [Position(int(epoch), int(seq)) if epoch else None for epoch, seq in replies[::3]]
+        for some, reply in zip(shards, replies, strict=True):
+            positions = zip(reply[::2], reply[1::2], strict=True)
+            heads.update(
+                zip(some, (Position(int(epoch), int(seq)) if epoch else None for epoch, seq in positions), strict=True)
+            )
+        return [heads[room] for room in rooms]
 
     async def renew(self, room: str, seen: Position) -> Position:
         keys = RoomKeys(room)

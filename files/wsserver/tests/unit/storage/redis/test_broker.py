@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 from support.archive import publishing
+from support.members import calls
 from support.redis_server import RedisServer
 from support.wait import until
 
@@ -121,6 +122,33 @@ async def test_all_keys_carry_their_shard_and_are_kept_for_a_time_only(redis: Re
     assert all(key.startswith("ws:1:{") for key in keys)
     assert len({key.partition("}")[0] for key in keys}) == 1
     assert all(0 < ttl <= 3600 for ttl in keys.values())
+
+
+async def test_a_room_without_messages_expires_soon(redis: RedisServer) -> None:
+    async with connected(redis) as (broker, _):
+        await broker.head("r")
+        client = redis.client()
+        [room] = client.keys("*")
+        assert 0 < client.ttl(room) <= 60
+        client.expire(room, 20)
+        await broker.heads(["r"])  # a worker has members
+        assert 50 < client.ttl(room) <= 60
+        await broker.publish("r", "u", "1", b"1")
+        assert all(3000 < client.ttl(key) <= 3600 for key in client.keys("*:r"))
+        client.persist(client.keys("*:log:r")[0])  # as after a log that was deleted and begins again
+        await broker.heads(["r"])
+        assert all(3000 < client.ttl(key) <= 3600 for key in client.keys("*:r"))
+
+
+async def test_the_heads_of_many_rooms_write_only_what_is_due(redis: RedisServer) -> None:
+    rooms = [f"r{n}" for n in range(100)]
+    async with connected(redis) as (broker, _):
+        for room in rooms:
+            await broker.publish(room, "u", "1", b"1")
+        before = calls(redis)["expire"]
+        assert [head.seq for head in await broker.heads([*rooms, "none"]) if head is not None] == [1] * 100
+        assert (await broker.heads(["none", "r7"]))[0] is None
+        assert calls(redis)["expire"] == before
 
 
 async def test_the_log_is_trimmed_to_about_its_length(redis: RedisServer) -> None:

@@ -67,7 +67,20 @@ local function open(incarnation)
   return tonumber(room[1]), tonumber(room[2])
 end
 
-local function keep(ttl_s)
-  redis.call('EXPIRE', KEYS[1], ttl_s)
-  redis.call('EXPIRE', KEYS[2], ttl_s)
+-- A room without messages expires soon: joins must not fill the memory. While it has members, their
+-- workers keep it.
+local EMPTY_TTL_S = 60
+
+-- Keeps a room from expiring. Each EXPIRE goes to the AOF, so the second half of the time decides.
+local function keep(ttl_s, hash, log)
+  hash, log = hash or KEYS[1], log or KEYS[2]
+  ttl_s = tonumber(ttl_s)
+  local left_s = redis.call('TTL', log)
+  if left_s == -2 then -- no log
+    ttl_s, left_s = EMPTY_TTL_S, redis.call('TTL', hash)
+  end
+  if left_s < ttl_s / 2 or left_s > ttl_s then
+    redis.call('EXPIRE', hash, ttl_s)
+    redis.call('EXPIRE', log, ttl_s)
+  end
 end
