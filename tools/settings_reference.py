@@ -40,7 +40,7 @@ GROUPS = {
     "Postgres": "postgres_dsn durable_rooms archive_retention_days",
     "Who may connect, and what they may do": "jwt_secret jwt_jwks jwt_issuer jwt_audience auth_cookie allowed_origins "
     "default_join default_publish",
-    "Rooms": "room_log_length room_ttl_s",
+    "Rooms": "room_log_length room_log_bytes room_ttl_s",
     "Connections": "heartbeat_s handshake_s slow_client_s send_buffer_bytes max_connection_age_s drain_window_s",
     "Limits": "max_message_bytes messages_per_s bytes_per_s user_messages_per_s user_bytes_per_s user_queries_per_s "
     "max_connections max_connections_per_user max_connections_per_ip ip_refusals_per_s max_rooms_per_connection",

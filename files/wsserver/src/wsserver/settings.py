@@ -135,6 +135,12 @@ class Settings(BaseSettings):
     room_log_length: int = Field(
         1000, ge=10, le=1_000_000, description="messages that each room keeps in Redis for resuming"
     )
+    room_log_bytes: int = Field(
+        4 * 2**20,
+        ge=2**18,
+        le=2**30,
+        description="bytes of Redis's memory that each room's messages may take, about; fewer are kept beyond",
+    )
     room_ttl_s: int = Field(7 * 86400, ge=3600, le=365 * 86400, description="seconds that Redis keeps an unused room")
     send_buffer_bytes: int = Field(
         262144,

@@ -18,6 +18,7 @@ from wsserver.rooms.broker import Broker
 from wsserver.storage.redis.archive_stream import ArchiveStream
 from wsserver.storage.redis.broker import RedisBroker
 from wsserver.storage.redis.connection import RedisAddress
+from wsserver.storage.redis.keys import LogLimits
 
 
 class _NoListener:
@@ -44,7 +45,7 @@ async def running(broker: Broker) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def publishing(redis: RedisServer, log_length: int = 1000) -> AsyncIterator[RedisBroker]:
-    broker = RedisBroker(RedisAddress(redis.url), log_length, 3600, archive=True)
+    broker = RedisBroker(RedisAddress(redis.url), LogLimits(log_length, 2**30, 3600), archive=True)
     async with running(broker):
         yield broker
 
@@ -56,7 +57,7 @@ class Archiving:
         self, redis: RedisServer, dsn: str, broker: RedisBroker, log_length: int = 1000, days: int = 0
     ) -> None:
         self.postgres = Postgres(dsn)
-        self.stream = ArchiveStream(RedisAddress(redis.url), log_length)
+        self.stream = ArchiveStream(RedisAddress(redis.url), LogLimits(log_length, 2**30, 3600))
         self.archive = Archiver(self.postgres, self.stream, broker, days)
         self._running = asyncio.create_task(self.archive.run())
 

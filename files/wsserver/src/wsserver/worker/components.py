@@ -28,6 +28,7 @@ from wsserver.storage.redis.archive_stream import ArchiveStream
 from wsserver.storage.redis.broker import RedisBroker
 from wsserver.storage.redis.connection import RedisAddress
 from wsserver.storage.redis.counts import RedisCounts
+from wsserver.storage.redis.keys import LogLimits
 from wsserver.storage.redis.presence import RedisPresence
 from wsserver.storage.redis.tickets import RedisTickets
 from wsserver.storage.redis.user_rate import RedisRates
@@ -60,10 +61,11 @@ def in_redis(settings: Settings) -> Components:
     password = settings.redis_password.get_secret_value() if settings.redis_password is not None else None
     address = RedisAddress(settings.redis_url, settings.redis_username, password)
     postgres = Postgres(settings.postgres_dsn.get_secret_value()) if settings.postgres_dsn is not None else None
-    broker = RedisBroker(address, settings.room_log_length, settings.room_ttl_s, archive=postgres is not None)
+    log = LogLimits(settings.room_log_length, settings.room_log_bytes, settings.room_ttl_s)
+    broker = RedisBroker(address, log, archive=postgres is not None)
     archive = None
     if postgres is not None:
-        stream = ArchiveStream(address, settings.room_log_length)
+        stream = ArchiveStream(address, log)
         archive = Archiver(postgres, stream, broker, settings.archive_retention_days)
     return Components(
         broker=broker,

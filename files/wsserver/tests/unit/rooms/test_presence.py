@@ -23,6 +23,7 @@ from wsserver.rooms.presence import Presence
 from wsserver.storage.memory.counts import MemoryPresence
 from wsserver.storage.redis.broker import RedisBroker
 from wsserver.storage.redis.connection import RedisAddress
+from wsserver.storage.redis.keys import LogLimits
 from wsserver.storage.redis.presence import RedisPresence
 from wsserver.telemetry import metrics
 
@@ -76,7 +77,7 @@ async def test_member_events_reach_the_hub_of_each_worker(redis: RedisServer, wo
 
         def on_message(self, message: Message) -> None: ...
 
-    broker, hub = RedisBroker(RedisAddress(redis.url), 1000, 3600), Hub()
+    broker, hub = RedisBroker(RedisAddress(redis.url), LogLimits(1000, 2**30, 3600)), Hub()
     running = asyncio.create_task(broker.run(hub, print))
     await until(lambda: broker.available)
     room, user = "räum:{1}}", 'a"b\\ \n{/'

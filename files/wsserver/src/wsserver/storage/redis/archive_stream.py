@@ -25,7 +25,7 @@ from wsserver.errors import BrokerUnavailable
 from wsserver.protocol.types import Message, Position
 from wsserver.storage.redis.connection import RedisAddress, reading, script
 from wsserver.storage.redis.envelope import decode
-from wsserver.storage.redis.keys import SHARDS, RoomKeys, archive_stream
+from wsserver.storage.redis.keys import SHARDS, LogLimits, RoomKeys, archive_stream
 
 # Another worker takes over a dead worker's shards after this time.
 _LEASE_MS = 10_000
@@ -57,9 +57,9 @@ class Head(NamedTuple):
 class ArchiveStream:
     """The streams, as one worker moves them. All methods raise BrokerUnavailable."""
 
-    def __init__(self, address: RedisAddress, log_length: int) -> None:
+    def __init__(self, address: RedisAddress, log: LogLimits) -> None:
         self._redis = address.client(connections=1)
-        self._log_length = log_length
+        self._log = log
         self._worker = secrets.token_hex(8)
         self._held: dict[int, int] = {}  # shard -> its entries at the last request
         self._others = random.sample(range(SHARDS), SHARDS)
@@ -104,7 +104,7 @@ class ArchiveStream:
                 await self._moved(
                     keys=[stream, f"{stream}:refused", *(key for room in rooms for key in (room.hash, room.stream))],
                     args=[
-                        *(_next_id(head.entries[-1].id), self._log_length),
+                        *(_next_id(head.entries[-1].id), self._log.length, self._log.bytes),
                         *(f"{position.epoch}-{position.seq}" for position in newest.values()),
                         *(entry.id for entry in head.entries if entry.id in refused),
                     ],

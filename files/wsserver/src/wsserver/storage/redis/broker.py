@@ -25,7 +25,7 @@ from wsserver.rooms.broker import READ_BYTES, Listener, Published
 from wsserver.runtime.tasks import fail
 from wsserver.storage.redis.connection import COMMAND_TIMEOUT_S, RedisAddress, SoundConnection, reading, script
 from wsserver.storage.redis.envelope import decode, publisher_fields
-from wsserver.storage.redis.keys import CONTROL_CHANNEL, RoomKeys, shard_of
+from wsserver.storage.redis.keys import CONTROL_CHANNEL, LogLimits, RoomKeys, shard_of
 from wsserver.telemetry import metrics
 from wsserver.telemetry.logs import log
 
@@ -58,10 +58,9 @@ class RedisBroker:
     Postgres does not have.
     """
 
-    def __init__(self, address: RedisAddress, log_length: int, room_ttl_s: int, archive: bool = False) -> None:
+    def __init__(self, address: RedisAddress, log: LogLimits, archive: bool = False) -> None:
         self.available = False
-        self._log_length = log_length
-        self._room_ttl_s = room_ttl_s
+        self._log = log
         self._archive = archive
         self._redis = address.client(connections=8)
         self._control = address.client(connections=1)
@@ -244,7 +243,7 @@ class RedisBroker:
         names = RoomKeys(room)
         keys = [names.hash, names.stream, names.once(user, room, id), names.channel]
         values: list[Any] = [self._incarnation, publisher_fields(user, trace), data]
-        values += [self._log_length, self._room_ttl_s, _DEDUPE_TTL_S]
+        values += [self._log.length, self._log.bytes, self._log.ttl_s, _DEDUPE_TTL_S]
         if self._archive:
             keys.append(names.archive)
             values.append(room)
@@ -301,7 +300,7 @@ class RedisBroker:
     async def head(self, room: str) -> Position:
         keys = RoomKeys(room)
         async with reading():
-            epoch, seq = await self._head(keys=[keys.hash, keys.stream], args=[self._incarnation, self._room_ttl_s])
+            epoch, seq = await self._head(keys=[keys.hash, keys.stream], args=[self._incarnation, self._log.ttl_s])
         return Position(int(epoch), seq)
 
     async def heads(self, rooms: list[str]) -> list[Position | None]:
@@ -310,7 +309,7 @@ class RedisBroker:
         async with reading(), self._redis.pipeline(transaction=False) as pipeline:
             for some in shards:
                 names = [key for keys in map(RoomKeys, some) for key in (keys.hash, keys.stream)]
-                await self._heads(keys=names, args=[self._room_ttl_s], client=pipeline)
+                await self._heads(keys=names, args=[self._log.ttl_s], client=pipeline)
             replies = await pipeline.execute()
         for some, reply in zip(shards, replies, strict=True):
             positions = zip(reply[::2], reply[1::2], strict=True)
@@ -324,7 +323,7 @@ class RedisBroker:
         async with reading():
             epoch, seq = await self._renew(
                 keys=[keys.hash, keys.stream],
-                args=[self._incarnation, self._room_ttl_s, seen.epoch, seen.seq],
+                args=[self._incarnation, self._log.ttl_s, seen.epoch, seen.seq],
             )
         return Position(int(epoch), seq)
 

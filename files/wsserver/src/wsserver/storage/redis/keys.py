@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import zlib
 from hashlib import blake2b
+from typing import NamedTuple
 
 import msgspec
 
@@ -28,6 +29,14 @@ def shard_of(name: str) -> int:
 def archive_stream(shard: int) -> str:
     """The messages that have to go to Postgres, in the order of the publishes."""
     return f"{prefix(shard)}:archive"
+
+
+class LogLimits(NamedTuple):
+    """What a room's log keeps: messages, about as many bytes of memory, and seconds without use."""
+
+    length: int
+    bytes: int
+    ttl_s: int
 
 
 class RoomKeys:

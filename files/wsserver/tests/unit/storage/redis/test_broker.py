@@ -24,6 +24,7 @@ from wsserver.protocol.types import Message, Position
 from wsserver.storage.redis import broker as broker_redis
 from wsserver.storage.redis.broker import RedisBroker
 from wsserver.storage.redis.connection import RedisAddress, SoundConnection
+from wsserver.storage.redis.keys import LogLimits
 
 
 class Heard:
@@ -49,8 +50,10 @@ class Heard:
 
 
 @asynccontextmanager
-async def connected(redis: RedisServer, log_length: int = 1000) -> AsyncIterator[tuple[RedisBroker, Heard]]:
-    broker, heard = RedisBroker(RedisAddress(redis.url), log_length, 3600), Heard()
+async def connected(
+    redis: RedisServer, log_length: int = 1000, log_bytes: int = 2**30
+) -> AsyncIterator[tuple[RedisBroker, Heard]]:
+    broker, heard = RedisBroker(RedisAddress(redis.url), LogLimits(log_length, log_bytes, 3600)), Heard()
     running = asyncio.create_task(broker.run(heard, heard.control_payloads.append))
     try:
         await asyncio.wait_for(heard.available.wait(), 20)
@@ -122,6 +125,21 @@ async def test_all_keys_carry_their_shard_and_are_kept_for_a_time_only(redis: Re
     assert all(key.startswith("ws:1:{") for key in keys)
     assert len({key.partition("}")[0] for key in keys}) == 1
     assert all(0 < ttl <= 3600 for ttl in keys.values())
+
+
+async def test_the_log_is_trimmed_to_about_its_bytes(redis: RedisServer) -> None:
+    async with connected(redis, log_bytes=2**20) as (broker, _):
+        # Small messages first: an average over the first messages would mislead.
+        await asyncio.gather(*(broker.publish("r", "u", f"s{n}", b"1") for n in range(500)))
+        for n in range(200):
+            await broker.publish("r", "u", str(n), b'"%b"' % (b"x" * 20_000))
+        head = await broker.head("r")
+        client = redis.client()
+        [log] = client.keys("*:log:r")
+        assert client.memory_usage(log, samples=0) < 2.5 * 2**20
+        [newest] = await broker.read_before("r", None, 1)
+        assert newest.position == head
+        assert client.xlen(log) > 30
 
 
 async def test_a_room_without_messages_expires_soon(redis: RedisServer) -> None:
@@ -419,7 +437,7 @@ async def test_a_cancellation_at_any_moment_ends_it(redis: RedisServer, monkeypa
         assert not going_on
 
     for _repeat in range(5):
-        brokers = [RedisBroker(RedisAddress(redis.url), 1000, 3600) for _ in range(20)]
+        brokers = [RedisBroker(RedisAddress(redis.url), LogLimits(1000, 2**30, 3600)) for _ in range(20)]
         await asyncio.gather(*(cancelled(broker, n / 1000) for n, broker in enumerate(brokers)))
 
 

@@ -13,6 +13,16 @@ local function newer(position, than)
   return epoch > than_epoch or (epoch == than_epoch and seq > than_seq)
 end
 
+-- How many of its newest messages fit into `bytes` of memory, at most `length`. A count alone is no
+-- bound: messages may be large.
+local function fitting(log, length, bytes)
+  local used = redis.call('MEMORY', 'USAGE', log, 'SAMPLES', 0)
+  if used and used > bytes then
+    return math.min(length, math.floor(redis.call('XLEN', log) * bytes / used))
+  end
+  return length
+end
+
 -- How many of its newest messages a room's log keeps: its length, or more if Postgres does not have
 -- them all. nil means all: while nothing of this epoch is archived, a part of an older epoch may be
 -- missing as well.
