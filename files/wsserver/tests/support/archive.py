@@ -65,7 +65,7 @@ class Archiving:
         assert not self._running.done(), self._running
         self._running.cancel()
         await asyncio.wait([self._running], timeout=20)
-        assert self._running.done(), "it goes on"
+        assert self._running.done(), "the archiver still runs"
 
 
 @asynccontextmanager

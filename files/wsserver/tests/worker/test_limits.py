@@ -41,7 +41,7 @@ async def test_connections_of_a_worker(start: Start) -> None:
     clients = [await worker.client(f"user{n}") for n in range(3)]
     status, body = await refused(worker.connect("one-more"))
     assert status == 429
-    assert "as many connections as it may" in body
+    assert "this worker has too many connections" in body
     assert await limited(worker, "connections") == 1
     assert (await worker.metrics())["ws_max_connections"] == 3
     await clients[0].connection.close()

@@ -237,7 +237,7 @@ def test_an_operators_mark_stays_beside_the_watchers_mark(watcher, edge, workers
         worker.stop()
     holes = [Hole(worker.address) for worker in workers[1:]]
     polls(watcher, 5)
-    assert held(edge) == set(), "who is out already need not be taken out"
+    assert held(edge) == set(), "the host is out already, so the watcher adds no mark"
     nginx.apply(lambda text: marked(text, "ws", "ops", set()))
     eventually(lambda: held(edge) == {B}, "and is taken out when the operator is done")
     for hole in holes:

@@ -398,8 +398,7 @@ class Client:
     def _joined(self, event: Joined) -> None:
         request = self._requests.answer(event)
         room = self.rooms.get(event.room)
-        # This answers a join that was given up since: it says nothing about the position of a later
-        # join.
+        # The answer to a join that was given up says nothing about the position of a later join.
         if room is not None and request is not None and request.joining is room:
             missed = room.start(event)
             if missed is not None:

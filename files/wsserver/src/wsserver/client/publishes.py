@@ -20,7 +20,7 @@ from wsserver.protocol.events import Error
 _REPEATED_FOR_S = 240.0
 
 
-# The codes of refusals after which the message may be published all the same.
+# The codes of refusals after which the message may still have been published.
 _MAYBE_PUBLISHED = frozenset({"outcome_unknown", "not_archived"})
 
 

@@ -218,7 +218,7 @@ class Acceptor:
         the room that the client must be allowed to join.
         """
         if self._registry.open_count >= self._settings.max_connections:
-            self._limit(connection, "connections", "this worker has as many connections as it may")
+            self._limit(connection, "connections", "this worker has too many connections")
             return None
         try:
             identity = await self._context.authenticator.authenticate(request)

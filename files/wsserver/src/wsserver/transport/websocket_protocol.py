@@ -55,8 +55,8 @@ class WebSocketProtocol(ServerProtocol, _AfterAnswer):
         """
         self.receive_data(chunk)
         if self.handshake_exc is not None and self.writes == [SEND_EOF]:
-            # For an unreadable request the library only hangs up, which a proxy takes for a dead
-            # server.
+            # For an unreadable request the library only hangs up, and a proxy would treat the worker
+            # as dead.
             self.writes.insert(0, _BAD_REQUEST)
         received: list[Request | bytes] = []
         for event in self.events_received():

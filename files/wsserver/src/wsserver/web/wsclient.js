@@ -38,7 +38,7 @@ const PONG_MOST_MS = 10_000;
 const RETRY_MS = 300;
 // The server recognises a repeat for five minutes. A later repeat would be a second message.
 const REPEATED_FOR_MS = 240_000;
-// The codes of refusals after which the message may be published all the same.
+// The codes of refusals after which the message may still have been published.
 const MAYBE_PUBLISHED = new Set(["outcome_unknown", "not_archived"]);
 const PASSING = new Set(["unavailable", "outcome_unknown", "broker_full", "not_archived"]);
 
@@ -827,8 +827,7 @@ export class Client extends EventTarget {
   #joined(event) {
     const request = this.#requests.answer(event);
     const room = this.rooms.get(event.room);
-    // This answers a join that was given up since: it says nothing about the position of a later
-    // join.
+    // The answer to a join that was given up says nothing about the position of a later join.
     if (!room || request?.joining !== room) return;
     const missed = room._start(event);
     if (missed) this.#lost(missed);

@@ -53,7 +53,7 @@ async def test_several_at_once(dsn: str) -> None:
 
 async def test_a_migration_that_fails_changes_nothing(dsn: str) -> None:
     connection = await asyncpg.connect(dsn)
-    await connection.execute("CREATE TABLE messages ()")  # in the way
+    await connection.execute("CREATE TABLE messages ()")  # the first migration cannot create it
     with pytest.raises(asyncpg.PostgresError):
         await migrate(dsn)
     assert await connection.fetchval("SELECT to_regclass('schema_migrations')") is None

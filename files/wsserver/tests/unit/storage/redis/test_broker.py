@@ -280,7 +280,7 @@ async def test_a_log_that_lost_its_tail_is_renewed(redis: RedisServer) -> None:
         assert fresh.seq == 0
         assert await broker.renew("r", lost) == fresh, "renewed twice"
         again = (await broker.publish("r", "u", "3", b"1")).position
-        assert again == fresh.next(), "the lost publish is taken for a repeat"
+        assert again == fresh.next(), "the lost publish counts as a repeat"
         assert await broker.ends("r") == [lost], "its epoch did not end before a message that was delivered"
         await broker.renew("r", lost._replace(seq=7))
         await broker.renew("r", lost._replace(epoch=lost.epoch - 1))

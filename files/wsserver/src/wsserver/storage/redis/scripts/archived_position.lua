@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: MIT
--- Shared by the scripts that know of the archive. The field `archived` of a room's hash,
+-- Shared by the scripts that use the archive. The field `archived` of a room's hash,
 -- "<epoch>-<seq>", is the newest message up to which Postgres has the whole room.
 
 local function parse(position)
