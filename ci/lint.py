@@ -2,9 +2,9 @@
 # Copyright: the selfhost.websocket authors
 """All linters, the ones that fail most often first, with the wall and CPU seconds of each.
 
-The slow linters read the same files on most runs. A clean result is cached outside the clone, under
-a digest of all files that the linter reads and of the tools' lock, so that other clones can use the
-result. Failures are not cached.
+The slow linters read the same files on most runs. A clean result is cached outside
+the clone, so that other clones can use the result. The cache's key is a digest of all files that
+the linter reads and of the tools' lock. Failures are not cached.
 """
 
 from __future__ import annotations
