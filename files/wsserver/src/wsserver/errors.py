@@ -5,9 +5,10 @@ from __future__ import annotations
 
 
 class BrokerError(Exception):
-    """A publish or a read failed; `code` and the text go to the client."""
+    """A publish or a read failed; `code`, the text and `retry_after_ms` go to the client."""
 
     code = "broker_error"
+    retry_after_ms: int | None = None
 
 
 class BrokerUnavailable(BrokerError):
@@ -24,6 +25,16 @@ class ArchiveUnavailable(BrokerUnavailable):
 
     def __init__(self, text: str = "the archive is unavailable") -> None:
         super().__init__(text)
+
+
+class ArchiveBusy(ArchiveUnavailable):
+    """Too many reads wait for the store of older messages; nothing was done."""
+
+    code = "rate_limited"
+    retry_after_ms = 1000
+
+    def __init__(self) -> None:
+        super().__init__("the archive is busy; repeat the request later")
 
 
 class OutcomeUnknown(BrokerError):

@@ -17,6 +17,7 @@ _STATUS = {
     "outcome_unknown": HTTPStatus.GATEWAY_TIMEOUT,
     "not_archived": HTTPStatus.GATEWAY_TIMEOUT,
     "broker_full": HTTPStatus.INSUFFICIENT_STORAGE,
+    "rate_limited": HTTPStatus.TOO_MANY_REQUESTS,
 }
 
 

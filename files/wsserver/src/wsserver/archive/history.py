@@ -17,6 +17,9 @@ from wsserver.rooms.broker import READ_BYTES, Broker
 
 Page = tuple[list[Message], bool]
 
+# Rooms whose first message a worker remembers.
+_BEGINS_MAX = 10_000
+
 
 class Archived(Protocol):
     """The store of older messages. All methods raise ArchiveUnavailable."""
@@ -36,6 +39,9 @@ class History:
     def __init__(self, broker: Broker, archived: Archived | None) -> None:
         self._broker = broker
         self._archived = archived
+        # Room -> a position before which it has no message. The archive only loses older messages,
+        # and gets newer ones.
+        self._begins: dict[str, Position] = {}
 
     async def after(self, room: str, position: Position, limit: int) -> list[Message]:
         """As `Past.after`."""
@@ -72,13 +78,26 @@ class History:
         unbroken = _unbroken_end(logged, before) if has_end else []
         if self._archived is None or _last(unbroken, limit)[1]:
             return _last(logged, limit)
+        end = before or (head.next() if head is not None else None)
+        begin = unbroken[0].position if unbroken else end
+        if begin is not None and room in self._begins and begin <= self._begins[room]:
+            return _last(unbroken, limit)
         try:
             archived = await self._archived.before(room, before, limit + 1)
         except ArchiveUnavailable:
             if not unbroken:
                 raise
             return unbroken, True
-        return _last(_merge(archived, logged), limit)
+        page, more = _last(_merge(archived, logged), limit)
+        begin = page[0].position if page else end
+        if not more and begin is not None:
+            self._remember(room, begin)
+        return page, more
+
+    def _remember(self, room: str, begin: Position) -> None:
+        if len(self._begins) >= _BEGINS_MAX:
+            self._begins.clear()
+        self._begins[room] = begin
 
     async def _since(self, room: str, since: Position, limit: int) -> Page:
         found: list[Message] = []

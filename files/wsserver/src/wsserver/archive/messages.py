@@ -6,15 +6,16 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from wsserver.archive.postgres import Postgres
+from wsserver.archive.postgres import READS, Postgres
+from wsserver.errors import ArchiveBusy
 from wsserver.protocol.types import Message, Position
 from wsserver.rooms.broker import READ_BYTES
 from wsserver.runtime.tasks import Tasks
+from wsserver.telemetry import metrics
 
 _END = Position(2**62, 0)
-# At a time, so that readers leave a connection for the archiver, and wait for each other rather than
-# for the pool, whose deadline counts as an outage.
-_READS = 2
+# A read that waits longer than this for the others is refused. Postgres is busy then, not down.
+_WAIT_S = 3.0
 
 # As many bytes as a broker reads from a log.
 _BOUNDED = """
@@ -33,11 +34,11 @@ _Question = tuple[str, str, Position, int]
 
 
 class ArchivedMessages:
-    """The messages in Postgres. All methods raise PostgresUnavailable."""
+    """The messages in Postgres. All methods raise PostgresUnavailable and ArchiveBusy."""
 
     def __init__(self, postgres: Postgres) -> None:
         self._postgres = postgres
-        self._free = asyncio.Semaphore(_READS)
+        self._free = asyncio.Semaphore(READS)
         self._tasks = Tasks()
         self._waiting: dict[_Question, asyncio.Task[list[Message]]] = {}
 
@@ -63,10 +64,19 @@ class ArchivedMessages:
 
     async def _read(self, question: _Question) -> list[Message]:
         query, room, position, limit = question
-        async with self._free:
+        try:
+            async with asyncio.timeout(_WAIT_S):
+                await self._free.acquire()
+        except TimeoutError:
+            metrics.LIMITED.labels("archive_reads").inc()
+            raise ArchiveBusy from None
+        finally:
             del self._waiting[question]
+        try:
             async with self._postgres.connection() as connection:
                 rows: list[Any] = await connection.fetch(query, room, *position, limit, READ_BYTES)
+        finally:
+            self._free.release()
         return [
             Message(room=room, position=Position(epoch, seq), user=sender, ts=ts, data=data.encode())
             for epoch, seq, sender, ts, data in rows

@@ -18,8 +18,11 @@ from wsserver.errors import ArchiveUnavailable
 from wsserver.telemetry import metrics
 from wsserver.telemetry.logs import log
 
-# Per worker; a host has several workers.
-_CONNECTIONS = 3
+# Concurrent reads for clients: reads wait for each other, and never for a connection.
+READS = 2
+# Per worker, and a host has several workers: the reads, the archiver, the publishes that wait for
+# Postgres, and the deletion of old messages. So no writer waits for a reader.
+_CONNECTIONS = READS + 3
 _CONNECT_TIMEOUT_S = 3.0
 # A statement without an answer means that Postgres is gone: a healthy Postgres answers within
 # milliseconds.

@@ -159,7 +159,7 @@ class Session:
             await self._context.quotas.query(self.identity.user)
             await work()
         except BrokerError as exc:
-            self.refuse(Error(exc.code, str(exc), id, room))
+            self.refuse(Error(exc.code, str(exc), id, room, exc.retry_after_ms))
         except CannotTell as exc:
             self.refuse(Error("unavailable", str(exc), id))
         except Refused as exc:

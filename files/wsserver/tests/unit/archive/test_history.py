@@ -18,10 +18,11 @@ from support.redis_server import RedisServer
 from support.wait import until
 
 import wsserver.archive.history
+import wsserver.archive.messages
 from wsserver.archive.history import History
 from wsserver.archive.messages import ArchivedMessages
 from wsserver.archive.postgres import Postgres
-from wsserver.errors import BrokerUnavailable
+from wsserver.errors import ArchiveBusy, BrokerUnavailable
 from wsserver.protocol.types import Message, Position
 from wsserver.rooms.broker import READ_BYTES
 from wsserver.storage.memory.broker import MemoryBroker
@@ -259,3 +260,58 @@ async def test_while_redis_is_unavailable_there_is_no_page(redis: RedisServer, b
     await until(lambda: not broker.available)
     with pytest.raises(BrokerUnavailable):
         await asyncio.wait_for(History(broker, None).page("r", None, None, 10), 0.5)
+
+
+async def test_a_worker_remembers_that_the_archive_has_nothing_older(broker: RedisBroker, dsn: str) -> None:
+    postgres = Postgres(dsn)
+    archived = ArchivedMessages(postgres)
+    asked: list[str] = []
+
+    class Counted:
+        async def after(self, room: str, position: Position, limit: int) -> list[Message]:
+            return await archived.after(room, position, limit)
+
+        async def before(self, room: str, position: Position | None, limit: int) -> list[Message]:
+            asked.append(room)
+            return await archived.before(room, position, limit)
+
+    history = History(broker, Counted())
+    await broker.head("r")
+    for _ in range(3):
+        assert await history.page("r", None, None, 10) == ([], False)
+    assert asked == ["r"]
+    published = [(await broker.publish("r", "u", str(n), b"1")).position for n in range(5)]
+    for _ in range(3):
+        page, more = await history.page("r", None, None, 10)
+        assert [each.position for each in page] == published
+        assert not more
+        assert await history.page("r", published[0], None, 10) == ([], False)
+    assert asked == ["r"]
+    connection = await asyncpg.connect(dsn)
+    older = message("old", Position(1, 1))
+    await write_archive(connection, [older])
+    await connection.close()
+    for _ in range(2):
+        assert (await history.page("old", None, None, 10))[0] == [older], "another room"
+    await postgres.close()
+
+
+async def test_a_busy_archive_is_not_an_outage(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wsserver.archive.messages, "_WAIT_S", 0.3)
+    postgres = Postgres(dsn)
+    archived = ArchivedMessages(postgres)
+    locked = await asyncpg.connect(dsn)
+    async with locked.transaction():
+        await locked.execute("LOCK TABLE messages")
+        reads = [asyncio.create_task(archived.after(f"r{n}", Position(0, 0), 10)) for n in range(20)]
+        done, waiting = await asyncio.wait(reads, timeout=2)
+        assert len(waiting) == 2, "these have a connection"
+        errors = [task.exception() for task in done]
+        assert all(isinstance(error, ArchiveBusy) for error in errors)
+        assert postgres.available
+        async with postgres.connection() as connection:
+            assert await connection.fetchval("SELECT 1") == 1, "writers do not wait for readers"
+    assert [await task for task in waiting] == [[], []]
+    assert await archived.after("r", Position(0, 0), 10) == []
+    await locked.close()
+    await postgres.close()
