@@ -11,8 +11,15 @@ from msgspec import UNSET, Struct, UnsetType
 State = Literal["starting", "ready", "draining", "drained", "broker_unavailable"]
 
 
+# Above this fullness of the broker, users get less, and the operator sees it.
+NEARLY_FULL = 0.8
+
+
 class BrokerStatus(Struct, frozen=True):
+    """`fullness`: the used part of its memory, 0 to 1; 0 if its memory has no limit."""
+
     available: bool
+    fullness: float = 0.0
 
 
 class ArchiveStatus(Struct, frozen=True):

@@ -36,6 +36,8 @@ class AutobahnWorker(Worker):
             WS_MAX_MESSAGE_BYTES=str(16 * 2**20),
             WS_MESSAGES_PER_S="100000",
             WS_BYTES_PER_S=str(2**30),
+            # This client does not read until it has sent all fragments, whose echoes are 4 MiB.
+            WS_SEND_BUFFER_BYTES=str(16 * 2**20),
             WS_LOG_LEVEL="warning",
         )
 

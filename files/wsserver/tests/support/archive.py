@@ -19,6 +19,7 @@ from wsserver.storage.redis.archive_stream import ArchiveStream
 from wsserver.storage.redis.broker import RedisBroker
 from wsserver.storage.redis.connection import RedisAddress
 from wsserver.storage.redis.keys import LogLimits
+from wsserver.storage.redis.memory import LogShedder
 
 
 class _NoListener:
@@ -58,7 +59,7 @@ class Archiving:
     ) -> None:
         self.postgres = Postgres(dsn)
         self.stream = ArchiveStream(RedisAddress(redis.url), LogLimits(log_length, 2**30, 3600))
-        self.archive = Archiver(self.postgres, self.stream, broker, days)
+        self.archive = Archiver(self.postgres, self.stream, LogShedder(RedisAddress(redis.url)), broker, days)
         self._running = asyncio.create_task(self.archive.run())
 
     async def stop(self) -> None:

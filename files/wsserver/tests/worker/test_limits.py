@@ -12,6 +12,7 @@ from typing import Any
 
 import jwt
 import pytest
+from support.redis_server import RedisServer
 from support.wait import until
 from support.worker import SECRET, Client, Worker
 from websockets.asyncio.client import connect
@@ -242,6 +243,49 @@ async def test_a_request_that_comes_too_slowly(start: Start) -> None:
     assert (await asyncio.wait_for(reader.read(), 20)).startswith(b"HTTP/1.1 408 ")
     writer.close()
     assert await limited(worker, "handshake") == 1
+
+
+async def test_one_user_cannot_fill_redis_for_the_others(start: Start, redis: RedisServer) -> None:
+    redis.client().config_set("maxmemory", 24 * 2**20)
+    worker = await start(WS_USER_BYTES_PER_S="1048576", WS_ROOM_LOG_BYTES="4194304").ready()
+    hostile = [await worker.client("mallory") for _ in range(8)]
+    other = await worker.client("bob")
+    answers = Counter[str]()
+
+    async def flood(client: Client, n: int) -> None:
+        for k in range(150):
+            await client.publish("x" * 50_000, str(k), room=f"fresh-{n}-{k % 20}")
+            event = await client.next()
+            answers[event.get("code", event["type"])] += 1
+
+    async def chat() -> None:
+        for k in range(100):
+            await other.publish("hello", str(k))
+            assert (await other.next())["type"] == "ack"
+            await asyncio.sleep(0.05)
+
+    flooding = [asyncio.create_task(flood(client, n)) for n, client in enumerate(hostile)]
+    await chat()
+    await asyncio.gather(*flooding)
+    assert answers["rate_limited"] > 0
+    assert answers["broker_full"] == 0
+    status, body = await worker.http("/readyz")
+    assert status == 200
+    fullness = (await worker.metrics())["ws_broker_memory_ratio"]
+    assert ("full" in body) == (fullness >= 0.8)
+
+
+async def test_a_nearly_full_broker_shows(start: Start, redis: RedisServer) -> None:
+    worker = await start().ready()
+    redis.client().set("ballast", b"x" * (20 * 2**20))
+    redis.client().config_set("maxmemory", 24 * 2**20)
+    await until(lambda: worker.log("broker_nearly_full"))
+    status, body = await worker.http("/readyz")
+    assert status == 200
+    assert "memory is" in body
+    redis.client().delete("ballast")
+    await until(lambda: worker.log("broker_has_room"))
+    assert (await worker.http("/readyz"))[1].endswith("ready\n")
 
 
 # Tokens.

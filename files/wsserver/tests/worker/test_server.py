@@ -386,7 +386,8 @@ async def test_a_slow_reader_delays_no_other_client_and_is_refilled_in_order(sta
         await publisher.acks(100)
         assert [n for n, _ in await quick.messages(100)] == list(range(start_at, start_at + 100))
     drops = (await worker.metrics())["ws_message_drops_total"]
-    assert 0 < drops < count
+    # The quick reader has the same small buffer, which is full at times.
+    assert 0 < drops < 2 * count
     assert [n for n, _ in await slow.messages(count)] == list(range(count))
     await publisher.publish(["last", ""], "last")
     assert (await slow.messages(1))[0][0] == "last", "not live again"

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from wsserver.admin.failure import explain
+from wsserver.status import NEARLY_FULL
 
 RUN = Path("/run/ws-server")
 # The role makes a link for each worker that should run on this host.
@@ -291,12 +292,19 @@ def _cells(status: dict[str, Any]) -> list[str]:
         status["state"].replace("_", " ") + by,
         str(status["connections"]),
         str(status["rooms"]),
-        "available" if status["broker"]["available"] else "unavailable",
+        _broker(status["broker"]),
         "-" if archive is None else f"{archive['lag_s']:.1f} s behind" if archive["available"] else "unavailable",
         _duration(status["uptime_s"]),
         status["version"],
         str(status["pid"]),
     ]
+
+
+def _broker(broker: dict[str, Any]) -> str:
+    if not broker["available"]:
+        return "unavailable"
+    fullness = broker.get("fullness", 0.0)  # a worker of the release before does not tell
+    return f"{fullness:.0%} full" if fullness >= NEARLY_FULL else "available"
 
 
 def _duration(seconds: float) -> str:

@@ -21,6 +21,7 @@ from wsserver.rooms.broker import Broker
 from wsserver.status import ArchiveStatus
 from wsserver.storage.redis.archive_stream import ArchiveStream
 from wsserver.storage.redis.keys import shard_of
+from wsserver.storage.redis.memory import LogShedder
 from wsserver.telemetry import metrics
 from wsserver.telemetry.logs import log
 
@@ -35,6 +36,10 @@ _PAUSE_MAX_S = 4.0
 # How often to check that Postgres answers while there is nothing to move.
 _CHECK_INTERVAL_S = 5.0
 _STORE_BATCH = 200
+# The used part of Redis's memory above which archived messages leave it, and the part to reach.
+_SHED_ABOVE = 0.7
+_SHED_TO = 0.6
+_SHED_INTERVAL_S = 5.0
 
 _INSERT = """
     INSERT INTO messages (room, epoch, seq, sender, ts, data)
@@ -75,13 +80,17 @@ class _Waiting(NamedTuple):
 
 
 class Archiver:
-    """Moves the messages of some shards. At its end, `run` also closes `postgres` and `stream`.
+    """Moves the messages of some shards. At its end, `run` also closes the other objects, but not
+    `broker`.
 
     `retention_days`: 0 keeps messages for ever.
     """
 
-    def __init__(self, postgres: Postgres, stream: ArchiveStream, broker: Broker, retention_days: int) -> None:
+    def __init__(
+        self, postgres: Postgres, stream: ArchiveStream, shedder: LogShedder, broker: Broker, retention_days: int
+    ) -> None:
         self._postgres = postgres
+        self._shedder = shedder
         self._stream = stream
         self._broker = broker
         self._retention_days = retention_days
@@ -98,12 +107,14 @@ class Archiver:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._move())
                 tasks.create_task(self._store_waiting())
+                tasks.create_task(self._shed())
                 if self._retention_days:
                     tasks.create_task(retention.keep(self._postgres, self._retention_days))
         finally:
             for waiting in self._waiting:
                 waiting.settle(missing=True)
             await self._stream.close()
+            await self._shedder.close()
             await self._postgres.close()
 
     # All messages, within seconds.
@@ -159,6 +170,21 @@ class Archiver:
     def status(self) -> ArchiveStatus:
         """The state of the streams that this worker moves."""
         return ArchiveStatus(self._postgres.available, self._pending, self._lag_s)
+
+    # Memory.
+
+    async def _shed(self) -> None:
+        """Let Redis give up archived messages before its memory is full."""
+        while True:
+            await asyncio.sleep(_SHED_INTERVAL_S)
+            if self._broker.fullness < _SHED_ABOVE or not self._stream.leads:
+                continue
+            try:
+                logs = await self._shedder.shed(_SHED_TO)
+            except BrokerUnavailable:
+                continue
+            metrics.ARCHIVE_SHED.inc(logs)
+            log.info("archived_messages_shed", logs=logs)
 
     # Single messages, at once.
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from wsserver.cluster.leased_counts import CountStore, LeasedCounts, Limited
 from wsserver.limits.addresses import limited_address
 from wsserver.limits.user_rate import UserRate
+from wsserver.status import NEARLY_FULL
 from wsserver.telemetry import metrics
 
 
@@ -28,6 +29,9 @@ _REFUSALS = (
 )
 
 
+# Bytes that each message costs the broker besides its data, about.
+_MESSAGE_OVERHEAD = 512
+_LEAST_SCALE = 1 / 64
 # How often a query that waits for its user's rate is tried.
 _QUERY_RETRY_S = 0.2
 
@@ -74,9 +78,16 @@ class Quotas:
         """Count one publish of `size` bytes, unless a rate is exceeded."""
         if not self._rates.messages.allow(user):
             return Refusal("user_messages", "this user publishes more than is allowed over all connections")
-        if not self._rates.bytes.allow(user, size):
+        if not self._rates.bytes.allow(user, size + _MESSAGE_OVERHEAD):
             return Refusal("user_bytes", "this user publishes more bytes than are allowed over all connections")
         return None
+
+    def squeeze(self, fullness: float) -> None:
+        """Let each user publish fewer bytes while the broker is nearly full (`Broker.fullness`).
+
+        A user with few messages does not notice.
+        """
+        self._rates.bytes.scale = min(1.0, max(_LEAST_SCALE, (1 - fullness) / (1 - NEARLY_FULL)))
 
     async def query(self, user: str) -> None:
         """Count one query; returns when the user's rate allows it."""

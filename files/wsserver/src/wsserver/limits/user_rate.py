@@ -47,13 +47,15 @@ class _Bucket:
 
 
 class UserRate:
-    """`per_s`: the limit; `store`: None if this is the only worker.
+    """`per_s`: the limit; `store`: None if this is the only worker. `scale`: the part of the limit
+    that holds now, above 0 to 1.
 
     A user who has been quiet may use twice the rate at once, on each worker. Over several workers,
     the limit holds within about 25 % once a user has been active for two seconds or so.
     """
 
     def __init__(self, per_s: float, store: RateStore | None) -> None:
+        self.scale = 1.0
         self._per_s = per_s
         self._store = store
         self._notable = max(1, math.ceil(per_s * _NOTABLE))
@@ -77,8 +79,9 @@ class UserRate:
         bucket.wanted += units
         if bucket.wanted >= self._notable:
             self._busy[user] = bucket
-        full = max(1.0, bucket.rate * _BURST_S)
-        bucket.tokens = min(full, bucket.tokens + (now - bucket.filled_at) * bucket.rate)
+        rate = bucket.rate * self.scale
+        full = max(1.0, rate * _BURST_S)
+        bucket.tokens = min(full, bucket.tokens + (now - bucket.filled_at) * rate)
         bucket.filled_at = now
         if bucket.tokens < 1:
             return False

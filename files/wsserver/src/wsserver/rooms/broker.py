@@ -50,9 +50,12 @@ class Broker(Protocol):
     """One worker's way to all rooms.
 
     Reads raise BrokerUnavailable while the broker is unavailable.
+
+    fullness: the used part of its memory, 0 to 1, some seconds old.
     """
 
     available: bool
+    fullness: float
 
     async def run(self, listener: Listener, carry_out: Callable[[bytes], None]) -> None:
         """Keep the broker connected, and its subscriptions in place, until cancelled.

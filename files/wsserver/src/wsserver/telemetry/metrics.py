@@ -73,6 +73,8 @@ BROKER_PUBLISH = Histogram(
 )
 BROKER_AVAILABLE = Gauge("ws_broker_available", "1 while Redis answers.")
 
+BROKER_MEMORY = Gauge("ws_broker_memory_ratio", "The used part of Redis's memory limit, 0 to 1.")
+
 # The server API.
 API_REQUESTS = Counter("ws_api_requests", "Requests to the server API, by route and HTTP status.", ["route", "status"])
 
@@ -86,6 +88,10 @@ ARCHIVE_WAITS = Counter(
     "ws_archive_waits", "Times that members had to wait for older messages because Postgres was unavailable."
 )
 ARCHIVE_AVAILABLE = Gauge("ws_archive_available", "1 while Postgres answers.")
+
+ARCHIVE_SHED = Counter(
+    "ws_archive_shed_logs", "Logs of rooms that Redis gave up, except for their newest message, to free memory."
+)
 
 # Counters shared by all workers; `tally` is presence or connections.
 TALLY_UNTOLD = Gauge("ws_tally_untold", "Counts of this worker that Redis does not have yet.", ["tally"])

@@ -32,6 +32,7 @@ from wsserver.runtime.tasks import Tasks
 from wsserver.sessions.context import SessionContext
 from wsserver.sessions.session import Session
 from wsserver.settings import Settings
+from wsserver.status import NEARLY_FULL
 from wsserver.telemetry import metrics
 from wsserver.telemetry.logs import log
 from wsserver.transport import responses
@@ -51,7 +52,8 @@ _AGE_JITTER = 0.1
 class Acceptor:
     """Owns the connections of one worker from their first byte to their last.
 
-    `unready`: the reason to refuse new clients now, or None. `pages`: other responses, by path.
+    `unready`: the reason to refuse new clients now, or None. `fullness`: `Broker.fullness`.
+    `pages`: other responses, by path.
     """
 
     def __init__(
@@ -60,12 +62,14 @@ class Acceptor:
         context: SessionContext,
         registry: ConnectionRegistry,
         unready: Callable[[], str | None],
+        fullness: Callable[[], float],
         pages: dict[str, Response],
     ) -> None:
         self._settings = settings
         self._context = context
         self._registry = registry
         self._unready = unready
+        self._fullness = fullness
         self._pages = pages
         self._handshakes = HandshakeQueue()
         self._refusals = Refusals(settings.ip_refusals_per_s)
@@ -138,7 +142,7 @@ class Acceptor:
             return responses.text(HTTPStatus.OK, "ok")
         if path == "/readyz":
             why = self._unready()
-            return responses.text(HTTPStatus.OK, "ready") if why is None else _not_ready(why)
+            return _not_ready(why) if why is not None else responses.text(HTTPStatus.OK, _ready(self._fullness()))
         if path == "/metrics":
             return responses.metrics_page(accept)
         return self._pages.get(path) or responses.text(HTTPStatus.NOT_FOUND, "not found")
@@ -282,6 +286,10 @@ class Acceptor:
 
 def _open(client: Connection) -> Gauge:
     return metrics.EVENT_STREAMS if isinstance(client, EventStream) else metrics.ACTIVE_CONNECTIONS
+
+
+def _ready(fullness: float) -> str:
+    return f"ready, but the broker's memory is {fullness:.0%} full" if fullness >= NEARLY_FULL else "ready"
 
 
 def _not_ready(why: str) -> Response:

@@ -29,6 +29,7 @@ from wsserver.storage.redis.broker import RedisBroker
 from wsserver.storage.redis.connection import RedisAddress
 from wsserver.storage.redis.counts import RedisCounts
 from wsserver.storage.redis.keys import LogLimits
+from wsserver.storage.redis.memory import LogShedder
 from wsserver.storage.redis.presence import RedisPresence
 from wsserver.storage.redis.tickets import RedisTickets
 from wsserver.storage.redis.user_rate import RedisRates
@@ -66,7 +67,7 @@ def in_redis(settings: Settings) -> Components:
     archive = None
     if postgres is not None:
         stream = ArchiveStream(address, log)
-        archive = Archiver(postgres, stream, broker, settings.archive_retention_days)
+        archive = Archiver(postgres, stream, LogShedder(address), broker, settings.archive_retention_days)
     return Components(
         broker=broker,
         presence=Presence(RedisPresence(address)),

@@ -68,11 +68,14 @@ class Worker:
                 rooms=settings.max_rooms_per_connection,
             ),
         )
-        self._acceptor = Acceptor(settings, self._context, self._registry, self._unready, pages or {})
+        self._acceptor = Acceptor(
+            settings, self._context, self._registry, self._unready, lambda: components.broker.fullness, pages or {}
+        )
         metrics.MAX_CONNECTIONS.set(settings.max_connections)
         metrics.READY.set_function(lambda: float(self.state == "ready"))
         metrics.DRAINING.set_function(lambda: float(self._drain.state is not None))
         metrics.ROOMS.set_function(lambda: float(self._context.hub.rooms))
+        metrics.BROKER_MEMORY.set_function(lambda: components.broker.fullness)
         metrics.BROKER_AVAILABLE.set_function(lambda: float(components.broker.available))
 
     # State.
@@ -113,7 +116,7 @@ class Worker:
             handshaking=self._registry.handshaking_count,
             closing=self._registry.closing_count,
             rooms=self._context.hub.rooms,
-            broker=BrokerStatus(self._components.broker.available),
+            broker=BrokerStatus(self._components.broker.available, round(self._components.broker.fullness, 3)),
             archive=self._components.archive_status,
         )
 
@@ -190,6 +193,7 @@ class Worker:
         while True:
             self._registry.tick()
             self._acceptor.tick()
+            self._context.quotas.squeeze(self._components.broker.fullness)
             # The event loop itself sends this signal, so systemd replaces a worker whose loop
             # hangs.
             systemd.notify("WATCHDOG=1")

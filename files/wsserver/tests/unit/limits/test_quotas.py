@@ -317,13 +317,13 @@ async def test_quotas_in_memory() -> None:
 
 
 async def test_the_rates_of_a_user() -> None:
-    rates = UserRates(messages=UserRate(5, None), bytes=UserRate(1000, None), queries=UserRate(10, None))
+    rates = UserRates(messages=UserRate(5, None), bytes=UserRate(10_000, None), queries=UserRate(10, None))
     quotas = Quotas(MemoryCounts(), rates, 10, 10)
     assert [quotas.publish("alice", 10) for _ in range(10)] == [None] * 10
     refusal = quotas.publish("alice", 10)
     assert refusal is not None
     assert refusal.limit == "user_messages"
-    assert quotas.publish("bob", 5000) is None, "one large message passes"
+    assert quotas.publish("bob", 50_000) is None, "one large message passes"
     refusal = quotas.publish("bob", 1)
     assert refusal is not None
     assert refusal.limit == "user_bytes"
@@ -333,3 +333,22 @@ async def test_the_rates_of_a_user() -> None:
     waited = time.monotonic() - begin
     assert waited > 0.3, "5 queries more than 10 a second and a burst of 20"
     await quotas.query("bob")
+
+
+async def test_users_get_fewer_bytes_while_the_broker_is_nearly_full() -> None:
+    rates = UserRates(messages=UserRate(1000, None), bytes=UserRate(100_000, None), queries=UserRate(10, None))
+    quotas = Quotas(MemoryCounts(), rates, 10, 10)
+
+    def publishes(user: str, size: int) -> int:
+        """How many publishes of this size pass at once."""
+        return sum(quotas.publish(user, size) is None for _ in range(100))
+
+    quotas.squeeze(0.5)
+    assert publishes("alice", 10_000) >= 19
+    quotas.squeeze(0.9)
+    assert 9 <= publishes("bob", 10_000) <= 11
+    quotas.squeeze(1.0)
+    assert publishes("carol", 10_000) == 1
+    assert publishes("dave", 10) >= 5, "a chat goes on"
+    quotas.squeeze(0.1)
+    assert publishes("erin", 10_000) >= 19

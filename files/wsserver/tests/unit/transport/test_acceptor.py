@@ -17,8 +17,8 @@ from websockets.exceptions import InvalidStatus
 
 from wsserver.auth import Authenticator, issue_ticket, mint
 from wsserver.errors import BrokerUnavailable
-from wsserver.limits.quotas import Quotas, Refusal
-from wsserver.limits.user_rate import PublishRates
+from wsserver.limits.quotas import Quotas, Refusal, UserRates
+from wsserver.limits.user_rate import UserRate
 from wsserver.rooms.batch_writer import BatchWriter
 from wsserver.rooms.hub import Hub
 from wsserver.settings import Settings
@@ -33,7 +33,7 @@ class ScriptedQuotas(Quotas):
     """`before`: called by each admission."""
 
     def __init__(self) -> None:
-        super().__init__(MemoryCounts(), PublishRates(1e6, None), 1000, 1000)
+        super().__init__(MemoryCounts(), UserRates(*(UserRate(1e6, None) for _ in range(3))), 1000, 1000)
         self.before: Callable[[], None] = lambda: None
         self.admitted = 0
 
@@ -58,7 +58,7 @@ class Place:
         self.context.quotas = self.quotas
         self.why: str | None = None
         self.registry = ConnectionRegistry(10, 25, 30)
-        self.acceptor = Acceptor(settings, self.context, self.registry, lambda: self.why, {})
+        self.acceptor = Acceptor(settings, self.context, self.registry, lambda: self.why, lambda: 0.0, {})
         self.port = 0
 
     def drain(self) -> None:

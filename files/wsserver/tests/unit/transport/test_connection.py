@@ -11,6 +11,7 @@ from support.services import SECRET, make_services
 from support.wait import until
 from websockets.asyncio.client import connect
 
+from wsserver.archive.history import History
 from wsserver.auth import mint
 from wsserver.rooms.batch_writer import BatchWriter
 from wsserver.rooms.hub import Hub
@@ -26,11 +27,11 @@ from wsserver.transport.websocket_protocol import WebSocketProtocol
 async def test_a_lost_connection_is_freed_without_a_collection() -> None:
     """A collection visits all objects, and the event loop waits for it."""
     broker, writer = MemoryBroker(100), BatchWriter()
-    hub = Hub(broker, writer)
+    hub = Hub(broker, History(broker, None), writer)
     registry = ConnectionRegistry(handshake_s=10, heartbeat_s=25, slow_client_s=30)
     settings = Settings(jwt_secret=SecretStr(SECRET))
     context = make_services(hub, broker, writer)
-    acceptor = Acceptor(settings, context, registry, lambda: None, {})
+    acceptor = Acceptor(settings, context, registry, lambda: None, lambda: 0.0, {})
     running = [asyncio.create_task(work) for work in (broker.run(hub, lambda payload: None), context.quotas.run())]
     await until(lambda: context.quotas.available)
     server = await asyncio.get_running_loop().create_server(acceptor.connection, "127.0.0.1", 0)

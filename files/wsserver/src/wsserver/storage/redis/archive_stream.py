@@ -112,6 +112,11 @@ class ArchiveStream:
                 )
             await pipeline.execute()
 
+    @property
+    def leads(self) -> bool:
+        """Whether this worker does what one worker of the fleet has to do: it has the first shard."""
+        return 0 in self._held
+
     async def close(self) -> None:
         """Release the leases, so that other workers take the shards at once."""
         with suppress(BrokerUnavailable):

@@ -23,9 +23,11 @@ from wsserver.errors import BrokerError, BrokerFull, BrokerUnavailable, OutcomeU
 from wsserver.protocol.types import Message, Position
 from wsserver.rooms.broker import READ_BYTES, Listener, Published
 from wsserver.runtime.tasks import fail
+from wsserver.status import NEARLY_FULL
 from wsserver.storage.redis.connection import COMMAND_TIMEOUT_S, RedisAddress, SoundConnection, reading, script
 from wsserver.storage.redis.envelope import decode, publisher_fields
 from wsserver.storage.redis.keys import CONTROL_CHANNEL, LogLimits, RoomKeys, shard_of
+from wsserver.storage.redis.memory import fullness
 from wsserver.telemetry import metrics
 from wsserver.telemetry.logs import log
 
@@ -60,6 +62,7 @@ class RedisBroker:
 
     def __init__(self, address: RedisAddress, log: LogLimits, archive: bool = False) -> None:
         self.available = False
+        self.fullness = 0.0
         self._log = log
         self._archive = archive
         self._redis = address.client(connections=8)
@@ -165,9 +168,17 @@ class RedisBroker:
         while True:
             await asyncio.sleep(_CHECK_INTERVAL_S)
             self._incarnation = await self._current_incarnation()
+            self._measured(await fullness(self._control))
             await self._feed.send_command("PING")
             if time.monotonic() - self._feed_heard > _SILENCE_LIMIT_S:
                 raise TimeoutError("the live feed is silent")
+
+    def _measured(self, fullness: float) -> None:
+        if fullness >= NEARLY_FULL > self.fullness:
+            log.warning("broker_nearly_full", percent=round(100 * fullness))
+        elif fullness < NEARLY_FULL <= self.fullness:
+            log.info("broker_has_room", percent=round(100 * fullness))
+        self.fullness = fullness
 
     # The live feed.
 
