@@ -71,7 +71,8 @@ found:
     kind:
       description:
         - For nginx, V(settings) (C(nginx.conf)), V(site), or V(clash), a site that nginx refuses beside the edge's own.
-        - For Redis, V(settings), V(data), or V(moved) if another unit has this collection's data.
+        - For Redis, V(settings), V(data), or V(moved) if another unit has this collection's data. V(handed-over) if another host has
+          them, and this host forwards its clients there.
         - For Postgres, V(settings), V(access) (C(pg_hba.conf), C(pg_ident.conf)), V(database), or V(taken), a name in a shared cluster.
       type: str
       sample: site

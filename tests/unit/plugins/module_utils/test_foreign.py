@@ -272,6 +272,27 @@ def test_an_instance_of_the_operator_with_our_name(tree: Tree, closed: int) -> N
     assert [one.kind for one in _foreign.redis(tree.host, "ws", closed)] == ["settings"]
 
 
+FORWARD = "/etc/systemd/system/ws-redis-forward.service"
+
+
+@pytest.mark.parametrize(("instance", "unit"), [("", "redis-server"), ("ws", "redis-server@ws")])
+def test_a_redis_that_has_handed_its_data_over(tree: Tree, instance: str, unit: str) -> None:
+    tree.write(f"/etc/redis/redis{'-' + instance if instance else ''}.conf", OURS)
+    tree.write(FORWARD, (ROOT / "roles/redis/templates/ws-redis-forward.service.j2").read_text())
+    text = tree.host.read(FORWARD).replace("{{ _redis_target_url }}", "fd00::2:6380")
+    tree.write(FORWARD, text)
+    # The units alone are from a move that was interrupted before the data moved.
+    assert _foreign.redis(tree.host, instance) == []
+    tree.link(f"/etc/systemd/system/{unit}.service", "/dev/null")
+    assert told(_foreign.redis(tree.host, instance)) == [("handed-over", FORWARD, "forwards clients to fd00::2:6380")]
+
+
+def test_a_redis_that_the_operator_has_masked(tree: Tree) -> None:
+    tree.write("/etc/redis/redis.conf", OURS)
+    tree.link("/etc/systemd/system/redis-server.service", "/dev/null")
+    assert _foreign.redis(tree.host, "") == []
+
+
 # Postgres
 
 ETC = "/etc/postgresql/17/main"
