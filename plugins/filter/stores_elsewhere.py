@@ -15,6 +15,7 @@ author:
 description:
   - Compares the Redis and the Postgres in the workers' settings with the inventory.
   - The filter recognizes a store's host by its addresses, and under a new address by its machine ID.
+    C(ansible_host) counts as an address.
 positional: hostvars, wanted
 options:
   _input:
@@ -22,7 +23,7 @@ options:
     type: dict
     required: true
   hostvars:
-    description: Ansible's C(hostvars). Hosts without facts are not recognized.
+    description: Ansible's C(hostvars). A host without facts is recognized only by an address in the inventory.
     type: dict
     required: true
   wanted:
@@ -50,13 +51,17 @@ _value:
       description: V(redis) or V(postgres).
       type: str
     host:
-      description: The host of the store, or V(null) if the inventory does not have that host.
+      description: The host of the store, or V(null) if no host is known to have its address.
       type: str
     address:
       description: The address of the store in the workers' settings, if O(hostvars) does not have its host.
       type: str
     users:
       description: The hosts whose workers use the store.
+      type: list
+      elements: str
+    candidates:
+      description: If RV(_value[].host) is V(null), the hosts of the inventory whose addresses are not known.
       type: list
       elements: str
 """
@@ -74,14 +79,15 @@ def stores_elsewhere(
     """Return the stores that are not on the wanted hosts."""
     known = {name: _host(hostvars[name]) for name in hostvars}
     found = map(dataclasses.asdict, _stores.elsewhere(used, known, wanted))
-    return [one | {"users": list(one["users"])} for one in found]
+    return [one | {key: list(one[key]) for key in ("users", "candidates")} for one in found]
 
 
 def _host(variables: Mapping[str, Any]) -> _stores.Host:
     facts = variables.get("ansible_facts", {})
     addresses = {*facts.get("all_ipv4_addresses", []), *facts.get("all_ipv6_addresses", [])}
     private = variables.get("ws_server_private_address")
-    return _stores.Host({*addresses, private} if private else addresses, facts.get("machine_id", ""))
+    known = {*addresses, private} if private else addresses
+    return _stores.Host(known, facts.get("machine_id", ""), variables.get("ansible_host", ""))
 
 
 class FilterModule:

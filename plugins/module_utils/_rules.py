@@ -207,16 +207,29 @@ def stores(settings: Settings) -> Iterator[str]:
             continue
         title, new = _stores.TITLES[found["name"]], wanted[found["name"]]
         group = settings.get(f"ws_{found['name']}_group")
-        place = found["host"] or f"a host at {found['address']}, which the inventory does not have"
-        remedy = (
-            f"run the playbook move_store with -e ws_from={found['host']}, or write {found['host']} into {group} again"
-            if found["host"]
-            else f"add that host to the inventory, and run the playbook move_store with -e ws_from=NAME, or correct {group}"
-        )
+        place, remedy = _store_place(found, group)
         yield (
             f"The workers of {', '.join(found['users'])} use the {title} on {place}, and {group} of the inventory names {new}. "
             f"Old and new workers would use different stores, and the data would stay behind. To move {title}, {remedy}."
         )
+
+
+def _store_place(found: Mapping[str, Any], group: str) -> tuple[str, str]:
+    """Names the host of a store, and what the operator can do."""
+    if found["host"]:
+        remedy = (
+            f"run the playbook move_store with -e ws_from={found['host']}, or write {found['host']} into {group} again"
+        )
+        return found["host"], remedy
+    place = f"a host at {found['address']}"
+    remedy = f"run the playbook move_store with -e ws_from=NAME, or correct {group}"
+    if not found["candidates"]:
+        return f"{place}, which the inventory does not have", f"add that host to the inventory, and {remedy}"
+    hosts = " or ".join(found["candidates"])
+    return (
+        f"{place}, which may be {hosts} (this run knows no address there)",
+        f"set ws_server_private_address: {found['address']} for that host in the inventory, and {remedy}",
+    )
 
 
 def earlier_stores(settings: Settings) -> Iterator[str]:

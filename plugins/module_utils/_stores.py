@@ -31,10 +31,11 @@ class Store:
 
 @dataclasses.dataclass(frozen=True)
 class Host:
-    """A host of the inventory, as its facts describe it."""
+    """A host of the inventory, as its facts describe it. `reached`: the name or address at which Ansible reaches it."""
 
     addresses: Collection[str]
     machine: str
+    reached: str = ""
 
 
 def parse(env: str) -> dict[str, Store]:
@@ -60,7 +61,7 @@ def host_of(store: Store, worker_host: str, hosts: Mapping[str, Host], wanted: s
         return worker_host
     order = [wanted, *(name for name in hosts if name != wanted)]
     for name in order:
-        if name in hosts and store.address in hosts[name].addresses:
+        if name in hosts and store.address in [*hosts[name].addresses, hosts[name].reached]:
             return name
     same = [name for name in order if store.machine and name in hosts and store.machine == hosts[name].machine]
     return same[0] if len(same) == 1 else None
@@ -82,12 +83,17 @@ def _is_same(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class Elsewhere:
-    """A store that workers use on another host than the inventory names. `host`: None if not in the inventory."""
+    """A store that workers use on another host than the inventory names.
+
+    `host`: None if no host of the inventory is known to have the address. `candidates`: hosts without a known address, one of
+    which may have the store.
+    """
 
     name: str
     host: str | None
     address: str
     users: tuple[str, ...]
+    candidates: tuple[str, ...] = ()
 
 
 def elsewhere(
@@ -111,4 +117,8 @@ def elsewhere(
                     users.setdefault(place, [])
                     if worker_host not in users[place]:
                         users[place].append(worker_host)
-    return [Elsewhere(name, host, address, tuple(found)) for (name, host, address), found in users.items()]
+    unknown = tuple(name for name, host in hosts.items() if not host.addresses)
+    return [
+        Elsewhere(name, host, address, tuple(found), () if host else unknown)
+        for (name, host, address), found in users.items()
+    ]

@@ -189,6 +189,7 @@ STAGES = {
     "two_named": "hosts", "inside": "hosts", "inside_too": "hosts", "without_redis": "hosts", "away": "hosts",
     "no_python": "hosts", "no_sudo": "hosts", "watched": "hosts", "watching": "hosts", "many_workers": "ports",
     "kept": "stores", "moved": "stores", "moved_to": "stores",
+    "added": "stores", "added_to": "inventory", "added_to_away": "inventory",
 }  # fmt: skip
 STAGES |= {role: role for role in ROLES if role in REFUSED}
 
@@ -325,6 +326,10 @@ def fleets(tmp_path_factory: pytest.TempPathFactory) -> Fleets:
         "kept": works | {"ws_server_private_address": "192.0.2.9"},
         "moved": works,
         "moved_to": {"fleet": "moved"},
+        # A run with --limit: the play of the stage has no host of this fleet but "added".
+        "added": {},
+        "added_to": works | {"fleet": "added"},
+        "added_to_away": closed | {"fleet": "added"},
         "watched": private,
         "watching": closed | {"fleet": "watched"},
     }
@@ -339,6 +344,7 @@ def fleets(tmp_path_factory: pytest.TempPathFactory) -> Fleets:
         "without_redis": {"ws_redis": ["away"]},
         "watched": {"ws_observability": ["watching"]},
         "moved": {"ws_redis": ["moved_to"], "ws_postgres": ["moved_to"]},
+        "added": {"ws_workers": ["added_to", "added_to_away", "added"]},
     }
     return Fleets(directory, hosts, members, STAGES)
 
@@ -436,6 +442,18 @@ def test_stores_that_would_be_left_behind(fleets: Fleets) -> None:
         "The workers of moved use the Postgres on kept, and moved_ws_postgres of the inventory names moved_to. ",
     )
     assert "run the playbook move_store with -e ws_from=moved, or" in fleets.told["moved"][0]
+
+
+def test_a_limited_run_asks_the_workers_of_the_other_hosts(fleets: Fleets) -> None:
+    """Its only worker host is new, and so is its host of Redis and Postgres. One of the other hosts does not answer."""
+    told = [sentence for sentence in fleets.told["added"] if sentence.startswith("The workers of ")]
+    assert len(told) == 2, fleets.told["added"]
+    assert told[0].startswith(
+        "The workers of added_to use the Redis on added_to, and added_ws_redis of the inventory names added. "
+    )
+    assert told[1].startswith(
+        "The workers of added_to use the Postgres on kept, and added_ws_postgres of the inventory names added. "
+    )
 
 
 def test_an_unreachable_redis_host(fleets: Fleets) -> None:

@@ -22,8 +22,8 @@ def test_stores_that_stay():
 
 def test_stores_that_the_inventory_has_on_another_host():
     assert stores_elsewhere(USED, HOSTS, {"redis": "two", "postgres": "two"}) == [
-        {"name": "redis", "host": "one", "address": "", "users": ["one", "two"]},
-        {"name": "postgres", "host": "one", "address": "", "users": ["one"]},
+        {"name": "redis", "host": "one", "address": "", "users": ["one", "two"], "candidates": []},
+        {"name": "postgres", "host": "one", "address": "", "users": ["one"], "candidates": []},
     ]
 
 
@@ -39,6 +39,15 @@ def test_a_host_that_is_recognized():
         ]
     }
     assert [one["host"] for one in stores_elsewhere(used, HOSTS, wanted)] == ["one", None]
+
+
+def test_a_host_whose_facts_are_not_known():
+    """--limit leaves it out, or it is in no group of the fleet."""
+    wanted = {"redis": "two", "postgres": "two"}
+    (found,) = stores_elsewhere({"two": [{"redis": THERE}]}, HOSTS | {"one": {}}, wanted)
+    assert (found["host"], found["candidates"]) == (None, ["one", "far"])
+    (found,) = stores_elsewhere({"two": [{"redis": THERE}]}, HOSTS | {"one": {"ansible_host": "10.0.0.1"}}, wanted)
+    assert (found["host"], found["candidates"]) == ("one", [])
 
 
 def test_ansible_finds_it():

@@ -203,7 +203,7 @@ def test_parts():
 # Stores.
 
 AT_ONE, AT_TWO = {"address": "10.0.0.1", "machine": ""}, {"address": "10.0.0.2", "machine": ""}
-MOVED = {"name": "redis", "host": "one", "address": "", "users": ["one", "two"]}
+MOVED = {"name": "redis", "host": "one", "address": "", "users": ["one", "two"], "candidates": []}
 
 
 def stores(*found, moved_from="", used=("80",)):
@@ -236,6 +236,14 @@ def test_a_store_on_a_host_that_the_inventory_does_not_have():
         stores(MOVED | {"host": None, "address": "10.0.0.1"}, moved_from="one"),
         "use the Redis on a host at 10.0.0.1, which the inventory does not have",
         "add that host to the inventory",
+    )
+
+
+def test_a_store_on_a_host_whose_address_the_run_does_not_know():
+    assert_told(
+        stores(MOVED | {"host": None, "address": "10.0.0.1", "candidates": ["old", "far"]}),
+        "use the Redis on a host at 10.0.0.1, which may be old or far (this run knows no address there), and ws_redis",
+        "set ws_server_private_address: 10.0.0.1 for that host in the inventory, and run the playbook move_store",
     )
 
 

@@ -111,7 +111,16 @@ def test_a_moved_redis_is_told_once():
 
 def test_a_redis_whose_host_is_not_in_the_inventory():
     found = elsewhere({"one": [worker("10.0.0.9")], "two": [worker("10.0.0.9", "10.0.0.1")]}, "two")
-    assert found == [Elsewhere("redis", None, "10.0.0.9", ("one", "two"))]
+    assert found == [Elsewhere("redis", None, "10.0.0.9", ("one", "two"), ("far",))]  # far has no known address
+    known = {name: HOSTS[name] for name in ("one", "two")}
+    found = _stores.elsewhere({"one": [worker("10.0.0.9")]}, known, {"redis": "two", "postgres": "one"})
+    assert found == [Elsewhere("redis", None, "10.0.0.9", ("one",))]
+
+
+def test_a_host_without_facts_at_the_address_that_ansible_uses():
+    hosts = HOSTS | {"old": Host([], "", "10.0.0.9"), "named": Host([], "", "old.example.org")}
+    assert _stores.host_of(Store("10.0.0.9", ""), "one", hosts, "two") == "old"
+    assert _stores.host_of(Store("10.0.0.8", ""), "one", hosts, "two") is None
 
 
 def test_half_of_the_workers_have_moved():
