@@ -149,6 +149,23 @@ def host_system(settings: Settings) -> Iterator[str]:
         )
 
 
+def address(settings: Settings) -> Iterator[str]:
+    """The fleet's own traffic, which is not encrypted, stays off the Internet.
+
+    In a fleet of one host only the server API leaves the host. A move from another host is traffic, too.
+    """
+    source = settings.text("ws_from")
+    hosts = {*settings.get("_fleet_hosts"), *([source] if source else [])}
+    serving = {*settings.get("_serving"), source} if len(hosts) > 1 else set()
+    if settings.host not in serving | {*settings.get("_api_served")}:
+        return
+    if settings.get("ws_server_private_address", None) is None and not settings.get("_is_private"):
+        yield (
+            f"{settings.host} would serve the other hosts at {settings.text('_fleet_address') or 'no address'}, which is "
+            "not private: give it ws_server_private_address, its address in a network that only the fleet's hosts are in."
+        )
+
+
 def host_room(settings: Settings) -> Iterator[str]:
     """The host has enough memory and disk space."""
     facts = settings.get("ansible_facts")
@@ -637,6 +654,7 @@ CHECKS: dict[str, Check] = {
         lock_break,
         maintenance,
         host_system,
+        address,
         host_room,
         ports,
         move,

@@ -247,6 +247,30 @@ def test_a_store_on_a_host_whose_address_the_run_does_not_know():
     )
 
 
+def address(hosts, private=False, named=None, source="", serving=("one", "two"), api=()):
+    variables = {"_fleet_hosts": hosts, "_serving": list(serving), "_api_served": list(api), "_is_private": private}
+    variables |= {"_fleet_address": "203.0.113.5"} | ({"ws_server_private_address": named} if named else {})
+    return told("address", **variables, **({"ws_from": source} if source else {}))
+
+
+PUBLIC = "one would serve the other hosts at 203.0.113.5, which is not private: give it ws_server_private_address"
+
+
+def test_the_address_of_a_host_that_others_reach():
+    assert_told(address(["one", "two"]), PUBLIC)
+    assert address(["one", "two"], private=True) == []
+    assert address(["one", "two"], named="203.0.113.5") == []
+    assert address(["one", "two"], serving=["two"]) == []
+    assert_told(address(["one"], api=["one"]), PUBLIC)
+
+
+def test_a_fleet_of_one_host_needs_a_private_address_while_stores_move_there_or_away():
+    assert address(["one"]) == []
+    assert_told(address(["one"], source="two"), PUBLIC)
+    assert_told(address(["two"], source="one", serving=["two"]), PUBLIC)  # the old host is in no group
+    assert address(["one"], source="one") == []
+
+
 def test_a_store_that_the_run_moves():
     assert stores(MOVED, moved_from="one") == []
     assert_told(stores(MOVED, moved_from="two"), "the Redis on one")
