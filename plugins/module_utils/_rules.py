@@ -201,6 +201,11 @@ def ports(settings: Settings) -> Iterator[str]:
 def move(settings: Settings) -> Iterator[str]:
     """The host that move_store.yml empties is known, and the inventory names another host for one of its stores."""
     hosts, host = settings.get("groups"), settings.text("ws_from")
+    if settings.get("ansible_check_mode"):
+        yield (
+            "move_store has no check mode: most of its steps need the result of the step before. Run it without --check. It makes all "
+            "checks of the hosts before it touches anything."
+        )
     if settings.text("ansible_limit"):
         yield "--limit leaves out hosts whose workers would keep the old addresses: run the playbook without --limit."
     if host not in hosts["all"]:
@@ -211,6 +216,56 @@ def move(settings: Settings) -> Iterator[str]:
         yield (
             f"{' and '.join(store_groups)} of the inventory name {host}, so there is nothing to move from there: "
             "write the new host into one of these groups first."
+        )
+
+
+def movable(settings: Settings) -> Iterator[str]:
+    """The stores that move_store.yml moves are in a state in which no data can be lost."""
+    host, moves = settings.text("ws_from"), settings.get("_moves")
+    if "redis" in moves:
+        yield from _movable_redis(host, settings.get("_redis_old"), settings.text("_redis_target"))
+    if "postgres" in moves:
+        new_host, name = settings.text("_new_host"), settings.text("postgres_database", "ws")
+        yield from _movable_postgres(
+            host, new_host, name, settings.get("_postgres_located"), settings.get("_postgres_new")
+        )
+
+
+def _movable_redis(host: str, old: Mapping[str, str], target: str) -> Iterator[str]:
+    if old["state"] in ("absent", "stopped"):
+        yield (
+            f"The Redis of {host} is {old['state']}, and its data cannot be moved: start that Redis, then run this playbook again."
+        )
+    if old["state"] in ("handed-over", "slave") and old["forwards"] != target:
+        yield (
+            f"The data of the Redis of {host} is at {old['forwards']} since an earlier run, and the inventory names {target}: write that "
+            "host into the inventory again, finish this move, and move Redis from there."
+        )
+
+
+def _movable_postgres(
+    host: str, new_host: str, name: str, old: Mapping[str, Any], new: Mapping[str, Any]
+) -> Iterator[str]:
+    if len(old["clusters"]) > 1:
+        yield (
+            f"{host} has the Postgres clusters {' and '.join(old['clusters'])}, and the run cannot know which of them has the database: "
+            "keep one (pg_dropcluster removes another)."
+        )
+    elif old["state"] == "absent":
+        yield (
+            f"{host} has no database {name} that answers, so it cannot be moved: start Postgres there, or set postgres_database for {host} "
+            "if the database has another name, then run this playbook again."
+        )
+    elif _stores.is_copy(new, old) and new["state"] == "fenced":
+        yield (
+            f"{new_host} is the old host of a move of Postgres to {host} that is not complete: write {host} into the inventory again, and "
+            f"run this playbook with -e ws_from={new_host}. After that, move the database back in the same way."
+        )
+    elif new["tables"] and not (old["state"] == "fenced" and _stores.is_copy(new, old)):
+        yield (
+            f"The database {name} on {new_host} has {new['tables']} tables, and it is no copy of the database on {host} as that is now: an "
+            "earlier move that you did not complete may have left it there. Rename or drop it if you do not need it, then run this "
+            "playbook again. The workers use the old Postgres as before."
         )
 
 
@@ -658,6 +713,7 @@ CHECKS: dict[str, Check] = {
         host_room,
         ports,
         move,
+        movable,
         stores,
         earlier_stores,
         observability_parts,

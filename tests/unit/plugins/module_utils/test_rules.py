@@ -247,6 +247,89 @@ def test_a_store_on_a_host_whose_address_the_run_does_not_know():
     )
 
 
+CLUSTER = "/etc/postgresql/17/main"
+SERVES = {"state": "serves", "tables": 4, "mark": "", "version": "17", "clusters": [CLUSTER]}
+FENCED = SERVES | {"state": "fenced", "mark": "move 2"}
+EMPTY = SERVES | {"tables": 0}
+NONE = {"state": "absent", "tables": 0, "mark": "", "version": "", "clusters": []}
+MASTER = {"state": "master", "forwards": ""}
+
+
+def movable(redis=None, old=None, new=EMPTY):
+    moves = [*(["redis"] if redis else []), *(["postgres"] if old else [])]
+    variables = {"_moves": moves, "_redis_old": redis, "_postgres_located": old, "_postgres_new": new}
+    names = {"ws_from": "one", "_redis_target": "10.0.0.2:6380", "_new_host": "two"}
+    return told("movable", **variables, **names)
+
+
+@pytest.mark.parametrize(
+    "redis",
+    [
+        MASTER,
+        MASTER | {"forwards": "10.0.0.9:6379"},  # an earlier move to another host ended before the data moved
+        {"state": "slave", "forwards": "10.0.0.2:6380"},
+        {"state": "handed-over", "forwards": "10.0.0.2:6380"},
+    ],
+)
+def test_a_redis_that_can_move(redis):
+    assert movable(redis) == []
+
+
+def test_a_redis_that_cannot_move():
+    assert_told(movable({"state": "stopped", "forwards": ""}), "The Redis of one is stopped", "start that Redis")
+    assert_told(movable({"state": "absent", "forwards": ""}), "The Redis of one is absent")
+    for state in ("slave", "handed-over"):
+        assert_told(
+            movable({"state": state, "forwards": "10.0.0.9:6379"}),
+            "The data of the Redis of one is at 10.0.0.9:6379",
+            "the inventory names 10.0.0.2:6380",
+        )
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (SERVES, NONE),
+        (SERVES, EMPTY),
+        (FENCED, EMPTY),  # the run was interrupted before the copy
+        (FENCED, SERVES | {"mark": "move 2"}),  # and after the copy
+        (SERVES | {"mark": "move 2"}, EMPTY),  # the database was moved here, or an earlier move was given up
+    ],
+)
+def test_a_database_that_can_move(old, new):
+    assert movable(old=old, new=new) == []
+    assert movable(MASTER, old, new) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (SERVES, SERVES),
+        (SERVES | {"mark": "move 1"}, SERVES | {"mark": "move 1"}),  # the old database serves again since the copy
+        (FENCED, SERVES | {"mark": "move 1"}),  # fenced again, by a move to a third host
+        (FENCED, SERVES),
+        (FENCED | {"mark": ""}, SERVES),
+    ],
+)
+def test_an_older_copy_does_not_become_the_database(old, new):
+    assert_told(movable(old=old, new=new), "The database ws on two has 4 tables", "no copy of the database on one")
+
+
+def test_the_way_back_from_a_move_that_is_not_complete():
+    """To deploy Postgres on its old host would let the service log in there again."""
+    assert_told(
+        movable(old=SERVES | {"mark": "move 2"}, new=FENCED),
+        "two is the old host of a move of Postgres to one",
+        "with -e ws_from=two",
+    )
+
+
+def test_a_database_that_is_not_found():
+    assert_told(movable(old=NONE), "one has no database ws that answers", "or set postgres_database for one")
+    clusters = [CLUSTER, "/etc/postgresql/15/main"]
+    assert_told(movable(old=NONE | {"clusters": clusters}), f"one has the Postgres clusters {' and '.join(clusters)}")
+
+
 def address(hosts, private=False, named=None, source="", serving=("one", "two"), api=()):
     variables = {"_fleet_hosts": hosts, "_serving": list(serving), "_api_served": list(api), "_is_private": private}
     variables |= {"_fleet_address": "203.0.113.5"} | ({"ws_server_private_address": named} if named else {})
@@ -294,7 +377,7 @@ def test_a_rollback_to_another_store():
 def move(ws_from, redis=("two",), postgres=("one",), **variables):
     groups = {"all": ["one", "two"], "ws_redis": list(redis), "ws_postgres": list(postgres)}
     variables |= {"groups": groups, "ws_redis_group": "ws_redis", "ws_postgres_group": "ws_postgres"}
-    return told("move", ws_from=ws_from, **variables)
+    return told("move", ws_from=ws_from, **{"ansible_check_mode": False} | variables)
 
 
 def test_a_move():
@@ -439,3 +522,7 @@ def test_variables_of_the_playbooks_and_facts_of_roles_are_known():
 )  # fmt: skip
 def test_variables_of_others_are_left_alone(name):
     assert names(name) == []
+
+
+def test_a_move_in_check_mode():
+    assert_told(move("one", ansible_check_mode=True), "move_store has no check mode", "Run it without --check")

@@ -140,3 +140,26 @@ def test_what_a_rollback_would_change():
     assert _stores.changed(generation("10.0.0.2"), generation("10.0.0.1")) == ["redis"]
     assert _stores.changed(generation("10.0.0.1", TWO), generation("10.0.0.1", ONE)) == ["redis"]
     assert _stores.changed({}, generation("10.0.0.1")) == []
+
+
+EMPTY = {"tables": 0, "mark": ""}
+FENCED = {"tables": 4, "mark": "move 1"}
+
+
+@pytest.mark.parametrize(
+    ("new", "copied"),
+    [
+        (FENCED, True),
+        ({"tables": 5, "mark": "move 1"}, True),  # the new release has migrated the copy
+        (EMPTY, False),
+        ({"tables": 0, "mark": "move 1"}, False),
+        ({"tables": 4, "mark": "move 0"}, False),  # a copy from before the service used the old database again
+        ({"tables": 4, "mark": ""}, False),
+    ],
+)
+def test_a_copy_of_the_old_database(new, copied):
+    assert _stores.is_copy(new, FENCED) == copied
+
+
+def test_a_database_without_a_mark_has_no_copy():
+    assert not _stores.is_copy({"tables": 4, "mark": ""}, {"tables": 4, "mark": ""})
