@@ -27,7 +27,7 @@ trial search 20 service HYPOTHESIS_PROFILE=search pytest --timeout=3600 -v tests
 trial debian12 13 ci/one_host.sh debian12
 trial hosts 27 ci/hosts.sh long
 trial rolls 40 ci/rolls.sh
-trial stores 15 ci/stores.sh
+trial stores 25 ci/stores.sh
 trial observer 45 ci/observer.sh
 trial cores 3 ci/ansible_cores.sh
 trial foreign 12 ci/foreign.sh long

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -18,17 +19,18 @@ pytestmark = pytest.mark.stores
 
 SHORT_WATCH = "--extra-vars=ws_server_canary_s=3"
 LOGIN = 'REDISCLI_AUTH="$(cat /etc/redis/admin-password)" redis-cli --user admin'
-Inventory = Callable[[str], Path]
+Inventory = Callable[..., Path]
 
 
 @pytest.fixture
 def inventory(fleet: Fleet, tmp_path: Path) -> Inventory:
-    """The inventory as an operator edits it to have both stores on a host."""
+    """The inventory as an operator edits it to have these stores on a host."""
     contents = yaml.safe_load((fleet.inventory / "hosts.yml").read_text())
 
-    def stores_on(host: str) -> Path:
-        for group in ("ws_redis", "ws_postgres"):
+    def stores_on(host: str, groups: tuple[str, ...] = ("ws_redis", "ws_postgres"), **variables: Any) -> Path:
+        for group in groups:
             contents["all"]["children"][group]["hosts"] = {host: None}
+        contents["all"]["hosts"][host] |= variables
         path = tmp_path / f"stores-on-{host}.yml"
         path.write_text(yaml.safe_dump(contents, sort_keys=False))
         return path
@@ -123,3 +125,64 @@ def test_what_comes_after_a_move(fleet: Fleet, inventory: Inventory, other: str)
     said = " ".join(fleet.play(playbook="rollback.yml", inventory=home, fails=True).split())
     assert "whose settings name another Redis: the data has moved since" in said, said[-6000:]
     assert fleet.whole()
+
+
+def assert_the_shop_serves(fleet: Fleet, host: str) -> None:
+    """The other Redis and the other database of the host: see ci/stores.sh."""
+    assert fleet.ssh(host, "redis-cli get shop:1").strip() == "apples"
+    assert fleet.ssh(host, "runuser -u postgres -- psql -qAt shop -c 'select name from goods'").strip() == "apples"
+
+
+async def test_each_store_moves_alone(fleet: Fleet, inventory: Inventory) -> None:
+    """In a fleet of two worker hosts, Redis moves beside another Redis, and then the database into a shared cluster."""
+    old, new = fleet.worker_hosts
+    refused = await asyncio.to_thread(
+        fleet.play, f"--extra-vars=ws_from={old}", "--check", playbook="move_store.yml", fails=True
+    )
+    assert "move_store has no check mode" in " ".join(refused.split())
+    one = witness(fleet, rate=25.0)
+    [room] = one.rooms
+    async with one:
+        await progress(one, 100)
+        hosts = inventory(new, ("ws_redis",), redis_instance="ws", redis_port=6380, postgres_shared=True)
+        said = await move(fleet, hosts, old, [])
+        assert f"use the stores of {new} (Redis) and {old} (Postgres)" in " ".join(said.split())
+        await progress(one, 100)
+        said = await move(fleet, inventory(new, ("ws_postgres",)), old, [])
+        assert f"use the stores of {new} (Redis) and {new} (Postgres)" in " ".join(said.split())
+        await progress(one, 100)
+        report = await finish(one)
+    assert_settled(fleet)
+    assert states(fleet, old) == ["inactive", "inactive", "inactive"]
+    assert fleet.ssh(new, LOGIN.replace("redis-cli", "redis-cli -p 6380") + " ROLE").startswith("master")
+    assert_the_shop_serves(fleet, new)
+    await asyncio.to_thread(
+        eventually, lambda: rows(fleet, new, room) >= report.acknowledged, 60, "the archive has everything"
+    )
+    assert rows(fleet, new, room) == report.acknowledged
+
+
+async def test_both_stores_come_back_from_where_they_are_not_alone(fleet: Fleet) -> None:
+    """The host that they leave has other services beside them, and the inventory no longer has its variables of the stores.
+
+    The first run is killed after it has copied the database: the next run recognizes the copy.
+    """
+    new, old = fleet.worker_hosts
+    one = witness(fleet, rate=25.0)
+    [room] = one.rooms
+    async with one:
+        await progress(one, 100)
+        said = await move(fleet, fleet.inventory, old, ["Hand over"])
+        assert f"use the stores of {new} (Redis) and {new} (Postgres)" in " ".join(said.split())
+        await progress(one, 100)
+        report = await finish(one)
+    assert_settled(fleet)
+    left = "systemctl is-active redis-server@ws.service ws-redis-forward.socket ws-redis-forward.service redis-server.service"
+    assert fleet.ssh(old, left, check=False).split() == ["inactive", "inactive", "inactive", "active"]
+    assert fleet.ssh(new, f"{LOGIN} ROLE").startswith("master")
+    assert_the_shop_serves(fleet, old)
+    assert "ws_moved_" in fleet.ssh(old, "runuser -u postgres -- psql -qAt -c 'select datname from pg_database'")
+    await asyncio.to_thread(
+        eventually, lambda: rows(fleet, new, room) >= report.acknowledged, 60, "the archive has everything"
+    )
+    assert rows(fleet, new, room) == report.acknowledged
