@@ -198,15 +198,21 @@ def test_a_server_that_sends_nothing():
     assert (step, "no answer in" in text) == ("connect", True)
 
 
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory):
-    path = tmp_path_factory.mktemp("tls") / "edge.pem"
-    request = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=test", "-days", "1"]
+def issue(path, *options):
+    """Create a certificate for 127.0.0.1. Without options, the certificate is its own authority."""
+    request = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={path.name}", "-days", "1"]
     names = ["-addext", "subjectAltName=IP:127.0.0.1"]
-    subprocess.run([*request, *names, "-keyout", f"{path}.key", "-out", path], check=True, capture_output=True)
+    subprocess.run(
+        [*request, *names, *options, "-keyout", f"{path}.key", "-out", path], check=True, capture_output=True
+    )
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(path, f"{path}.key")
     return path, context
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory):
+    return issue(tmp_path_factory.mktemp("tls") / "edge.pem")
 
 
 def test_tls(module, server, certificate):
@@ -218,3 +224,21 @@ def test_tls(module, server, certificate):
     assert stranger["step"] == "connect"
     assert "certificate verify failed" in stranger["msg"]
     assert "cannot be used" in run(ws_probe, url=secure.url, token="x", ca_file="/nowhere")["msg"]
+
+
+def test_a_private_authority_without_key_usage(server, tmp_path, monkeypatch):
+    """The default context of Python 3.13 refuses it."""
+    create = ssl.create_default_context
+
+    def create_as_python_3_13(**options):
+        context = create(**options)
+        context.verify_flags |= ssl.VERIFY_X509_STRICT
+        return context
+
+    monkeypatch.setattr(ssl, "create_default_context", create_as_python_3_13)
+    ca, _context = issue(tmp_path / "ca.pem")
+    _edge, context = issue(
+        tmp_path / "edge.pem", "-CA", ca, "-CAkey", f"{ca}.key", "-addext", "basicConstraints=CA:FALSE"
+    )
+    result = run(ws_probe, url=server(trust=context).url, token="x", ca_file=str(ca))
+    assert sorted(result.get("steps", [])) == sorted(STEPS), result
