@@ -158,10 +158,14 @@ def _nginx_clashes(host: Host, site: str) -> Iterator[Found]:
 
 # Redis
 
+# The place of the append only file, in Debian's settings and in ours.
+_REDIS_DATA = {"dir": "/var/lib/redis", "appenddirname": "appendonlydir", "appendfilename": "appendonly.aof"}
+
 
 def redis(host: Host, instance: str, port: int = 6379) -> list[Found]:
-    """Find `settings` and `data` of Debian's own Redis, and `moved`: another unit has the fleet's
-    data. `handed-over`: another host has the fleet's data, and this host forwards its clients there.
+    """Find `settings` and `data` of Debian's own Redis, `elsewhere`, data that ours would not read,
+    and `moved`: another unit has the fleet's data. `handed-over`: another host has the fleet's data,
+    and this host forwards its clients there.
 
     `instance` is the name of our Redis, or empty for Debian's own Redis. `port` is the port of
     Debian's own Redis after installation.
@@ -178,7 +182,8 @@ def redis(host: Host, instance: str, port: int = 6379) -> list[Found]:
     if instance:
         return found + ([Found(own, "settings", "is another Redis instance of this name")] if host.exists(own) else [])
     if host.is_foreign(own):
-        return [*found, Found(own, "settings", "is neither the package's nor written by this collection")]
+        settings = Found(own, "settings", "is neither the package's nor written by this collection")
+        return [*found, settings, *_redis_elsewhere(host, own)]
     return found + list(_redis_data(host, port)) if host.exists(own) else found
 
 
@@ -189,6 +194,13 @@ def _redis_handed_over(host: Host, unit: str) -> Iterator[Found]:
     if host.is_ours(forward) and masked.is_symlink() and str(masked.readlink()) == "/dev/null":
         target = re.findall(r"^ExecStart=.* (\S+)$", host.read(forward), re.MULTILINE)
         yield Found(forward, "handed-over", f"forwards clients to {target[-1] if target else 'another host'}")
+
+
+def _redis_elsewhere(host: Host, conf: str) -> Iterator[Found]:
+    named = dict(re.findall(r"^\s*(\w+)\s+\"?([^\s\"]+)", host.read(conf), re.MULTILINE))
+    for name, value in _REDIS_DATA.items():
+        if named.get(name, value).rstrip("/") != value:
+            yield Found(conf, "elsewhere", f"has its data in another place ({name} {named[name]})")
 
 
 def _redis_data(host: Host, port: int) -> Iterator[Found]:
@@ -226,6 +238,11 @@ _POSTGRES_AS_CREATED = {
     "include_dir", "stats_temp_directory",
 }  # fmt: skip
 _POSTGRES_VALUES = {"max_connections": {"100"}, "shared_buffers": {"128MB"}}
+_OUR_SETTINGS = "conf.d/ws.conf"
+_SETTINGS_OF_OURS = {
+    "listen_addresses", "max_connections", "shared_buffers", "effective_cache_size", "maintenance_work_mem", "synchronous_commit",
+    "wal_compression", "random_page_cost", "jit", "idle_in_transaction_session_timeout", "tcp_keepalives_idle",
+}  # fmt: skip
 _HBA_AS_CREATED = {
     "local all postgres peer",
     "local all all peer",
@@ -253,24 +270,53 @@ class Cluster:
 
 
 def clusters(host: Host) -> list[Cluster]:
-    """The clusters of a host, from their files.
-
-    As in Postgres, the last file with a setting wins.
-    """
+    """The clusters of a host, from their files."""
     found = []
     for main in host.glob("/etc/postgresql/*/*/postgresql.conf"):
         etc = main.rpartition("/")[0]
-        others, all_files = _settings(host, main), _settings(host, main)
-        for name in host.glob(f"{etc}/conf.d/*.conf"):
-            settings = _settings(host, name)
-            all_files |= settings
-            others |= {} if host.is_ours(name) else settings
-        found.append(Cluster(etc, int(all_files.get("port", "5432")), others.get("listen_addresses", "localhost")))
+        assigned = list(_assignments(host, etc))
+        port = {one.name: one.value for one in assigned}.get("port", "5432")
+        others = {one.name: one.value for one in assigned if not host.is_ours(one.file)}
+        found.append(Cluster(etc, int(port), others.get("listen_addresses", "localhost")))
     return found
 
 
+@dataclass(frozen=True)
+class _Assignment:
+    """A setting in a file.
+
+    `is_last` says that the file comes after our conf.d/ws.conf, so this value wins.
+    """
+
+    file: str
+    name: str
+    value: str
+    is_last: bool
+
+
+def _assignments(host: Host, etc: str) -> Iterator[_Assignment]:
+    """The settings of a cluster in the order of Postgres, where the last value wins.
+
+    Included files count at the place of their line. The settings of ALTER SYSTEM come last.
+    """
+    main, is_last, data = f"{etc}/postgresql.conf", False, ""
+    for name, value in _settings(host, main):
+        if name == "include_dir":
+            directory = value if value.startswith("/") else f"{etc}/{value}"
+            for file in host.glob(f"{directory}/*.conf"):
+                is_last = file > f"{etc}/{_OUR_SETTINGS}"
+                yield from (_Assignment(file, *setting, is_last) for setting in _settings(host, file))
+            is_last = True
+        yield _Assignment(main, name, value, is_last)
+        data = value if name == "data_directory" else data
+    if data:
+        auto = f"{data}/postgresql.auto.conf"
+        yield from (_Assignment(auto, *setting, True) for setting in _settings(host, auto))
+
+
 def postgres(host: Host, cluster: Cluster, database: str, user: str, shared: bool) -> list[Found]:
-    """Find `settings`, `access` and `database` that ours would change in a cluster.
+    """Find `settings`, `access` and `database` that ours would change in a cluster, and
+    `override`, a setting that would win over ours.
 
     With `shared`, find names and rules that prevent sharing the cluster: `taken`.
     """
@@ -283,19 +329,28 @@ def postgres(host: Host, cluster: Cluster, database: str, user: str, shared: boo
 
 
 def _postgres_files(host: Host, cluster: Cluster) -> Iterator[Found]:
-    main = f"{cluster.etc}/postgresql.conf"
-    for name, value in _settings(host, main).items():
-        if name not in _POSTGRES_AS_CREATED and value not in _POSTGRES_VALUES.get(name, set()):
-            yield Found(main, "settings", f"sets {name}")
-    for name in host.glob(f"{cluster.etc}/conf.d/*.conf"):
-        if not host.is_ours(name):
-            yield Found(name, "settings", "is not written by this collection")
+    told = set()
+    for one in _assignments(host, cluster.etc):
+        if host.is_ours(one.file):
+            continue
+        in_directory = one.file.startswith(f"{cluster.etc}/conf.d/")
+        if one.is_last and one.name in _SETTINGS_OF_OURS and one.value not in _POSTGRES_VALUES.get(one.name, set()):
+            yield Found(one.file, "override", f"sets {one.name} after {_OUR_SETTINGS}, so its value would win")
+        elif in_directory and one.file not in told:
+            told.add(one.file)
+            yield Found(one.file, "settings", "is not written by this collection")
+        elif not in_directory and not _is_as_created(one):
+            yield Found(one.file, "settings", f"sets {one.name}")
     hba, ident = f"{cluster.etc}/pg_hba.conf", f"{cluster.etc}/pg_ident.conf"
     for name, known in ((hba, _HBA_AS_CREATED), (ident, set())):
         if not host.is_ours(name):
             for line in _lines(_BLOCK.sub("", host.read(name))):
                 if line not in known:
                     yield Found(name, "access", f"has the line '{line}'")
+
+
+def _is_as_created(one: _Assignment) -> bool:
+    return one.name in _POSTGRES_AS_CREATED or one.value in _POSTGRES_VALUES.get(one.name, set())
 
 
 def _postgres_databases(host: Host, cluster: Cluster) -> Iterator[Found]:
@@ -306,7 +361,7 @@ def _postgres_databases(host: Host, cluster: Cluster) -> Iterator[Found]:
                 yield Found(f"database {name}", "database", "is in this cluster")
         return
     # The cluster does not run. Each database has a directory that is named after its number.
-    data = _settings(host, f"{cluster.etc}/postgresql.conf").get("data_directory", "")
+    data = dict(_settings(host, f"{cluster.etc}/postgresql.conf")).get("data_directory", "")
     numbers = [name.rpartition("/")[2] for name in host.glob(f"{data}/base/*")] if data else []
     if any(number.isdigit() and int(number) >= _FIRST_USER_OID for number in numbers):
         yield Found(f"{data}/base", "database", "holds databases, and the cluster does not run")
@@ -337,8 +392,9 @@ def _ask(host: Host, cluster: Cluster, query: str) -> list[str] | None:
     return output.split() if code == 0 else None
 
 
-def _settings(host: Host, name: str) -> dict[str, str]:
-    return {match["name"].lower(): match["value"].strip("'") for match in _SETTING.finditer(host.read(name))}
+def _settings(host: Host, name: str) -> list[tuple[str, str]]:
+    """The names and values of a settings file of Postgres, in their order."""
+    return [(match["name"].lower(), match["value"].strip("'")) for match in _SETTING.finditer(host.read(name))]
 
 
 def _lines(text: str) -> list[str]:

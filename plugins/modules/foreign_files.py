@@ -71,9 +71,10 @@ found:
     kind:
       description:
         - For nginx, V(settings) (C(nginx.conf)), V(site), or V(clash), a site that nginx refuses beside the edge's own.
-        - For Redis, V(settings), V(data), or V(moved) if another unit has this collection's data. V(handed-over) if another host has
-          them, and this host forwards its clients there.
-        - For Postgres, V(settings), V(access) (C(pg_hba.conf), C(pg_ident.conf)), V(database), or V(taken), a name in a shared cluster.
+        - For Redis, V(settings), V(data), V(elsewhere) (data in a place that this collection's Redis does not read), or V(moved)
+          if another unit has this collection's data. V(handed-over) if another host has them, and this host forwards its clients there.
+        - For Postgres, V(settings), V(override) (a setting that would win over this collection's), V(access) (C(pg_hba.conf),
+          C(pg_ident.conf)), V(database), or V(taken), a name in a shared cluster.
       type: str
       sample: site
     what:

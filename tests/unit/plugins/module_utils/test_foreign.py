@@ -228,6 +228,15 @@ def test_a_redis_that_the_operator_configured(tree: Tree, closed: int) -> None:
     assert _foreign.redis(tree.host, "ws", closed) == []
 
 
+@pytest.mark.parametrize("line", ["dir /srv/redis", "appenddirname aof", 'appendfilename "shop.aof"'])
+def test_data_that_our_redis_would_not_read(tree: Tree, closed: int, line: str) -> None:
+    tree.write("/etc/redis/redis.conf", 'dir /var/lib/redis/\nappendfilename "appendonly.aof"\n')
+    assert [one.kind for one in _foreign.redis(tree.host, "", closed)] == ["settings"]
+    tree.write("/etc/redis/redis.conf", f"port 6379\n{line}\n")
+    assert [one.kind for one in _foreign.redis(tree.host, "", closed)] == ["settings", "elsewhere"]
+    assert _foreign.redis(tree.host, "ws", closed) == []
+
+
 @pytest.mark.parametrize(
     ("answer", "what"),
     [
@@ -316,6 +325,18 @@ def test_clusters_and_where_they_listen(tree: Tree, cluster: Cluster) -> None:
     tree.write(f"{ETC}/conf.d/a.conf", "listen_addresses = 'localhost, 10.0.0.9'\nport 5433\n")
     tree.write(f"{ETC}/conf.d/ws.conf", OURS + "listen_addresses = '10.0.0.1'\n")
     assert _foreign.clusters(tree.host) == [Cluster(ETC, 5433, "localhost, 10.0.0.9")]
+    tree.write(f"{ETC}/postgresql.conf", POSTGRESQL_CONF + "port = 5434 # after include_dir\n")
+    assert _foreign.clusters(tree.host)[0].port == 5434
+    tree.write("/var/lib/postgresql/17/main/postgresql.auto.conf", "port = '5435'\nlisten_addresses = '*'\n")
+    assert _foreign.clusters(tree.host) == [Cluster(ETC, 5435, "*")]
+
+
+def test_every_cluster_of_a_host_is_found(tree: Tree, cluster: Cluster) -> None:
+    tree.write("/etc/postgresql/17/ws/postgresql.conf", POSTGRESQL_CONF.replace("5432", "5433"))
+    assert [(one.etc, one.port) for one in _foreign.clusters(tree.host)] == [
+        (ETC, 5432),
+        ("/etc/postgresql/17/ws", 5433),
+    ]
 
 
 def test_a_cluster_as_created(tree: Tree, cluster: Cluster) -> None:
@@ -325,18 +346,40 @@ def test_a_cluster_as_created(tree: Tree, cluster: Cluster) -> None:
 
 
 def test_databases_and_settings_of_an_operator(tree: Tree, cluster: Cluster) -> None:
-    tree.write(f"{ETC}/postgresql.conf", POSTGRESQL_CONF + "listen_addresses = '*'\nmax_connections = 300\n")
+    tree.write(f"{ETC}/postgresql.conf", "listen_addresses = '*'\nmax_connections = 300\n" + POSTGRESQL_CONF)
     tree.write(f"{ETC}/conf.d/tuning.conf", "work_mem = 64MB\n")
     tree.write(f"{ETC}/pg_hba.conf", PG_HBA_CONF + "host shop shop 10.0.0.0/24   md5 # the shop\n")
     tree.rows = ["postgres", "shop"]
     assert postgres(tree, cluster) == [
-        ("settings", f"{ETC}/postgresql.conf", "sets max_connections"),
         ("settings", f"{ETC}/postgresql.conf", "sets listen_addresses"),
+        ("settings", f"{ETC}/postgresql.conf", "sets max_connections"),
         ("settings", f"{ETC}/conf.d/tuning.conf", "is not written by this collection"),
         ("access", f"{ETC}/pg_hba.conf", "has the line 'host shop shop 10.0.0.0/24 md5'"),
         ("database", "database shop", "is in this cluster"),
     ]
     assert postgres(tree, cluster, shared=True) == []
+
+
+def test_settings_that_would_win_over_ours(tree: Tree, cluster: Cluster) -> None:
+    """Without this check, values of conf.d/ws.conf would silently not apply."""
+    auto = "/var/lib/postgresql/17/main/postgresql.auto.conf"
+    tree.write(f"{ETC}/conf.d/zz.conf", "jit = on\n")
+    tree.write(f"{ETC}/postgresql.conf", POSTGRESQL_CONF + "listen_addresses = '*'\nport = 5433\nwork_mem = 64MB\n")
+    tree.write(auto, "synchronous_commit = 'off'\nfsync = 'off'\n")
+    assert postgres(tree, cluster) == [
+        ("override", f"{ETC}/conf.d/zz.conf", "sets jit after conf.d/ws.conf, so its value would win"),
+        ("override", f"{ETC}/postgresql.conf", "sets listen_addresses after conf.d/ws.conf, so its value would win"),
+        ("settings", f"{ETC}/postgresql.conf", "sets work_mem"),
+        ("override", auto, "sets synchronous_commit after conf.d/ws.conf, so its value would win"),
+        ("settings", auto, "sets fsync"),
+    ]
+    assert postgres(tree, cluster, shared=True) == []
+
+
+def test_the_settings_of_ours_are_those_of_the_template() -> None:
+    text = (ROOT / "roles/postgres/templates/ws.conf.j2").read_text()
+    names = set(re.findall(r"^([a-z_]+) = ", text, re.MULTILINE))
+    assert names - {"port"} == _foreign._SETTINGS_OF_OURS  # the port is the cluster's own
 
 
 def test_a_cluster_that_does_not_run(tree: Tree, cluster: Cluster) -> None:
