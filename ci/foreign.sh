@@ -4,7 +4,7 @@
 #
 # Tests a host that already has a site in nginx, keys in Redis and a database in Postgres: site.yml refuses the host and changes
 # nothing. With `foreign.sh long`, site.yml then deploys the fleet beside these services, which continue to serve. On a second such
-# host, the fleet takes over.
+# host, the fleet takes over, and the documented commands give the host back. Postgres listens on another port than usual.
 . "$(dirname "$0")/../lab/common.sh"
 
 run=foreign-$clone
@@ -39,7 +39,7 @@ runuser -u postgres -- psql -qc "CREATE ROLE shop LOGIN PASSWORD 'apples'" -c "C
 runuser -u postgres -- psql -q shop -c "CREATE TABLE goods (name text)" -c "INSERT INTO goods VALUES ('apples')"
 etc=$(echo /etc/postgresql/*/main)
 echo "host shop shop 127.0.0.1/32 md5 # the shop" >>"$etc/pg_hba.conf"
-echo "listen_addresses = '*'" >"$etc/conf.d/shop.conf"
+printf "listen_addresses = '*'\nport = 5433\n" >"$etc/conf.d/shop.conf"
 systemctl restart postgresql
 PREPARE
 }
@@ -54,7 +54,7 @@ STATE
 serves() { # the site, the keys, the database, as their users reach them
     [ "$(curl -fsS --noproxy '*' -H 'Host: shop.example.org' "http://$address/")" = "the shop" ]
     [ "$(on "$host" redis-cli get shop:1)" = apples ]
-    [ "$(on "$host" "psql -tAc 'SHOW listen_addresses' postgresql://shop:apples@127.0.0.1/shop")" = "*" ]
+    [ "$(on "$host" "psql -tAc 'SHOW listen_addresses' postgresql://shop:apples@127.0.0.1:5433/shop")" = "*" ]
 }
 site() { # LOG [OPTION…]
     ansible-playbook -i "$fleet/inventory" playbooks/site.yml "${@:2}" | tee "$fleet/$1"
@@ -93,6 +93,13 @@ choices+=(-e postgres_shared=true)
 serves
 [ "${1:-}" = long ] || exit 0
 
+echo "--- two clusters"
+on "$host" "pg_createcluster \$(ls /etc/postgresql) second >/dev/null"
+state >"$fleet/before"
+refused clusters 'has the Postgres clusters .*/main and .*/second'
+on "$host" "pg_dropcluster \$(ls /etc/postgresql) second"
+state >"$fleet/before"
+
 echo "--- beside them"
 choices+=(-e ws_server_instances=2 -e ws_server_user=chat)
 site deployed "${choices[@]}"
@@ -113,7 +120,30 @@ serves
 echo "--- taken over"
 choose taken
 prepare
+on "$host" sh -s <<'TUNE'
+set -e
+sed -i 's/^http {/http {\n    server_names_hash_bucket_size 128;/' /etc/nginx/nginx.conf
+systemctl reload nginx
+echo 'maxclients 500' >>/etc/redis/redis.conf
+systemctl restart redis-server
+mkdir /root/before
+cp --parents /etc/nginx/nginx.conf /etc/redis/redis.conf /etc/postgresql/*/main/pg_hba.conf /etc/postgresql/*/main/pg_ident.conf /root/before
+TUNE
 serves
+copies() { # one copy of each replaced file
+    on "$host" sh -s <<'COPIES'
+set -e
+cd /root/before
+find etc -type f | while read -r file; do
+    set -- "/$file".*~
+    [ $# = 1 ]
+    cmp "$file" "$1"
+done
+COPIES
+}
+documented() { # ROLE: the commands of its README that restore the copies
+    sed -n '/restore the cop/,/^-/s/^ \{6,\}//p' "roles/$1/README.md"
+}
 choices=(-e nginx_take_over=true -e redis_take_over=true -e postgres_take_over=true -e ws_server_instances=2)
 state >"$fleet/before"
 refused snapshot 'CONFIG SET appendonly yes' # what the next step does
@@ -125,12 +155,25 @@ CARRY
 site taken-over "${choices[@]}"
 converses
 # nginx no longer serves the site. Its file, the keys, the other database and a copy of each replaced file stay.
+copies
 on "$host" sh -s <<'KEPT'
 set -ex
 grep -q 'the shop' /etc/nginx/sites-enabled/shop
 test "$(REDISCLI_AUTH=$(cat /etc/redis/admin-password) redis-cli --user admin get shop:1)" = apples
-grep -q 'the shop' /etc/postgresql/*/main/pg_hba.conf.*
 test "$(psql -U postgres -tAc 'SELECT name FROM goods' shop)" = apples
 KEPT
 site taken-over-again "${choices[@]}"
 grep -q "$host .* changed=0 " "$fleet/taken-over-again"
+copies
+
+echo "--- given back"
+{
+    echo set -ex
+    for role in nginx redis postgres; do
+        documented "$role"
+    done
+} >"$fleet/restore"
+[ "$(wc -l <"$fleet/restore")" = 10 ]
+on "$host" sh -s <"$fleet/restore"
+on "$host" 'until pg_isready --quiet --port=5433 && redis-cli ping >/dev/null; do sleep 0.1; done'
+serves
