@@ -31,7 +31,7 @@ STATUS = {
     "drained_by": [],
     "connections": 5,
     "rooms": 6,
-    "broker": {"available": True},
+    "broker": {"available": True, "fullness": 0.0},
     "archive": None,
 }
 
