@@ -28,6 +28,9 @@ _CONNECT_TIMEOUT_S = 3.0
 # milliseconds.
 _STATEMENT_TIMEOUT_S = 8.0
 _CLOSE_TIMEOUT_S = 2.0
+# SQLSTATE classes of a session that will not work again: a read-only one (after a failover, or on
+# a full disk), a broken connection, and a server that stops or has run out of something.
+_BROKEN = ("25006", "08", "53", "57", "58", "XX")
 # Errors for a statement that Postgres always refuses, because of its values.
 REFUSED = (
     asyncpg.DataError,
@@ -62,7 +65,9 @@ class Postgres:
             async with (await self._opened()).acquire(timeout=_CONNECT_TIMEOUT_S) as connection:
                 try:
                     yield connection
-                except (asyncpg.PostgresError, UnicodeError):
+                except (asyncpg.PostgresError, UnicodeError) as exc:
+                    if str(getattr(exc, "sqlstate", "")).startswith(_BROKEN):
+                        connection.terminate()  # the next one may reach a Postgres that can write
                     raise
                 except BaseException:
                     # Postgres may hang: do not wait for an answer.

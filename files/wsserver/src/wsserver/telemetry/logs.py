@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
@@ -20,6 +22,15 @@ _EXCEPTIONS = structlog.processors.ExceptionRenderer(ExceptionDictTransformer(sh
 
 def _to_json(event: Any, **_: Any) -> str:
     return msgspec.json.encode(event, enc_hook=str).decode()
+
+
+@contextmanager
+def surviving(work: str) -> Iterator[None]:
+    """Log an exception, a fault of this program, and go on: it must not end the other work."""
+    try:
+        yield
+    except Exception:
+        log.exception("work_failed", work=work)
 
 
 def set_up(level: str, **always: str) -> None:

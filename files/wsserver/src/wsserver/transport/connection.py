@@ -12,6 +12,7 @@ from typing import Protocol
 from uuid import UUID
 
 from wsserver.sessions.session import Session
+from wsserver.telemetry.logs import log
 
 
 class Owner(Protocol):
@@ -61,7 +62,12 @@ class Connection(asyncio.BaseProtocol):
     # ClientTransport, for the session.
 
     def write(self, chunk: bytes) -> None:
-        self.transport.write(chunk)
+        try:
+            self.transport.write(chunk)
+        except Exception:
+            # The other clients of the same message must get theirs.
+            log.exception("write_failed", connection=self.id.hex)
+            self.transport.abort()
 
     def renewed(self) -> None:
         self._owner.schedule(self)

@@ -10,12 +10,13 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from websockets.frames import CloseCode
 
 from wsserver.protocol.events import Reconnect
 from wsserver.telemetry import metrics
+from wsserver.telemetry.logs import log
 from wsserver.transport.connection import Connection
 
 _CLOSING_S = 5.0
@@ -158,28 +159,44 @@ class ConnectionRegistry:
         """Call once a second."""
         now = time.monotonic()
         # Deadlines of one kind have equal lengths: the dict is in their order.
-        for client in [client for client, deadline in self._handshaking.items() if deadline < now]:
-            metrics.LIMITED.labels("handshake").inc()
-            client.time_out()
-        for client in [client for client, deadline in self._closing.items() if deadline < now]:
-            client.abort()
+        self._each([client for client, deadline in self._handshaking.items() if deadline < now], self._time_out)
+        self._each([client for client, deadline in self._closing.items() if deadline < now], _abort)
         throttled, self._throttled = self._throttled, set()
-        for client in throttled:
-            # A session that resumes may be throttled again at once.
-            if client.session is not None and not client.session.resume_if_paid():
-                self._throttled.add(client)
+        self._each(throttled, self._resume)
         for second in [second for second in self._visits if second <= now]:
-            for client in self._visits.pop(second):
-                client.visit_at = 0
-                if self._in_time(client, now):
-                    self.schedule(client)
+            self._each(self._visits.pop(second), self._visit)
         self._turn = (self._turn + 1) % len(self._buckets)
-        for client in list(self._buckets[self._turn]):
-            if self._in_time(client, now):
-                self._beat(client)
-                self.schedule(client)
+        self._each(list(self._buckets[self._turn]), self._beat)
+
+    def _each(self, clients: Iterable[Connection], act: Callable[[Connection], None]) -> None:
+        """Call `act` for each client. A fault with one of them ends that one only."""
+        for client in clients:
+            try:
+                act(client)
+            except Exception:
+                log.exception("connection_failed", connection=client.id.hex)
+                client.abort()
+
+    def _time_out(self, client: Connection) -> None:
+        metrics.LIMITED.labels("handshake").inc()
+        client.time_out()
+
+    def _resume(self, client: Connection) -> None:
+        # A session that resumes may be throttled again at once.
+        if client.session is not None and not client.session.resume_if_paid():
+            self._throttled.add(client)
+
+    def _visit(self, client: Connection) -> None:
+        client.visit_at = 0
+        if self._in_time(client, time.monotonic()):
+            self.schedule(client)
 
     def _beat(self, client: Connection) -> None:
+        if self._in_time(client, time.monotonic()):
+            self._ping(client)
+            self.schedule(client)
+
+    def _ping(self, client: Connection) -> None:
         if client.session is None or client.session.paused:
             return  # a full buffer has its own deadline
         if not client.heard and not client.holding:
@@ -230,3 +247,7 @@ class ConnectionRegistry:
             session.retiring = True
             session.send(Reconnect(random.randint(0, _AFTER_MS_MAX), "connected for long enough"))
         return True
+
+
+def _abort(client: Connection) -> None:
+    client.abort()

@@ -26,7 +26,7 @@ from wsserver.sessions.context import SessionContext
 from wsserver.settings import Settings
 from wsserver.status import BrokerStatus, Counters, State, Status
 from wsserver.telemetry import metrics, snapshot
-from wsserver.telemetry.logs import log
+from wsserver.telemetry.logs import log, surviving
 from wsserver.telemetry.tracing import Tracer
 from wsserver.transport import drain
 from wsserver.transport.acceptor import Acceptor
@@ -36,6 +36,7 @@ from wsserver.worker.api_operations import WorkerOperations
 from wsserver.worker.components import Components
 
 _TICK_S = 1.0
+_NOTIFY_RETRY_S = 0.1
 _HEADS_INTERVAL_S = 5.0
 # The kernel lowers this to net.core.somaxconn; asyncio's own default of 100 would make that setting
 # useless.
@@ -186,14 +187,20 @@ class Worker:
             await asyncio.sleep(0.02)
         self._started = True
         log.info("ready")
-        systemd.notify(f"READY=1\nSTATUS=serving, version {__version__}")
+        ready = f"READY=1\nSTATUS=serving, version {__version__}"
+        while not systemd.notify(ready):  # noqa: ASYNC110 - systemd has room for it soon
+            await asyncio.sleep(_NOTIFY_RETRY_S)
 
     async def _tick_often(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            self._registry.tick()
-            self._acceptor.tick()
-            self._context.quotas.squeeze(self._components.broker.fullness)
+            for work in (
+                self._registry.tick,
+                self._acceptor.tick,
+                lambda: self._context.quotas.squeeze(self._components.broker.fullness),
+            ):
+                with surviving("tick"):
+                    work()
             # The event loop itself sends this signal, so systemd replaces a worker whose loop
             # hangs.
             systemd.notify("WATCHDOG=1")
@@ -205,7 +212,8 @@ class Worker:
         while True:
             await asyncio.sleep(_HEADS_INTERVAL_S)
             if self._components.broker.available:
-                await self._context.hub.check()
+                with surviving("check"):
+                    await self._context.hub.check()
 
     # Requests: the operator's through the control socket, any worker's through the broker.
 

@@ -90,3 +90,25 @@ async def test_an_outage_ends_all_reads(connection: asyncpg.Connection, dsn: str
     postgres.available = True  # as the archiver finds out
     assert len(await archived.after("r", Position(1, 5), 10)) == 5
     await postgres.close()
+
+
+async def test_a_session_that_is_read_only_is_discarded(dsn: str) -> None:
+    """After a failover, a pooled session stays read-only, while a new one could write."""
+    owner = await asyncpg.connect(dsn)
+    database = await owner.fetchval("SELECT current_database()")
+    await owner.execute(f'ALTER DATABASE "{database}" SET default_transaction_read_only = on')
+    postgres = Postgres(dsn)
+    async with postgres.connection() as connection:
+        assert await connection.fetchval("SHOW default_transaction_read_only") == "on"
+    await owner.execute("SET default_transaction_read_only = off")
+    await owner.execute(f'ALTER DATABASE "{database}" RESET default_transaction_read_only')
+    insert = "INSERT INTO messages VALUES ('r', 1, 1, 'u', now(), '1')"
+    with pytest.raises(ArchiveUnavailable):
+        async with postgres.connection() as connection:
+            await connection.execute(insert)
+    assert not postgres.available
+    async with postgres.connection(even_if_unavailable=True) as connection:
+        await connection.execute(insert)
+    assert postgres.available
+    await owner.close()
+    await postgres.close()

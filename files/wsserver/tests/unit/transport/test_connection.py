@@ -5,6 +5,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
+from typing import Any
+from unittest.mock import Mock
+from uuid import uuid4
 
 from pydantic import SecretStr
 from support.services import SECRET, make_services
@@ -58,3 +61,33 @@ async def test_a_lost_connection_is_freed_without_a_collection() -> None:
         server.close()
         for task in running:
             task.cancel()
+
+
+async def test_a_write_that_fails_ends_its_connection_and_no_other() -> None:
+    class Transport:
+        def __init__(self, fails: bool) -> None:
+            self.fails, self.aborted, self.written = fails, False, b""
+
+        def write(self, chunk: bytes) -> None:
+            if self.fails:
+                raise RuntimeError("unable to perform operation on a closed handle")
+            self.written += chunk
+
+        def abort(self) -> None:
+            self.aborted = True
+
+    class Client(Connection):
+        id = uuid4()  # type: ignore[assignment]
+        pending: list[bytes] | None = None
+
+    transports: list[Any] = [Transport(n == 1) for n in range(4)]
+    clients: list[Any] = []
+    for transport in transports:
+        client = Client(Mock())
+        client.transport = transport
+        clients.append(client)
+    writer = BatchWriter()
+    writer.broadcast(clients, b"x")
+    await asyncio.sleep(0.01)
+    assert [transport.written for transport in transports] == [b"x", b"", b"x", b"x"]
+    assert [transport.aborted for transport in transports] == [False, True, False, False]

@@ -223,6 +223,19 @@ def test_each_deadline_is_exact_whatever_the_heartbeat(passes: Callable[[Connect
     assert not any(short in visit for visit in registry._visits.values())
 
 
+def test_a_fault_with_one_connection_ends_that_one_only(passes: Callable[[ConnectionRegistry, int], None]) -> None:
+    registry = ConnectionRegistry(handshake_s=10, heartbeat_s=2, slow_client_s=30)
+    faulty, *others = (Connection(registry) for _ in range(5))
+
+    def fail() -> None:
+        raise ValueError("a fault")
+
+    faulty.ping = fail  # type: ignore[method-assign]
+    passes(registry, 2)
+    assert faulty.notes == ["abort"]
+    assert all(other.notes == ["ping"] for other in others)
+
+
 def test_a_token_for_a_short_time_is_announced_at_once(passes: Callable[[ConnectionRegistry, int], None]) -> None:
     registry = ConnectionRegistry(handshake_s=10, heartbeat_s=60, slow_client_s=30)
     connection = Connection(registry)

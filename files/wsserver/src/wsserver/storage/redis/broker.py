@@ -40,6 +40,8 @@ _RETRY_DELAY_MAX_S = 1.0
 # Bounds one pipeline's memory, and how long a publish waits behind others.
 _PUBLISH_BATCH = 200
 _SUBSCRIBE_BATCH = 500
+# Errors of a condition that passes.
+_PASSING = ("NOREPLICAS", "BUSY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN")
 
 
 class _MemberEvent(msgspec.Struct):
@@ -387,6 +389,8 @@ def _broker_error(reply: Exception) -> BrokerError:
     """The error for a publish that Redis refused: nothing was published."""
     if isinstance(reply, NoScriptError | ReadOnlyError):
         return BrokerUnavailable("the broker is unavailable; nothing was published")
+    if isinstance(reply, ResponseError) and str(reply).startswith(_PASSING):
+        return BrokerUnavailable("the broker cannot accept the publish now; nothing was published")
     if isinstance(reply, OutOfMemoryError):
         return BrokerFull("the broker is out of memory; nothing was published")
     if isinstance(reply, ResponseError) and "MISCONF" in str(reply):

@@ -299,6 +299,15 @@ async def test_a_room_knows_where_its_latest_epochs_ended(redis: RedisServer) ->
         assert sorted(await broker.ends("r")) == expected[-16:]
 
 
+async def test_a_redis_without_its_replicas_cannot_accept_now(redis: RedisServer) -> None:
+    async with connected(redis) as (broker, _):
+        redis.client().config_set("min-replicas-to-write", 1)
+        with pytest.raises(BrokerUnavailable, match="cannot accept the publish now; nothing was published"):
+            await broker.publish("r", "u", "1", b"1")
+        redis.client().config_set("min-replicas-to-write", 0)
+        assert not (await broker.publish("r", "u", "1", b"1")).repeat
+
+
 async def test_an_expired_room_begins_a_later_epoch(redis: RedisServer) -> None:
     async with connected(redis) as (broker, _):
         before = (await broker.publish("r", "u", "1", b"1")).position
