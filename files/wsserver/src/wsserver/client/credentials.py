@@ -79,8 +79,9 @@ class Credentials:
 
 async def _ask(factory: CredentialFactory) -> str:
     """A credential of the factory. Raises its exceptions, and TimeoutError."""
+    deadline = asyncio.timeout(ASK_S)
     try:
-        async with asyncio.timeout(ASK_S) as deadline:
+        async with deadline:
             return await factory()
     except TimeoutError:
         if deadline.expired():
