@@ -23,6 +23,7 @@ service() {
 }
 
 trial hostile 11 service HOSTILE_S=600 pytest -s tests/hostile/test_fuzz_load.py
+trial tenant 13 service TENANT_S=60 pytest -s tests/hostile/test_tenant.py
 trial search 20 service HYPOTHESIS_PROFILE=search pytest --timeout=3600 -v tests/properties
 trial debian12 13 ci/one_host.sh debian12
 trial hosts 27 ci/hosts.sh long

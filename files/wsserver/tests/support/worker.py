@@ -54,8 +54,23 @@ def _all_of(output: IO[str]) -> str:
     return output.read()
 
 
+# The tests of limits set their own.
+HIGH_LIMITS = {
+    "WS_MESSAGES_PER_S": "100000",
+    "WS_BYTES_PER_S": str(2**30),
+    "WS_USER_MESSAGES_PER_S": "1000000",
+    "WS_USER_BYTES_PER_S": str(2**30),
+    "WS_USER_QUERIES_PER_S": "1000000",
+    "WS_MAX_CONNECTIONS_PER_USER": "100000",
+    "WS_MAX_CONNECTIONS_PER_IP": "100000",
+    "WS_IP_REFUSALS_PER_S": "100000",
+    "WS_MAX_ROOMS_PER_CONNECTION": "10000",
+}
+
+
 class Worker:
     _command: tuple[str, ...] = ("wsserver", "serve")
+    _limits = HIGH_LIMITS
 
     def __init__(self, redis_url: str, **settings: str) -> None:
         self.port = int(settings.pop("PORT", 0)) or free_port()
@@ -65,16 +80,7 @@ class Worker:
             "WS_JWT_SECRET": SECRET,
             "WS_ALLOWED_ORIGINS": ORIGIN,
             "WS_DRAIN_WINDOW_S": "0",
-            # High limits: the tests of limits set their own.
-            "WS_MESSAGES_PER_S": "100000",
-            "WS_BYTES_PER_S": str(2**30),
-            "WS_USER_MESSAGES_PER_S": "1000000",
-            "WS_USER_BYTES_PER_S": str(2**30),
-            "WS_USER_QUERIES_PER_S": "1000000",
-            "WS_MAX_CONNECTIONS_PER_USER": "100000",
-            "WS_MAX_CONNECTIONS_PER_IP": "100000",
-            "WS_IP_REFUSALS_PER_S": "100000",
-            "WS_MAX_ROOMS_PER_CONNECTION": "10000",
+            **self._limits,
             **settings,
         }
         if not self._settings["WS_JWT_SECRET"]:  # the environment would set an empty secret

@@ -31,6 +31,8 @@ _REFUSALS = (
 
 # Bytes that each message costs the broker besides its data, about.
 _MESSAGE_OVERHEAD = 512
+# A new room costs some 5 KiB of memory, for as long as a large message in a bounded log.
+_NEW_ROOM_BYTES = 2**16
 _LEAST_SCALE = 1 / 64
 # How often a query that waits for its user's rate is tried.
 _QUERY_RETRY_S = 0.2
@@ -81,6 +83,10 @@ class Quotas:
         if not self._rates.bytes.allow(user, size + _MESSAGE_OVERHEAD):
             return Refusal("user_bytes", "this user publishes more bytes than are allowed over all connections")
         return None
+
+    def opened_room(self, user: str) -> None:
+        """The user's publish was the first of its room, which takes memory for days."""
+        self._rates.bytes.charge(user, _NEW_ROOM_BYTES)
 
     def squeeze(self, fullness: float) -> None:
         """Let each user publish fewer bytes while the broker is nearly full (`Broker.fullness`).

@@ -69,24 +69,38 @@ class UserRate:
 
     def allow(self, user: str, units: float = 1) -> bool:
         """Whether `user` is within the limit. If so, counts `units`, which may exceed it once."""
+        bucket = self._bucket(user)
+        self._want(user, bucket, units)
+        if bucket.tokens < 1:
+            return False
+        bucket.tokens -= units
+        return True
+
+    def charge(self, user: str, units: float) -> None:
+        """Count `units` that the user has used."""
+        bucket = self._bucket(user)
+        self._want(user, bucket, units)
+        bucket.tokens -= units
+
+    def _bucket(self, user: str) -> _Bucket:
+        """The user's bucket, filled up to now."""
         now = time.monotonic()
         bucket = self._young.get(user)
         if bucket is None:
             bucket = self._old.pop(user, None) or _Bucket(self._per_s, now)
             self._young[user] = bucket
+        rate = bucket.rate * self.scale
+        full = max(1.0, rate * _BURST_S)
+        bucket.tokens = min(full, bucket.tokens + (now - bucket.filled_at) * rate)
+        bucket.filled_at = now
+        return bucket
+
+    def _want(self, user: str, bucket: _Bucket, units: float) -> None:
         if bucket.period != self._period:
             bucket.period, bucket.wanted = self._period, 0
         bucket.wanted += units
         if bucket.wanted >= self._notable:
             self._busy[user] = bucket
-        rate = bucket.rate * self.scale
-        full = max(1.0, rate * _BURST_S)
-        bucket.tokens = min(full, bucket.tokens + (now - bucket.filled_at) * rate)
-        bucket.filled_at = now
-        if bucket.tokens < 1:
-            return False
-        bucket.tokens -= units
-        return True
 
     async def run(self) -> None:
         """Report once a second, until cancelled.

@@ -242,7 +242,10 @@ class Session:
     def _published(self, room: str, id: str, size: int, future: asyncio.Future[Published]) -> None:
         self._flow.publish_ended(size)
         try:
-            self.send(Ack(id, room, future.result().position.seq))
+            published = future.result()
+            self.send(Ack(id, room, published.position.seq))
+            if published.position.seq == 1 and not published.repeat:
+                self._context.quotas.opened_room(self.identity.user)
         except BrokerError as exc:
             self.refuse(Error(exc.code, str(exc), id))
         except (Exception, asyncio.CancelledError):

@@ -352,3 +352,15 @@ async def test_users_get_fewer_bytes_while_the_broker_is_nearly_full() -> None:
     assert publishes("dave", 10) >= 5, "a chat goes on"
     quotas.squeeze(0.1)
     assert publishes("erin", 10_000) >= 19
+
+
+async def test_new_rooms_count_like_large_messages() -> None:
+    rates = UserRates(messages=UserRate(1000, None), bytes=UserRate(2**20, None), queries=UserRate(10, None))
+    quotas = Quotas(MemoryCounts(), rates, 10, 10)
+    opened = 0
+    while quotas.publish("alice", 1) is None:
+        quotas.opened_room("alice")
+        opened += 1
+        assert opened < 100
+    assert 25 <= opened <= 35
+    assert quotas.publish("bob", 1) is None
