@@ -31,7 +31,7 @@ trial rolls 40 ci/rolls.sh
 trial stores 25 ci/stores.sh
 trial observer 45 ci/observer.sh
 trial cores 3 ci/ansible_cores.sh
-trial foreign 12 ci/foreign.sh long
+trial foreign 10 ci/foreign.sh long
 
 echo "--- summary"
 printf '%s\n' "${summary[@]}"
