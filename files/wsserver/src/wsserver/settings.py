@@ -136,7 +136,7 @@ class Settings(BaseSettings):
         1000, ge=10, le=1_000_000, description="messages that each room keeps in Redis for resuming"
     )
     room_log_bytes: int = Field(
-        4 * 2**20,
+        8 * 2**20,
         ge=2**18,
         le=2**30,
         description="bytes of Redis's memory that each room's messages may take, about; fewer are kept beyond",

@@ -374,7 +374,7 @@ def narrow_socket(worker: Worker) -> socket.socket:
 
 
 async def test_a_slow_reader_delays_no_other_client_and_is_refilled_in_order(start: Start) -> None:
-    worker = await start(WS_SEND_BUFFER_BYTES="16384", WS_SLOW_CLIENT_S="60").ready()
+    worker = await start(WS_SEND_BUFFER_BYTES="16384", WS_SLOW_CLIENT_S="60", WS_ROOM_LOG_BYTES=str(2**26)).ready()
     slow = await worker.client("slow", sock=narrow_socket(worker), max_queue=1)
     quick, publisher = await worker.client("quick"), await worker.client("publisher")
     await slow.join()
