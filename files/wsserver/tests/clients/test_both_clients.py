@@ -226,6 +226,149 @@ async def test_requests_get_their_own_answers(make: MakeDriver, server: Scripted
         assert await value(measuring) >= 100
 
 
+async def test_answers_belong_to_the_question_whose_id_they_repeat(make: MakeDriver, server: Scripted) -> None:
+    async with alice(make, server) as (client, peer):
+        asked = [await client.begin("history", "r", limit=limit) for limit in (1, 2, 3)]
+        asked.append(await client.begin("presence", "r"))
+        ids = [(await peer.receive(kind))["id"] for kind in ("history", "history", "history", "presence")]
+        assert len(set(ids)) == 4
+        await peer.send("presence", room="r", members=[], count=7, more=False, id=ids[3])
+        await peer.send("history", room="r", messages=[], more=True, id=ids[2])
+        await peer.send("error", code="bad_message", message="limit", id=ids[0])
+        await peer.send("history", room="r", messages=[], more=False, id="of another call")
+        await peer.send("error", code="bad_message", message="?", room="r", id="of another call")
+        await peer.send("history", room="r", messages=[], more=False, id=ids[1])
+        assert await failure(asked[0]) == ("ServerError", "bad_message")
+        assert [(await value(asked[n]))["more"] for n in (1, 2)] == [False, True]
+        assert (await value(asked[3]))["count"] == 7
+
+
+async def test_an_error_without_an_id_is_about_the_room_if_the_server_repeats_ids(
+    make: MakeDriver, server: Scripted
+) -> None:
+    async with alice(make, server) as (client, peer):
+        joining = await client.begin("join", "r")
+        await peer.joined(id=(await peer.receive("join"))["id"])
+        await value(joining)
+        asking = await client.begin("history", "r")
+        id = (await peer.receive("history"))["id"]
+        await peer.send("error", code="forbidden", message="the new token is for fewer rooms", room="r")
+        await client.expelled("r")
+        await peer.send("history", room="r", messages=[], more=False, id=id)
+        assert await value(asking) == {"messages": [], "more": False}
+
+
+async def test_a_join_that_is_refused_for_now_is_repeated_under_its_id(make: MakeDriver, server: Scripted) -> None:
+    async with alice(make, server) as (client, peer):
+        joining = await client.begin("join", "r")
+        id = (await peer.receive("join"))["id"]
+        await peer.send("error", code="unavailable", message="later", room="r", id=id)
+        assert (await peer.receive("join"))["id"] == id
+        await peer.joined(id=id)
+        await value(joining)
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments", "options"),
+    [
+        ("join", ["a b"], {}),
+        ("join", [""], {}),
+        ("join", ["\U0001f600" * 129], {}),
+        ("join", ["\ud83d"], {}),
+        ("join", ["r"], {"since": {"epoch": "x", "seq": 1}}),
+        ("history", ["r"], {"limit": 101}),
+        ("history", ["r"], {"limit": 0}),
+        ("history", ["r"], {"before": {"epoch": "7", "seq": -1}}),
+        ("history", ["r\n"], {}),
+        ("presence", ["r"], {"limit": 1.5}),
+        ("presence", ["r"], {"after": "\ude00"}),
+        ("publish", ["a b", 1], {}),
+        ("publish", ["r", 1], {"id": ""}),
+        ("publish", ["r", 1], {"id": "x" * 129}),
+        ("publish", ["r", "great \ud83d"], {}),
+        ("publish", ["r", {"\ude00": [1]}], {}),
+    ],
+)
+async def test_what_every_server_refuses_is_not_sent(
+    make: MakeDriver, server: Scripted, method: str, arguments: list[Any], options: dict[str, Any]
+) -> None:
+    async with alice(make, server) as (client, peer):
+        assert await failure(await client.begin(method, *arguments, **options)) == (client.invalid, None)
+        await has_read_all(client, peer)  # the next command is the ping
+        assert await client.rooms() == []
+
+
+async def test_what_servers_accept_is_sent(make: MakeDriver, server: Scripted) -> None:
+    data = {"😀": ["\\ud83d", "\\\\", "great 😀", "\0\u2028", None, 1.5]}
+    async with alice(make, server) as (client, peer):
+        for room, id in (("😀" * 128, "😀" * 128), ("ü:1", "a b"), ("r", "1")):
+            publishing = await client.begin("publish", room, data, id=id)
+            assert await peer.receive("publish") == {"type": "publish", "room": room, "data": data, "id": id}
+            await peer.send("ack", id=id, room=room, seq=1)
+            await value(publishing)
+
+
+async def test_calls_without_an_answer_end(make: MakeDriver, server: Scripted) -> None:
+    async with alice(make, server, hurried=True) as (client, peer):
+        await join(client, peer)
+        asked = {kind: await client.begin(kind, "s") for kind in ("history", "presence", "join")}
+        outcomes = {kind: await failure(call) for kind, call in asked.items()}
+        assert outcomes == {
+            "history": ("ServerError", "timeout"),
+            "presence": ("ServerError", "timeout"),
+            "join": ("JoinError", "timeout"),
+        }
+        for kind in asked:
+            await peer.receive(kind)
+        assert (await peer.receive("leave"))["room"] == "s"
+        assert await client.rooms() == ["r"]
+        assert (await client.counts())["connects"] == 1
+
+
+async def test_a_join_again_without_an_answer_ends_the_connection(make: MakeDriver, server: Scripted) -> None:
+    async with alice(make, server, hurried=True) as (client, peer):
+        await join(client, peer, seq=5)
+        peer.connection.transport.abort()
+        peer = await server.welcomed()
+        await peer.receive("join")
+        peer = await server.welcomed()
+        assert (await peer.receive("join"))["since"] == {"epoch": "7", "seq": 5}
+        assert ("reconnecting", "no answer to a join") in await client.states()
+
+
+async def test_a_publish_in_doubt_ends_on_the_same_connection(make: MakeDriver, server: Scripted) -> None:
+    async with alice(make, server, hurried=True) as (client, peer):
+        [publishing] = (await publish(client, peer, [1])).values()
+        await client.sleep(300)
+        assert await failure(publishing) == ("PublishError", "outcome_unknown")
+
+
+async def test_a_ping_ends_with_its_connection(make: MakeDriver, server: Scripted) -> None:
+    async with alice(make, server) as (client, peer):
+        measuring = await client.begin("ping")
+        await peer.receive("ping")
+        peer.connection.transport.abort()
+        assert (await failure(measuring))[0] in ("ConnectionError", "Error")
+        await server.welcomed()
+
+
+async def test_a_fresh_token_that_cannot_be_checked_is_sent_again(make: MakeDriver, server: Scripted) -> None:
+    given: list[str] = []
+
+    async def token() -> str:
+        given.append(f"T{len(given)}")
+        return given[-1]
+
+    async with alice(make, server, token_factory=token) as (client, peer):
+        await peer.send("expiring", expires=1.0)
+        renewal = await peer.receive("auth")
+        await peer.send("error", code="unavailable", message="the keys are not available", id=renewal["id"])
+        assert await peer.receive("auth") == renewal
+        await peer.send("auth", expires=2e9, id=renewal["id"])
+        await has_read_all(client, peer)
+        assert given == ["T0", "T1"]
+
+
 async def test_a_room_without_permission(make: MakeDriver, server: Scripted) -> None:
     async with alice(make, server) as (client, peer):
         joining = await client.begin("join", "r")

@@ -210,10 +210,11 @@ async def test_the_answer_to_a_join_that_was_given_up_is_not_for_a_later_one(ser
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(client.join("r"), 0.1)
         joining = asyncio.create_task(client.join("r", since=Position("7", 5)))
-        await peer.receive("join")
-        await peer.receive("join")
+        for kind in ("join", "leave", "join"):
+            await peer.receive(kind)
         await peer.joined(seq=8)
         await peer.message(9)
+        await peer.send("left", room="r")
         await peer.joined(seq=5, recovered=True)
         for seq in (6, 7, 8, 9):
             await peer.message(seq)
@@ -222,15 +223,41 @@ async def test_the_answer_to_a_join_that_was_given_up_is_not_for_a_later_one(ser
         assert not any(isinstance(event, Gap) for event in alice.events)
 
 
+async def test_a_join_that_the_caller_cancels_leaves_the_room(server: Scripted) -> None:
+    async with Alice(server) as (client, peer):
+        for _ in range(3):
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(client.join("r"), 0.1)
+            id = (await peer.receive("join"))["id"]
+            leaving = await peer.receive("leave")
+            assert leaving["room"] == "r"
+            await peer.joined(id=id)
+            await peer.send("left", room="r", id=leaving["id"])
+        await until(lambda: not client._requests.any)
+        assert client.rooms == {}
+
+
+async def test_a_join_that_was_cancelled_before_it_was_sent_is_forgotten(server: Scripted) -> None:
+    async with Alice(server) as (client, peer):
+        server.refusals = [503]
+        peer.connection.transport.abort()
+        await until(lambda: client.state is State.RECONNECTING)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(client.join("r"), 0.01)
+        peer = await server.welcomed()
+        await peer.nothing(within_s=0.3)
+
+
 async def test_the_refusal_of_a_join_that_was_given_up_is_not_for_a_later_one(server: Scripted) -> None:
     async with Alice(server) as (client, peer):
         for code in ("unavailable", "forbidden"):
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(client.join("r"), 0.1)
             joining = asyncio.create_task(client.join("r"))
-            await peer.receive("join")
-            await peer.receive("join")
+            for kind in ("join", "leave", "join"):
+                await peer.receive(kind)
             await peer.send("error", code=code, message="no", room="r")
+            await peer.send("left", room="r")
             await peer.joined()
             room = await joining
             await peer.nothing(within_s=0.6)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -84,14 +85,21 @@ class Tab:
 
 
 @asynccontextmanager
-async def tab(browser: Browser, origin: str = ORIGIN, **functions: Callable[[], Awaitable[str]]) -> AsyncIterator[Tab]:
-    """`functions`: functions of the test that the page may call by these names."""
+async def tab(
+    browser: Browser,
+    origin: str = ORIGIN,
+    changes: dict[str, str] | None = None,
+    **functions: Callable[[], Awaitable[str]],
+) -> AsyncIterator[Tab]:
+    """`functions`: functions of the test that the page may call by these names. `changes`: replaces
+    parts of the module's text.
+    """
     # A page of such an address needs permission to connect to this machine.
     context = await browser.new_context(permissions=["local-network-access"])
     tab = Tab(await context.new_page())
     for name, function in functions.items():
         await tab.page.expose_function(name, function)
-    await context.route(f"{origin}/**", _fulfil)
+    await context.route(f"{origin}/**", partial(_fulfil, changes or {}))
     await tab.page.goto(f"{origin}/")
     await tab.until("window.make")
     yield tab
@@ -99,8 +107,12 @@ async def tab(browser: Browser, origin: str = ORIGIN, **functions: Callable[[], 
     assert tab.complaints == []
 
 
-async def _fulfil(route: Route) -> None:
+async def _fulfil(changes: dict[str, str], route: Route) -> None:
     if route.request.url.endswith("/wsclient.js"):
-        await route.fulfill(content_type="text/javascript", body=MODULE.read_text())
+        module = MODULE.read_text()
+        for old, new in changes.items():
+            assert old in module
+            module = module.replace(old, new)
+        await route.fulfill(content_type="text/javascript", body=module)
     else:
         await route.fulfill(content_type="text/html", body=_PAGE)

@@ -53,6 +53,7 @@ class BrowserDriver:
     abort_code = 1005
     refusal = "1008"
     lost_ping = "Error"
+    invalid = "TypeError"
 
     def __init__(self, tab: Tab) -> None:
         self._tab = tab
@@ -137,9 +138,12 @@ def _source(options: dict[str, Any]) -> tuple[str, dict[str, Callable[..., Any]]
 
 
 @asynccontextmanager
-async def browser_driver(browser: Browser, url: str, **options: Any) -> AsyncIterator[BrowserDriver]:
+async def browser_driver(
+    browser: Browser, url: str, hurried: bool = False, **options: Any
+) -> AsyncIterator[BrowserDriver]:
     source, functions = _source(options)
-    async with tab(browser, **functions) as page:
+    changes = {"ANSWER_MS = 60_000": "ANSWER_MS = 1_500", "CHECK_MS = 15_000": "CHECK_MS = 500"} if hurried else {}
+    async with tab(browser, changes=changes, **functions) as page:
         await page.run(_PREPARE)
         await page.make(url, source)
         yield BrowserDriver(page)

@@ -28,13 +28,14 @@ class Driver(Protocol):
     `hang_up_code`: the close code that the server sees when the client leaves a connection.
     `abort_code`: the code when the client leaves a faulty connection. `refusal`: a text in the
     reason of a refused handshake. `lost_ping`: the error of a ping that the end of the connection
-    interrupts.
+    interrupts. `invalid`: the error of a call with an invalid argument.
     """
 
     hang_up_code: int
     abort_code: int
     refusal: str
     lost_ping: str
+    invalid: str
 
     async def connect(self) -> None: ...
 
@@ -98,7 +99,7 @@ class Talk(Protocol):
         ...
 
 
-# Takes a URL, and options under their names in the Python client.
+# Takes a URL, and options under their names in the Python client. `hurried`: with short deadlines.
 MakeDriver = Callable[..., AbstractAsyncContextManager[Driver]]
 # Takes the URL of a real worker.
 MakeTalk = Callable[[str], AbstractAsyncContextManager[Talk]]

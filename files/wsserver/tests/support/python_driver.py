@@ -16,7 +16,7 @@ import pytest
 from support.scripted import Scripted
 from support.wait import until
 from support.watching import watching
-from wsserver.client import Client, Message, Page, Position, Room, State, backoff, credentials
+from wsserver.client import Client, Message, Page, Position, Room, State, backoff, credentials, publishes, requests
 from wsserver.protocol.events import Event, PresencePage
 from wsserver.witness import Witness
 
@@ -70,6 +70,7 @@ class PythonDriver:
     abort_code = 1006
     refusal = "401"
     lost_ping = "Closed"
+    invalid = "ValueError"
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, url: str, **options: Any) -> None:
         self._monkeypatch = monkeypatch
@@ -154,7 +155,12 @@ class PythonDriver:
 
 
 @asynccontextmanager
-async def python_driver(monkeypatch: pytest.MonkeyPatch, url: str, **options: Any) -> AsyncIterator[PythonDriver]:
+async def python_driver(
+    monkeypatch: pytest.MonkeyPatch, url: str, hurried: bool = False, **options: Any
+) -> AsyncIterator[PythonDriver]:
+    if hurried:
+        monkeypatch.setattr(requests, "ANSWER_S", 1.5)
+        monkeypatch.setattr(publishes, "_CHECK_S", 0.5)
     driver = PythonDriver(monkeypatch, url, **options)
     try:
         yield driver

@@ -49,8 +49,10 @@ class Peer:
             return
         raise AssertionError(f"the client said {command!r}")
 
-    async def joined(self, room: str = "r", epoch: str = "7", seq: int = 0, recovered: bool = False) -> None:
-        await self.send("joined", room=room, epoch=epoch, seq=seq, recovered=recovered)
+    async def joined(
+        self, room: str = "r", epoch: str = "7", seq: int = 0, recovered: bool = False, **more: Any
+    ) -> None:
+        await self.send("joined", room=room, epoch=epoch, seq=seq, recovered=recovered, **more)
 
     async def message(self, seq: int, room: str = "r", data: Any = None) -> None:
         await self.send("message", room=room, seq=seq, **{"from": "bob"}, ts=1.0, data=seq if data is None else data)

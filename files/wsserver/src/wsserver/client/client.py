@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import logging
 import random
+import uuid
 from collections.abc import Callable
 from enum import StrEnum
 from functools import partial
@@ -23,7 +24,7 @@ from wsserver.client.credentials import CredentialFactory, Credentials
 from wsserver.client.errors import Closed, JoinError, ServerError, passes, pause_s
 from wsserver.client.link import Link
 from wsserver.client.publishes import Publishes
-from wsserver.client.requests import Question, Request, Requests
+from wsserver.client.requests import Question, Request, Requests, checked, deadline, no_answer
 from wsserver.client.room import Arrival, Message, Position, Room, Unreadable, read
 from wsserver.protocol.commands import Authenticate, History, Join, Leave, Ping, Presence
 from wsserver.protocol.events import (
@@ -43,7 +44,7 @@ from wsserver.protocol.events import (
     Welcome,
 )
 from wsserver.protocol.types import PAGE_MAX
-from wsserver.runtime.tasks import Tasks
+from wsserver.runtime.tasks import Tasks, fail
 
 log = logging.getLogger(__name__)
 
@@ -114,6 +115,7 @@ class Client:
         self._may_read = asyncio.Event()
         self._may_read.set()
         self._link: Link | None = None  # the connection, once it has its `welcome`
+        self._renewal: Authenticate | None = None  # the fresh token that was sent on it
         self._dial_at = 0.0
         self._backoff = Backoff()
         self._running: asyncio.Task[None] | None = None
@@ -195,6 +197,9 @@ class Client:
                 accepted = self._link is link
                 self._link = None
                 self._publishes.disconnected()
+            for waiting in self._pings.values():
+                if not waiting.done():
+                    waiting.set_exception(ConnectionError("the connection ended"))
             why, refused = link.ended, link.close_code == CloseCode.POLICY_VIOLATION
             if loop.time() - started > _STABLE_S:
                 self._backoff.reset()
@@ -219,7 +224,7 @@ class Client:
             max_size=None,
             **tls,
         )
-        return Link(connection, self._may_read, lambda: self._publishes.any or self._requests.any)
+        return Link(connection, self._may_read, lambda: self._publishes.any or self._requests.any, self._drop_overdue)
 
     def _change(self, state: State, why: str) -> None:
         self.state = state
@@ -239,23 +244,40 @@ class Client:
 
         `since`: the position to resume from; else from now. `members`: whether `on_event` gets
         member events. `on_message` gets the messages in place of the iterator. While a thousand
-        messages are unread, the client stops reading from the server. Raises JoinError, Closed, and
-        ValueError if the client is in that room.
+        messages are unread, the client stops reading from the server. A join that is cancelled leaves
+        the room. Raises JoinError, Closed, and ValueError if the client is in that room, or if the
+        room or the position is not valid.
         """
         self._check_open()
         if room in self.rooms:
             raise ValueError(f"already in the room {room}")
-        joined = self.rooms[room] = Room(room, members, since, on_message)
+        joined = Room(room, members, since, on_message)
         joined.on_taken(partial(self._taken, joined))
+        request = Request(_join(joined), joined, asked=True)
+        checked(request.question)
+        self.rooms[room] = joined
         try:
-            await self._ask(_join(joined), joined)
+            self._send_request(request)
+            await request.answered
+        except asyncio.CancelledError:
+            self._forget(joined)
+            self._undo(request)
+            raise
         except BaseException:
             self._forget(joined)
             raise
         return joined
 
+    def _undo(self, joining: Request) -> None:
+        """Leave the room of a join that was given up."""
+        if joining.sent and self._link is not None:
+            self._send_request(Request(Leave(joining.question.room)))
+        else:
+            self._requests.remove(joining)
+            self._update_reading()
+
     async def leave(self, room: Room) -> None:
-        """Leave the room. Its unread messages can still be read. Raises Closed."""
+        """Leave the room. Its unread messages can still be read. Raises ServerError, Closed."""
         if self.rooms.get(room.name) is room:
             self._forget(room)
             if self._link is not None:
@@ -270,7 +292,8 @@ class Client:
     async def presence(self, room: str, *, after: str = "", limit: int = PAGE_MAX) -> PresencePage:
         """A page of the users in a room, by name.
 
-        `after`: the last user of the page before. Raises ServerError, Closed.
+        `after`: the last user of the page before. Raises ServerError, Closed, and ValueError if the
+        room or the limit is not valid.
         """
         page: PresencePage = await self._ask(Presence(room, after, limit))
         return page
@@ -280,8 +303,8 @@ class Client:
     ) -> Page:
         """A room's newest messages, or the last before a position, or the first since a position.
 
-        A message that cannot be read is not in the page; `on_event` gets a gap for it.
-        Raises ServerError, Closed.
+        A message that cannot be read is not in the page; `on_event` gets a gap for it. Raises
+        ServerError, Closed, and ValueError if an argument is not valid.
         """
         page: HistoryPage = await self._ask(
             History(room, before and before.on_the_wire(), since and since.on_the_wire(), limit)
@@ -300,7 +323,8 @@ class Client:
     async def ping(self) -> float:
         """The round trip to the server's program in seconds.
 
-        Raises Closed; ConnectionError without a connection.
+        Raises Closed; ConnectionError without a connection, if the connection ends, and without an
+        answer.
         """
         self._check_open()
         if self._link is None:
@@ -310,23 +334,42 @@ class Client:
         self._pings[number] = answered
         self._link.send(Ping(msgspec.Raw(b"%d" % number)))
         try:
-            await answered
+            async with deadline():
+                await answered
+        except TimeoutError:
+            raise ConnectionError(no_answer().message) from None
         finally:
             del self._pings[number]
         return loop.time() - started
 
-    async def _ask(self, question: Question, joining: Room | None = None) -> Any:
+    async def _ask(self, question: Question) -> Any:
         self._check_open()
-        request = Request(question, joining)
+        checked(question)
+        request = Request(question, asked=True)
         self._send_request(request)
         return await request.answered
 
     def _send_request(self, request: Request) -> None:
         self._requests.add(request)
         self._update_reading()
-        request.sent = self._link is not None
+        request.sent = False
         if self._link is not None:
-            self._link.send(request.question)
+            request.send(self._link.send)
+
+    def _drop_overdue(self, late: bool) -> None:
+        """Give up the requests that the server has not answered in time."""
+        for request in self._requests.overdue(late):
+            room, joining = self.rooms.get(request.question.room), request.joining
+            if joining is None:
+                self._requests.drop(request, ServerError(no_answer()))
+            elif request.asked:
+                self._requests.drop(request, JoinError(no_answer()))
+                self._undo(request)
+            elif room is joining and self._link is not None:
+                self._link.abort("no answer to a join")
+            else:
+                self._requests.remove(request)
+        self._update_reading()
 
     # Publishing.
 
@@ -334,7 +377,8 @@ class Client:
         """Publish to a room, over all reconnects, and return the `seq` of the message.
 
         `data`: any JSON value, else TypeError. `id`: the server recognises a repeat by this id,
-        random by default; ValueError if a publish with this id is pending. Publishes go out in the
+        random by default. ValueError if a publish with this id is pending, if the room or the id is
+        not valid, or if a text in `data` has half a surrogate pair. Publishes go out in the
         order of the calls. A publish that is cancelled may still be published. Raises PublishError
         and Closed.
         """
@@ -358,10 +402,8 @@ class Client:
                 self._gap(link, event)
             case Reset():
                 self._reset(event)
-            case Error(id=str()):
-                self._publishes.refused(event)
-            case Error(room=str()):
-                self._request_refused(link, event)
+            case Error():
+                self._refused(link, event)
             case Left() | PresencePage() | HistoryPage():
                 self._requests.answer(event)
                 self._update_reading()
@@ -390,6 +432,9 @@ class Client:
                 request.answered.set_result(None)  # the connection ended, and left its rooms
             elif not isinstance(request.question, Join):
                 self._send_request(request)
+            elif self.rooms.get(request.question.room) is not request.joining:
+                fail(request.answered, JoinError(Error("left", "the client has left the room")))
+        self._renewal = None
         self._publishes.connected(link.send_frame, welcome.max_message_bytes)
         if self._decided is not None and not self._decided.done():
             self._decided.set_result(None)
@@ -405,16 +450,22 @@ class Client:
                 _call(self._on_event, missed)
         self._update_reading()
 
-    def _request_refused(self, link: Link, error: Error) -> None:
+    def _refused(self, link: Link, error: Error) -> None:
+        if error.id is not None and self._publishes.refused(error):
+            return
+        if self._renewal is not None and error.id == self._renewal.id:
+            if passes(error):
+                asyncio.get_running_loop().call_later(pause_s(error), self._renew_again, link, self._renewal)
+            return
         request = self._requests.refused(error)
-        room = self.rooms.get(error.room or "")
+        room = self.rooms.get(error.room or "" if request is None else request.question.room)
         if request is None:
-            if room is not None:  # a fresh token may allow fewer rooms
+            if room is not None and error.id is None:  # a fresh token may allow fewer rooms
                 self._forget(room, JoinError(error))
         elif not isinstance(request.question, Join):
             self._requests.drop(request, ServerError(error))
         elif room is not None and request.joining is room and passes(error):
-            asyncio.get_running_loop().call_later(pause_s(error), self._join_again, link, room, request)
+            asyncio.get_running_loop().call_later(pause_s(error), self._join_again, link, room, request, error)
         else:
             failure = JoinError(error)
             self._requests.drop(request, failure)
@@ -422,9 +473,14 @@ class Client:
                 self._forget(room, failure)
         self._update_reading()
 
-    def _join_again(self, link: Link, room: Room, request: Request) -> None:
-        if self._link is link and self.rooms.get(room.name) is room:
+    def _join_again(self, link: Link, room: Room, request: Request, error: Error) -> None:
+        if self._link is not link or request.answered.done():
+            return
+        if self.rooms.get(room.name) is room:
             self._send_request(request)
+        else:  # the client has left the room
+            self._requests.drop(request, JoinError(error))
+            self._update_reading()
 
     def _member(self, name: str) -> Room | None:
         room = self.rooms.get(name)
@@ -488,7 +544,13 @@ class Client:
             log.exception("no fresh token")  # the server closes the connection, and the next connection tries again
             return
         if token is not None:
-            link.send(Authenticate(token))
+            self._renewal = Authenticate(token, uuid.uuid4().hex)
+            link.send(self._renewal)
+
+    def _renew_again(self, link: Link, renewal: Authenticate) -> None:
+        """The server could not check the fresh token."""
+        if self._link is link and self._renewal is renewal:
+            link.send(renewal)
 
     async def _close_before_dialling(self, link: Link) -> None:
         """Use the old connection until it is time to connect again."""

@@ -33,14 +33,22 @@ _PROBE = Ping(msgspec.Raw(b"null"))
 class Link:
     """`may_read`: set while the application keeps up.
 
-    `owing`: whether an answer of the server is due.
+    `owing`: whether an answer of the server is due. `tick` is called twice a second, with whether
+    this process itself was paused.
     """
 
-    def __init__(self, connection: ClientConnection, may_read: asyncio.Event, owing: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        connection: ClientConnection,
+        may_read: asyncio.Event,
+        owing: Callable[[], bool],
+        tick: Callable[[bool], None],
+    ) -> None:
         self.heartbeat_s = _PONG_MOST_S  # until the server names its own
         self._connection = connection
         self._may_read = may_read
         self._owing = owing
+        self._tick = tick
         self._outgoing: deque[bytes] = deque()
         self._more = asyncio.Event()
         self._heard_at = asyncio.get_running_loop().time()
@@ -120,6 +128,7 @@ class Link:
             now = loop.time()
             late = now - ticked_at > 2 * _TICK_S
             ticked_at = now
+            self._tick(late)
             if not self._may_read.is_set() or (late and asked_at is not None):
                 self._heard_at = now  # this process itself was paused
             patience_s = min(self.heartbeat_s, _PROBE_OWING_S) if self._owing() else self.heartbeat_s

@@ -13,12 +13,13 @@ from typing import Any
 import msgspec
 
 from wsserver.client.errors import Closed, PublishError, passes, pause_s
+from wsserver.client.requests import checked, encoded
 from wsserver.protocol.commands import Publish
 from wsserver.protocol.events import Error
 
 # The server recognises a repeat for five minutes. A later repeat would be a second message.
 _REPEATED_FOR_S = 240.0
-
+_CHECK_S = 15.0
 
 # The codes of refusals after which the message may still have been published.
 _MAYBE_PUBLISHED = frozenset({"outcome_unknown", "not_archived"})
@@ -56,6 +57,7 @@ class Publishes:
         self._send: Callable[[bytes], None] | None = None
         self._limit = 0
         self._held: asyncio.TimerHandle | None = None
+        self._checking: asyncio.TimerHandle | None = None
         self._end: Closed | None = None
 
     @property
@@ -67,8 +69,8 @@ class Publishes:
 
         Raises PublishError, Closed, TypeError and ValueError.
         """
-        key = id or uuid.uuid4().hex
-        publish = _Publish(msgspec.json.encode(Publish(room, msgspec.Raw(msgspec.json.encode(data)), key)))
+        key = uuid.uuid4().hex if id is None else id
+        publish = _Publish(checked(Publish(room, msgspec.Raw(encoded(data)), key)))
         async with self._window:
             if self._end is not None:
                 raise self._end
@@ -76,6 +78,8 @@ class Publishes:
                 raise ValueError("a publish with this id is pending")
             self._changed()
             self._send_waiting()
+            if self._checking is None:
+                self._check()
             try:
                 return await publish.acknowledged
             finally:
@@ -99,23 +103,26 @@ class Publishes:
         if publish is not None and not publish.acknowledged.done():
             publish.acknowledged.set_result(seq)
 
-    def refused(self, error: Error) -> None:
+    def refused(self, error: Error) -> bool:
+        """Process the refusal of a publish. Returns whether it was the refusal of a publish."""
         publish = self._under_way.get(error.id or "")
         if publish is None or publish.acknowledged.done():
-            return
+            return publish is not None
         if not passes(error):
             publish.acknowledged.set_exception(PublishError(error))
-            return
+            return True
         publish.sent = False
         if error.code not in _MAYBE_PUBLISHED:
             publish.in_doubt_since = publish.before
         if self._held is None:
             self._held = asyncio.get_running_loop().call_later(pause_s(error), self._release)
+        return True
 
     def end(self, why: Closed) -> None:
         self._end = why
-        if self._held is not None:
-            self._held.cancel()
+        for timer in (self._held, self._checking):
+            if timer is not None:
+                timer.cancel()
         for publish in self._under_way.values():
             if not publish.acknowledged.done():
                 publish.acknowledged.set_exception(why)
@@ -124,6 +131,23 @@ class Publishes:
         self._held = None
         self._send_waiting()
 
+    def _check(self) -> None:
+        """Give up the publishes that have been in doubt for too long, also without a connection."""
+        now = _now()
+        for key, publish in self._under_way.items():
+            self._too_long(key, publish, now)
+        self._checking = None
+        if self._under_way:
+            self._checking = asyncio.get_running_loop().call_later(_CHECK_S, self._check)
+
+    def _too_long(self, key: str, publish: _Publish, now: float) -> bool:
+        if now - publish.in_doubt_since <= _REPEATED_FOR_S:
+            return False
+        if not publish.acknowledged.done():
+            why = "no acknowledgement for minutes; the message may be published"
+            publish.acknowledged.set_exception(PublishError(Error("outcome_unknown", why, key)))
+        return True
+
     def _send_waiting(self) -> None:
         if self._send is None or self._held is not None:
             return
@@ -131,9 +155,7 @@ class Publishes:
         for key, publish in self._under_way.items():
             if publish.sent or publish.acknowledged.done():
                 continue
-            if now - publish.in_doubt_since > _REPEATED_FOR_S:
-                why = "no acknowledgement for minutes; the message may be published"
-                publish.acknowledged.set_exception(PublishError(Error("outcome_unknown", why, key)))
+            if self._too_long(key, publish, now):
                 continue
             if len(publish.frame) > self._limit:
                 # The server would close the connection, and every later one that gets the repeat.

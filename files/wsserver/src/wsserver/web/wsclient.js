@@ -42,7 +42,16 @@ const REPEATED_FOR_MS = 240_000;
 const MAYBE_PUBLISHED = new Set(["outcome_unknown", "not_archived"]);
 const PASSING = new Set(["unavailable", "outcome_unknown", "broker_full", "not_archived"]);
 
+// How often the client looks for publishes that have been in doubt for too long.
+const CHECK_MS = 15_000;
+// The deadline of an answer, on one connection. A server that limits the client's rate answers late.
+const ANSWER_MS = 60_000;
+
 const PAGE_MAX = 100;
+const ID_LENGTH_MAX = 128;
+const ROOM = /^[\x21-\x7e\u{a1}-\u{10ffff}]{1,128}$/u;
+// Half of a surrogate pair, which is no text.
+const HALF = /\p{Surrogate}/u;
 
 // Close codes: those of the server, and the browser's own for a connection without a close frame.
 const NOT_ALLOWED = 1008;
@@ -77,6 +86,50 @@ export class JoinError extends ServerError {
  */
 export class PublishError extends ServerError {
   name = "PublishError";
+}
+
+const noAnswer = () => ({ code: "timeout", message: `no answer within ${ANSWER_MS / 1000} s` });
+
+// Checks of arguments. They throw TypeError for what every server refuses.
+
+function checkRoom(room) {
+  if (typeof room !== "string" || !ROOM.test(room) || HALF.test(room)) {
+    throw new TypeError("a room has 1 to 128 characters, without spaces or control characters");
+  }
+}
+
+function checkId(id) {
+  if (typeof id !== "string" || id === "" || [...id].length > ID_LENGTH_MAX || HALF.test(id)) {
+    throw new TypeError(`an id is a text of 1 to ${ID_LENGTH_MAX} characters`);
+  }
+}
+
+function checkLimit(limit) {
+  if (!Number.isInteger(limit) || limit < 1 || limit > PAGE_MAX) {
+    throw new TypeError(`limit is a whole number from 1 to ${PAGE_MAX}`);
+  }
+}
+
+function checkPosition(position) {
+  if (position == null) return;
+  const { epoch, seq } = position;
+  if (typeof epoch !== "string" || !/^[0-9]{1,15}$/.test(epoch) || !Number.isSafeInteger(seq) || seq < 0) {
+    throw new TypeError("a position has the epoch and the seq of a message");
+  }
+}
+
+/** The JSON of a value. Throws TypeError for what JSON cannot say. */
+function toJson(data) {
+  const whole = (text) => {
+    if (HALF.test(text)) throw new TypeError("a text has half of a surrogate pair, such as half of an emoji");
+  };
+  const json = JSON.stringify(data, (key, value) => {
+    whole(key);
+    if (typeof value === "string") whole(value);
+    return value;
+  });
+  if (json === undefined) throw new TypeError(`JSON cannot say ${data}`);
+  return json;
 }
 
 /** Whether the same command may succeed later. */
@@ -190,13 +243,15 @@ async function ask(factory) {
  * One connection to a server: sends commands, receives events, and has a deadline for answers,
  * since a page sees neither protocol pings nor a server that vanished.
  *
- * `owing`: whether an answer of the server is due. `receive` gets each event. `ended` is called
- * once at the end, with a reason for people, and the close code if the server closed.
+ * `owing`: whether an answer of the server is due. `receive` gets each event. `tick` is called twice
+ * a second, with whether this page was paused. `ended` is called once at the end, with a reason for
+ * people, and the close code if the server closed.
  */
 class Link {
   heartbeatMs = PONG_MOST_MS; // until the server names its own
   #socket;
   #owing;
+  #onTick;
   #ended;
   #deadline;
   #ticking;
@@ -206,8 +261,9 @@ class Link {
   #forgiven = false;
   #over = false;
 
-  constructor(url, subprotocols, { owing, receive, ended }) {
+  constructor(url, subprotocols, { owing, receive, tick, ended }) {
     this.#owing = owing;
+    this.#onTick = tick;
     this.#ended = ended;
     this.#socket = new WebSocket(url, subprotocols);
     this.#deadline = setTimeout(() => this.abort("no answer"), OPEN_MS);
@@ -264,6 +320,8 @@ class Link {
     const now = performance.now();
     const late = now - this.#tickedAt > 2 * TICK_MS;
     this.#tickedAt = now;
+    this.#onTick(late);
+    if (this.#over) return;
     if (this.#askedAt !== null && this.#heardAt > this.#askedAt) {
       this.#askedAt = null;
       this.#forgiven = false;
@@ -284,6 +342,11 @@ class Link {
   }
 }
 
+const IN_DOUBT = {
+  code: "outcome_unknown",
+  message: "no acknowledgement for minutes; the message may be published",
+};
+
 /**
  * Publishes, from the call to the acknowledgement, over all reconnects. They go out in the order of
  * the calls. Repeats keep that order, and precede publishes not sent before. After a refusal that
@@ -300,6 +363,7 @@ class Publishes {
   #link = null;
   #limit = 0;
   #held;
+  #checking;
 
   constructor(window) {
     this.#window = window;
@@ -310,13 +374,16 @@ class Publishes {
   }
 
   publish(room, data, id = randomId()) {
-    if (JSON.stringify(data) === undefined) throw new TypeError(`${data} is no JSON value`);
-    const frame = JSON.stringify({ type: "publish", room, data, id });
+    checkRoom(room);
+    checkId(id);
+    const [name, key] = [room, id].map((text) => JSON.stringify(text));
+    const frame = `{"type":"publish","room":${name},"data":${toJson(data)},"id":${key}}`;
     const bytes = new TextEncoder().encode(frame).length;
     if (this.#underWay.has(id)) throw new TypeError("a publish with this id is pending");
     return new Promise((resolve, reject) => {
       const never = { inDoubtSince: Infinity, before: Infinity };
       this.#underWay.set(id, { frame, bytes, resolve, reject, sent: false, ...never });
+      this.#checking ??= setInterval(() => this.#check(), CHECK_MS);
       this.#sendWaiting();
     });
   }
@@ -341,9 +408,10 @@ class Publishes {
     this.#sendWaiting();
   }
 
+  /** Process the refusal of a publish. Returns whether it was the refusal of a publish. */
   refused(error) {
     const publish = this.#underWay.get(error.id);
-    if (!publish) return;
+    if (!publish) return false;
     if (passes(error)) {
       publish.sent = false;
       if (!MAYBE_PUBLISHED.has(error.code)) publish.inDoubtSince = publish.before;
@@ -352,10 +420,24 @@ class Publishes {
       this.#take(error.id).reject(new PublishError(error));
       this.#sendWaiting();
     }
+    return true;
+  }
+
+  /** Give up the publishes that have been in doubt for too long, also without a connection. */
+  #check() {
+    const now = Date.now();
+    for (const [id, publish] of this.#underWay) {
+      if (now - publish.inDoubtSince > REPEATED_FOR_MS) this.#take(id).reject(new PublishError(IN_DOUBT));
+    }
+    this.#sendWaiting();
+    if (this.any) return;
+    clearInterval(this.#checking);
+    this.#checking = undefined;
   }
 
   end(why) {
     clearTimeout(this.#held);
+    clearInterval(this.#checking);
     for (const id of [...this.#underWay.keys()]) this.#take(id).reject(why);
   }
 
@@ -393,10 +475,7 @@ class Publishes {
 
   /** The error if the publish must not be sent. */
   #refusal({ bytes, inDoubtSince }, now) {
-    if (now - inDoubtSince > REPEATED_FOR_MS) {
-      const message = "no acknowledgement for minutes; the message may be published";
-      return { code: "outcome_unknown", message };
-    }
+    if (now - inDoubtSince > REPEATED_FOR_MS) return IN_DOUBT;
     if (bytes > this.#limit) {
       // The server would close the connection, and every later one that gets the repeat.
       return { code: "too_big", message: `${bytes} bytes are more than the ${this.#limit} that the server takes` };
@@ -406,12 +485,13 @@ class Publishes {
 }
 
 /**
- * Requests without an answer. The server answers the requests about one room in the order of
- * sending.
+ * Requests without an answer. The server repeats the id of a request. A server of an older release
+ * does not, and answers the requests about one room in the order of sending.
  */
 class Requests {
   static #ANSWERS = { join: "joined", leave: "left", presence: "presence", history: "history" };
   #waiting = [];
+  #serverRepeatsIds = false;
 
   get any() {
     return this.#waiting.length > 0;
@@ -425,8 +505,9 @@ class Requests {
 
   /** The request that an event answers. */
   answer(event) {
-    const request = this.#waiting.find(
-      ({ sent, question }) => sent && question.room === event.room && Requests.#ANSWERS[question.type] === event.type,
+    const request = this.#find(
+      event.id,
+      ({ room, type }) => room === event.room && Requests.#ANSWERS[type] === event.type,
     );
     if (request) {
       this.#remove(request);
@@ -437,9 +518,31 @@ class Requests {
 
   /** The request that an error refers to. The caller sends it again, or drops it. */
   refused(error) {
-    const request = this.#waiting.find(({ sent, question }) => sent && question.room === error.room);
+    const request = this.#find(error.id, ({ room }) => room === error.room);
     if (request) request.sent = false;
     return request;
+  }
+
+  /**
+   * The requests whose answer is overdue. `late`: this page was paused itself, so the answers may be
+   * here already. A hidden page is always late.
+   */
+  overdue(late) {
+    const now = performance.now();
+    const found = this.#waiting.filter(({ sent, sentAt }) => sent && now - sentAt >= ANSWER_MS);
+    if (!late) return found;
+    const forgiven = found.filter((request) => !request.forgiven);
+    for (const request of forgiven) Object.assign(request, { forgiven: true, sentAt: now });
+    return found.filter((request) => !forgiven.includes(request));
+  }
+
+  #find(id, fits) {
+    if (id != null) {
+      const request = this.#waiting.find((each) => each.sent && each.id === id);
+      this.#serverRepeatsIds ||= request !== undefined;
+      return request;
+    }
+    return this.#serverRepeatsIds ? undefined : this.#waiting.find(({ sent, question }) => sent && fits(question));
   }
 
   drop(request, why) {
@@ -449,6 +552,7 @@ class Requests {
 
   /** Remove all requests, to be sent on a new connection. */
   takeAll() {
+    this.#serverRepeatsIds = false;
     return this.#waiting.splice(0);
   }
 
@@ -461,9 +565,16 @@ class Requests {
   }
 }
 
-/** A request, with the functions that settle its promise. `joining`: the room of a join. */
-function makeRequest(question, joining, resolve = () => {}, reject = () => {}) {
-  return { question, joining, resolve, reject, sent: false };
+/** The reason of a join that the application gave up with `leave`. */
+const LEFT = { code: "left", message: "the client has left the room" };
+
+/**
+ * A request, with the functions that settle its promise, if a caller waits. `joining`: the room of a
+ * join. `id`: identifies the request, and its answer.
+ */
+function makeRequest(question, joining, resolve = null, reject = () => {}) {
+  const asked = resolve !== null;
+  return { id: randomId(), question, joining, asked, resolve: resolve ?? (() => {}), reject, sent: false };
 }
 
 /**
@@ -530,8 +641,8 @@ export class Room {
  *
  * Give one of: `token`, a JWT; `tokenFactory`, an (async) function that is called for the first
  * token, and when a token expires or was refused; `ticketFactory`, called for a ticket before every
- * handshake. A factory has 30 seconds, then the client calls it again. `maxUnacknowledged`: how many publishes may wait for their acknowledgement; further
- * publishes are not sent yet.
+ * handshake. A factory has 30 seconds, then the client calls it again. `maxUnacknowledged`: how many
+ * publishes may wait for their acknowledgement; further publishes are not sent yet.
  *
  * It dispatches events whose `detail` is
  *     state   {state, reason}: every change of state and every failed attempt; the reason is for people
@@ -560,6 +671,7 @@ export class Client extends EventTarget {
   #backoff = new Backoff();
   #connection = null; // the newest one
   #link = null; // the same, once it has its `welcome`
+  #renewal = null; // the command with the fresh token that was sent on it
   #dialAt = null;
   #dialling;
   #started = null;
@@ -624,6 +736,7 @@ export class Client extends EventTarget {
       link = new Link(url, subprotocols, {
         owing: () => this.#publishes.any || this.#requests.any,
         receive: (event) => this.#receive(link, event),
+        tick: (late) => this.#dropOverdue(link, late),
         ended: (why, code) => this.#ended(startedAt, why, code),
       });
     } catch (error) {
@@ -683,10 +796,12 @@ export class Client extends EventTarget {
    * `onMessage` gets the messages, {room, epoch, seq, user, ts, data} each: `user` published
    * `data`, `ts` is Unix time in seconds. `since`: the position to resume from; else from now.
    * `members`: whether to get member events. Rejects with JoinError and Closed, and with TypeError
-   * if the client is in that room.
+   * if the client is in that room, or if an argument is not valid.
    */
   async join(room, options = {}) {
     this.#checkOpen();
+    checkRoom(room);
+    checkPosition(options.since);
     if (this.rooms.has(room)) throw new TypeError(`already in the room ${room}`);
     const joined = new Room(room, options);
     this.rooms.set(room, joined);
@@ -694,7 +809,7 @@ export class Client extends EventTarget {
     return joined;
   }
 
-  /** Leave the room. Rejects with Closed. */
+  /** Leave the room. Rejects with ServerError and Closed. */
   async leave(room) {
     this.#checkOpen();
     if (this.rooms.get(room.name) !== room) return;
@@ -704,27 +819,36 @@ export class Client extends EventTarget {
 
   /**
    * A page of the users in a room, by name: {members: [{user, connections}], count, more}. `after`:
-   * the last user of the page before. Rejects with ServerError and Closed.
+   * the last user of the page before. Rejects with ServerError and Closed, and with TypeError if an
+   * argument is not valid.
    */
   async presence(room, { after = "", limit = PAGE_MAX } = {}) {
     this.#checkOpen();
+    checkRoom(room);
+    checkLimit(limit);
+    if (typeof after !== "string" || HALF.test(after)) throw new TypeError("after is the name of a user");
     const { members, count, more } = await this.#ask({ type: "presence", room, after, limit });
     return { members, count, more };
   }
 
   /**
    * A room's newest messages, or the last before a position, or the first since one: {messages,
-   * more}, oldest first. Rejects with ServerError and Closed.
+   * more}, oldest first. Rejects with ServerError and Closed, and with TypeError if an argument is
+   * not valid.
    */
   async history(room, { before = null, since = null, limit = PAGE_MAX } = {}) {
     this.#checkOpen();
+    checkRoom(room);
+    checkLimit(limit);
+    checkPosition(before);
+    checkPosition(since);
     const { messages, more } = await this.#ask({ type: "history", room, before, since, limit });
     return { messages: messages.map(({ from, ...message }) => ({ room, ...message, user: from })), more };
   }
 
   /**
    * The round trip to the server's program in milliseconds. Rejects with Closed, or Error without a
-   * connection.
+   * connection, if the connection ends, and without an answer.
    */
   async ping() {
     this.#checkOpen();
@@ -734,7 +858,13 @@ export class Client extends EventTarget {
     const startedAt = performance.now();
     this.#pings.set(id, answered);
     this.#link.send({ type: "ping", t: id });
-    await answered.promise;
+    const deadline = setTimeout(() => answered.reject(new Error(noAnswer().message)), ANSWER_MS);
+    try {
+      await answered.promise;
+    } finally {
+      clearTimeout(deadline);
+      this.#pings.delete(id);
+    }
     return performance.now() - startedAt;
   }
 
@@ -745,7 +875,28 @@ export class Client extends EventTarget {
   #sendRequest(request) {
     this.#requests.add(request);
     request.sent = this.#link !== null;
-    this.#link?.send(request.question);
+    Object.assign(request, { sentAt: performance.now(), forgiven: false });
+    this.#link?.send({ ...request.question, id: request.id });
+  }
+
+  /** Give up the requests that the server has not answered in time. */
+  #dropOverdue(link, late) {
+    for (const request of this.#requests.overdue(late)) {
+      const { question, joining, asked } = request;
+      const room = this.rooms.get(question.room);
+      if (joining === undefined) {
+        this.#requests.drop(request, new ServerError(noAnswer()));
+      } else if (asked) {
+        this.#requests.drop(request, new JoinError(noAnswer()));
+        if (room === joining) this.#forget(room);
+        this.#sendRequest(makeRequest({ type: "leave", room: question.room }));
+      } else if (room === joining) {
+        link.abort("no answer to a join");
+        return;
+      } else {
+        this.#requests.drop(request, null);
+      }
+    }
   }
 
   #forget(room) {
@@ -760,7 +911,8 @@ export class Client extends EventTarget {
    *
    * `data`: any JSON value. `id`: the server recognises a repeat by this id, random by default.
    * Publishes go out in the order of the calls. Rejects with PublishError and Closed, and with
-   * TypeError for no JSON or an id that is pending.
+   * TypeError for no JSON, a text with half of a surrogate pair, an id that is pending, and a room or
+   * an id that is not valid.
    */
   async publish(room, data, { id } = {}) {
     this.#checkOpen();
@@ -790,9 +942,7 @@ export class Client extends EventTarget {
       case "history":
         return this.#requests.answer(event);
       case "error":
-        if (event.id != null) return this.#publishes.refused(event);
-        if (event.room != null) return this.#requestRefused(link, event);
-        return this.#tell("error", { code: event.code, message: event.message });
+        return this.#refused(link, event);
       case "pong":
         return this.#pong(event);
       case "expiring":
@@ -816,9 +966,12 @@ export class Client extends EventTarget {
       this.#sendRequest(request);
     }
     for (const request of asked) {
-      if (request.question.type === "leave") request.resolve(); // the connection ended, and left its rooms
-      else if (request.question.type !== "join") this.#sendRequest(request);
+      const { joining, question } = request;
+      if (question.type === "leave") request.resolve(); // the connection ended, and left its rooms
+      else if (question.type !== "join") this.#sendRequest(request);
+      else if (this.rooms.get(question.room) !== joining) request.reject(new JoinError(LEFT));
     }
+    this.#renewal = null;
     this.#publishes.connected(link, max_message_bytes);
     this.#started.resolve();
     this.#change("connected", "");
@@ -837,16 +990,27 @@ export class Client extends EventTarget {
     this.#tell(type, detail);
   }
 
-  #requestRefused(link, error) {
+  #refused(link, error) {
+    const { id, code, message } = error;
+    if (id != null && this.#publishes.refused(error)) return;
+    if (id != null && id === this.#renewal?.id) {
+      if (passes(error)) setTimeout(() => this.#renewAgain(link, id), pauseMs(error));
+      else this.#tell("error", { code, message });
+      return;
+    }
     const request = this.#requests.refused(error);
-    const room = this.rooms.get(error.room);
+    const room = this.rooms.get(request ? request.question.room : error.room);
     if (!request) {
+      if (id != null) return; // the call was given up
       if (room) this.#expelled(room, error); // a fresh token may allow fewer rooms
+      else if (error.room == null) this.#tell("error", { code, message });
     } else if (request.question.type !== "join") {
       this.#requests.drop(request, new ServerError(error));
     } else if (room && request.joining === room && passes(error)) {
       setTimeout(() => {
-        if (this.#link === link && this.rooms.get(room.name) === room) this.#sendRequest(request);
+        if (this.#link !== link) return;
+        if (this.rooms.get(room.name) === room) this.#sendRequest(request);
+        else this.#requests.drop(request, new JoinError(LEFT));
       }, pauseMs(error));
     } else {
       this.#requests.drop(request, new JoinError(error));
@@ -921,7 +1085,14 @@ export class Client extends EventTarget {
     } catch {
       return; // the server closes the connection, and the next connection tries again
     }
-    if (token !== undefined && this.#link === link) link.send({ type: "auth", token });
+    if (token === undefined || this.#link !== link) return;
+    this.#renewal = { type: "auth", token, id: randomId() };
+    link.send(this.#renewal);
+  }
+
+  /** The server could not check the fresh token: try again. */
+  #renewAgain(link, id) {
+    if (this.#link === link && this.#renewal?.id === id) link.send(this.#renewal);
   }
 
   /** Use the old connection until it is time to connect again. */
