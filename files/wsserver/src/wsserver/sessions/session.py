@@ -142,6 +142,11 @@ class Session:
             case Authenticate(token, id):
                 self._take_time(partial(self._authenticate, token, id), None, id)
 
+    async def until_idle(self) -> None:
+        """Wait for the command under way."""
+        if self._busy is not None:
+            await asyncio.wait([self._busy])
+
     def _allowed(self, room: str, id: str | None) -> bool:
         if self.identity.may_join(room):
             return True

@@ -18,6 +18,7 @@ from urllib.parse import parse_qs
 
 import msgspec
 from prometheus_client import Gauge
+from websockets.frames import CloseCode
 from websockets.http11 import Request, Response
 
 from wsserver.auth import CannotTell, Identity, Refused
@@ -199,6 +200,10 @@ class Acceptor:
         log.info("connect", **_client_fields(stream, session), events=True)
         stream.start(request.headers.get("Origin"))
         session.carry_out(join)
+        await session.until_idle()
+        if not session.rooms:
+            # The browser connects again, and joins again. On an open stream it would wait for ever.
+            stream.close(CloseCode.TRY_AGAIN_LATER, "the room cannot be joined now")
 
     def _welcome(self, connection: WebSocketConnection) -> bool:
         """Whether new clients are accepted; if not, answers this one."""

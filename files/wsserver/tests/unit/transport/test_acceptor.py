@@ -19,6 +19,7 @@ from wsserver.auth import Authenticator, issue_ticket, mint
 from wsserver.errors import BrokerUnavailable
 from wsserver.limits.quotas import Quotas, Refusal, UserRates
 from wsserver.limits.user_rate import UserRate
+from wsserver.protocol.types import Position
 from wsserver.rooms.batch_writer import BatchWriter
 from wsserver.rooms.hub import Hub
 from wsserver.settings import Settings
@@ -52,6 +53,7 @@ class Place:
     def __init__(self, tickets: MemoryTickets) -> None:
         settings = Settings(jwt_secret=SecretStr(SECRET))
         writer, broker = BatchWriter(), MemoryBroker(100)
+        self.broker = broker
         self.quotas = ScriptedQuotas()
         self.context = make_services(Hub(broker, writer, None), broker, writer)
         self.context.authenticator = Authenticator(settings, tickets)
@@ -169,6 +171,24 @@ async def test_a_forbidden_stream_does_not_spend_its_ticket(places: list[Place],
     assert await places[0].status(f"/events?room=r&ticket={ticket}") == 403
     assert places[0].quotas.admitted == 0
     assert await places[0].status(f"/events?room=mine&ticket={ticket}") == 200
+
+
+async def test_a_stream_whose_join_fails_ends_with_closed(places: list[Place], monkeypatch: pytest.MonkeyPatch) -> None:
+    place = places[0]
+    monkeypatch.setattr(place.broker, "head", broken_head)
+    reader, writer = await asyncio.open_connection("127.0.0.1", place.port)
+    name, value = bearer(mint(SECRET, "alice", 60))
+    writer.write(f"GET /events?room=r HTTP/1.1\r\nHost: x\r\n{name}: {value}\r\n\r\n".encode())
+    answer = (await asyncio.wait_for(reader.read(), 20)).decode()
+    writer.close()
+    assert answer.startswith("HTTP/1.1 200 ")
+    assert "event: error\n" in answer
+    closed = '{"code":1013,"reason":"the room cannot be joined now"}'
+    assert answer.endswith(f"event: closed\ndata: {closed}\n\n")
+
+
+async def broken_head(room: str) -> Position:
+    raise BrokerUnavailable()
 
 
 async def test_tokens_take_no_ticket(places: list[Place], tickets: MemoryTickets) -> None:
