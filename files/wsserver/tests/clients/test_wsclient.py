@@ -177,6 +177,27 @@ async def test_a_token_that_expires_is_renewed(browser: Browser, start_for_pages
         assert not [event for event in await page.told("state") if "expired" in event["reason"]]
 
 
+async def test_a_page_reads_events_with_fetch_and_a_token(browser: Browser, start_for_pages: Start) -> None:
+    """As docs/auth.md recommends. The page is of another origin, so the browser asks the worker first."""
+    worker = await start_for_pages().ready()
+    url = f"http://127.0.0.1:{worker.port}/events?room=lobby"
+    async with tab(browser) as page:
+        await page.run(
+            f"""
+                window.stream = async (token) => {{
+                    const headers = {{ Authorization: `Bearer ${{token}}`, "Last-Event-ID": "1-0" }};
+                    const answer = await fetch("{url}", {{ headers }});
+                    const {{ value }} = await answer.body.getReader().read();
+                    return [answer.status, new TextDecoder().decode(value)];
+                }};
+            """
+        )
+        status, text = await page(f"stream('{mint(SECRET, 'alice', 60)}')")
+        assert status == 200
+        assert "event: joined" in text
+        assert await page("stream('no token')") == [401, "the token is not valid: it cannot be read\n"]
+
+
 async def test_real_refusals_are_final_and_say_why(browser: Browser, start_for_pages: Start) -> None:
     worker = await start_for_pages().ready()
     url = f"ws://127.0.0.1:{worker.port}/ws"

@@ -127,6 +127,47 @@ async def test_a_page_of_an_allowed_origin_may_read(start: Start) -> None:
         assert "Access-Control" not in stream.head
 
 
+async def test_a_page_of_another_origin_may_send_authorization(start: Start) -> None:
+    """A browser asks first, because `fetch` sends a header that a form could not."""
+    worker = await start().ready()
+    asked = ["Access-Control-Request-Method: GET", "Access-Control-Request-Headers: authorization,last-event-id"]
+    status, answer = await worker.http("/events?room=r", f"Origin: {ORIGIN}", *asked, method="OPTIONS")
+    assert status == 204
+    head = answer.lower()
+    for line in (
+        f"access-control-allow-origin: {ORIGIN}",
+        "access-control-allow-credentials: true",
+        "access-control-allow-methods: get",
+        "vary: origin",
+    ):
+        assert f"{line}\r\n" in head
+    assert "authorization" in head.partition("access-control-allow-headers: ")[2].partition("\r\n")[0]
+    assert "last-event-id" in head.partition("access-control-allow-headers: ")[2].partition("\r\n")[0]
+    for origin in ("https://evil.example", "null", f"{ORIGIN}, {ORIGIN}"):
+        status, answer = await worker.http("/events?room=r", f"Origin: {origin}", *asked, method="OPTIONS")
+        assert (status, "access-control" in answer.lower()) == (403, False)
+    assert (await worker.http("/events?room=r", *asked, method="OPTIONS"))[0] == 403
+    assert (await worker.http("/ws", f"Origin: {ORIGIN}", *asked, method="OPTIONS"))[0] == 405
+
+
+async def test_a_page_may_read_why_its_stream_is_refused(start: Start) -> None:
+    worker = await start(WS_DEFAULT_JOIN="r", WS_MAX_CONNECTIONS_PER_USER="1").ready()
+    good, page = f"Authorization: Bearer {mint(SECRET, 'alice', 60)}", f"Origin: {ORIGIN}"
+    async with events(worker):
+        for path, headers, status in (
+            ("/events?room=r", [], 401),
+            ("/events", [good], 400),
+            ("/events?room=s", [good], 403),
+            ("/events?room=r", [good], 429),
+        ):
+            got, answer = await worker.http(path, page, *headers)
+            assert got == status
+            assert f"Access-Control-Allow-Origin: {ORIGIN}\r\n" in answer
+            assert "Vary: Origin\r\n" in answer
+        _, answer = await worker.http("/events?room=r", good, "Origin: https://evil.example")
+        assert "Access-Control" not in answer
+
+
 async def test_streams_count_as_connections(start: Start) -> None:
     worker = await start(WS_MAX_CONNECTIONS_PER_USER="2").ready()
     good = f"Authorization: Bearer {mint(SECRET, 'alice', 60)}"

@@ -50,6 +50,10 @@ class Authenticator:
         """Keep the public keys fresh until cancelled; returns at once if the settings name none."""
         await self._tokens.run()
 
+    def allows(self, origin: str) -> bool:
+        """Whether pages of this origin may connect."""
+        return self._any_origin or origin.lower() in self._origins
+
     async def authenticate(self, request: Request) -> Identity:
         """The identity of the sender. A ticket stays valid until `spend`.
 
@@ -83,7 +87,7 @@ class Authenticator:
             raise Refused(400, "more than one Origin or Authorization header", "bad_headers") from None
         # Only browsers send an Origin, and a page cannot forge it. Other clients need none.
         listed = origin is not None and origin.lower() in self._origins
-        if origin is not None and not listed and not self._any_origin:
+        if origin is not None and not self.allows(origin):
             raise Refused(403, "this origin is not allowed", "bad_origin")
         token = _bearer(authorization) or _offered(headers)
         if token is not None:

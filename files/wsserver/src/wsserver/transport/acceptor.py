@@ -75,6 +75,8 @@ class Acceptor:
         self._handshakes = HandshakeQueue()
         self._refusals = Refusals(settings.ip_refusals_per_s)
         self._tasks = Tasks()
+        # The origins of the pages whose request for events is not answered yet.
+        self._pages_waiting: dict[WebSocketConnection, str] = {}
         self._json = JsonCodec()
         self._sse = SseCodec()
 
@@ -94,6 +96,9 @@ class Acceptor:
 
     def requested(self, connection: WebSocketConnection, request: Request) -> None:
         path = request.path.partition("?")[0]
+        if request.method == "OPTIONS" and path == "/events":
+            connection.answer(self._preflight(request))
+            return
         if request.method != "GET":
             connection.answer(responses.text(HTTPStatus.METHOD_NOT_ALLOWED, "GET only", Allow="GET"))
             return
@@ -148,6 +153,18 @@ class Acceptor:
             return responses.metrics_page(accept)
         return self._pages.get(path) or responses.text(HTTPStatus.NOT_FOUND, "not found")
 
+    def _preflight(self, request: Request) -> Response:
+        """The answer to a browser that asks before a page's `fetch` with Authorization."""
+        origin = self._page_origin(request)
+        if origin is None:
+            return responses.text(HTTPStatus.FORBIDDEN, "this origin is not allowed")
+        return responses.preflight(origin)
+
+    def _page_origin(self, request: Request) -> str | None:
+        """The origin of the page that sent the request, if its pages may connect."""
+        origins = request.headers.get_all("Origin")
+        return origins[0] if len(origins) == 1 and self._context.authenticator.allows(origins[0]) else None
+
     # Clients.
 
     def _let_in(self, connection: WebSocketConnection, request: Request, admit: _Admit) -> None:
@@ -183,6 +200,15 @@ class Acceptor:
         connection.upgrade(response)
 
     async def _events(self, connection: WebSocketConnection, request: Request) -> None:
+        origin = self._page_origin(request)
+        if origin is not None:
+            self._pages_waiting[connection] = origin
+        try:
+            await self._open_stream(connection, request)
+        finally:
+            self._pages_waiting.pop(connection, None)
+
+    async def _open_stream(self, connection: WebSocketConnection, request: Request) -> None:
         if not self._welcome(connection):
             return
         try:
@@ -277,6 +303,8 @@ class Acceptor:
         log.info("refused", status=response.status_code, why=why, ip=connection.remote)
         if response.status_code != HTTPStatus.SERVICE_UNAVAILABLE:  # the worker's state, not the client
             self._refusals.count(connection.remote)
+        if (origin := self._pages_waiting.get(connection)) is not None:
+            responses.readable_by(response, origin)
         if opening is None:
             connection.answer(response)
         else:
