@@ -23,7 +23,7 @@ _NUMBER = re.compile(r"^\d+(\.\d+)?$")
 _WHOLE = re.compile(r"^\d+$")
 _IN_A_SETTINGS_FILE = re.compile(r'^[^\s"\\]*$')
 _ADDRESS = re.compile(r"^(\d{1,3}(\.\d{1,3}){3}|[0-9a-fA-F]*:[0-9a-fA-F:]+)$")
-_ORIGIN = re.compile(r"^https?://([a-z0-9.-]+|\[[0-9a-f:]+\])(:\d+)?$")
+_ORIGIN = re.compile(r"^[a-z][a-z0-9+.-]*://([a-z0-9.-]+|\[[0-9a-f:]+\])(:\d+)?$")
 _SETTINGS_FILE = re.compile(r"^[!#-&(-\[\]-~]*$")
 _MAIL = re.compile(r'^[^@\s,"]+@[^@\s,"]+$')
 _BATCH = re.compile(r"^([1-9][0-9]*|([1-9][0-9]?|100)%)$")
@@ -519,8 +519,9 @@ def ws_server_origins(settings: Settings) -> Iterator[str]:
     origins = settings.get("ws_server_allowed_origins")
     if origins != ["*"] and not (origins and all(_ORIGIN.match(str(origin)) for origin in origins)):
         yield (
-            f"ws_server_allowed_origins is {origins}: list the origins of the web pages that may connect as browsers send them, "
-            "in lower case and without a path, like https://chat.example.org, or '*' alone for every page."
+            f"ws_server_allowed_origins is {origins}: list the origins of the web pages and apps that may connect as browsers "
+            "send them, in lower case, without a path or wildcard, and with international names in their xn-- form, like "
+            "https://chat.example.org or capacitor://localhost, or '*' alone for every page."
         )
 
 

@@ -23,7 +23,7 @@ GIVEN = {
     "postgres": {"postgres_private_address": "10.0.0.5"},
     "redis": {"redis_private_address": "10.0.0.5"},
     "vendor_packages": {"vendor_packages_name": "loki"},
-    "ws_server": {"ws_server_allowed_origins": ["https://ws.example.org"]},
+    "ws_server": {"ws_server_allowed_origins": ["https://ws.example.org", "capacitor://localhost"]},
 }
 
 
@@ -103,6 +103,14 @@ BAD = [
     (
         {"ws_server_allowed_origins": ["https://a/b"]},
         ["ws_server_allowed_origins is ['https://a/b']", "without a path"],
+    ),
+    (
+        {"ws_server_allowed_origins": ["https://*.example.org"]},
+        ["ws_server_allowed_origins is ['https://*.example.org']", "without a path or wildcard"],
+    ),
+    (
+        {"ws_server_allowed_origins": ["https://bücher.example"]},
+        ["ws_server_allowed_origins is ['https://bücher.example']", "xn-- form"],
     ),
     ({"ws_server_allowed_origins": ["*", "https://a"]}, ["ws_server_allowed_origins is ['*', 'https://a']"]),
     ({"ws_server_keep": 0}, ["ws_server_keep is 0", "1 or more"]),

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import difflib
 import os
-from ipaddress import IPv4Address, IPv4Network, IPv6Network
+import re
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
+import idna
 from pydantic import (
     AfterValidator,
     BeforeValidator,
@@ -32,10 +34,6 @@ from wsserver.runtime import env_file
 _PREFIX = "WS_"
 
 
-def _origins(value: Any) -> Any:
-    return [origin.lower() for origin in _parts(value)] if isinstance(value, str) else value
-
-
 def _list(value: Any) -> Any:
     return _parts(value) if isinstance(value, str) else value
 
@@ -44,9 +42,41 @@ def _parts(value: str) -> list[str]:
     return [part.strip() for part in value.split(",") if part.strip()]
 
 
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+_ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://(\[[0-9a-f:.]+\]|[^][/?#@*%:\\\s]+)(?::([0-9]{1,5}))?", re.IGNORECASE)
+
+
+def _as_browsers_send_it(origin: str) -> str:
+    """Raises ValueError for what no browser sends, such as a wildcard in a name."""
+    if origin == "*":
+        return origin
+    parts = _ORIGIN.fullmatch(origin)
+    if parts is None:
+        raise ValueError("not an origin")
+    scheme, host, port = parts[1].lower(), parts[2].lower(), int(parts[3]) if parts[3] else None
+    if port is not None and not 0 < port <= _LARGEST_PORT:
+        raise ValueError("not a port")
+    if host.startswith("["):
+        host = f"[{_ipv6(IPv6Address(host[1:-1]))}]"
+    elif re.fullmatch(r"(.*\.)?(0x[0-9a-f]*|[0-9]+)\.?", host):
+        host = str(IPv4Address(host))
+    elif not host.isascii():
+        host = idna.encode(host, uts46=True).decode()
+    return f"{scheme}://{host}" + ("" if port in (None, _DEFAULT_PORTS.get(scheme)) else f":{port}")
+
+
+def _ipv6(address: IPv6Address) -> str:
+    """Browsers write no IPv4 address inside an IPv6 address."""
+    mapped = address.ipv4_mapped
+    return f"::ffff:{int(mapped) >> 16:x}:{int(mapped) & 0xFFFF:x}" if mapped else str(address)
+
+
+_LARGEST_PORT = 65535
 _SECRET_LENGTH = 32
 
-Origin = Annotated[str, Field(pattern=r"^(\*|https?://[^/\s?#]+)$")]
+Origin = Annotated[
+    str, Field(pattern=r"^(\*|[A-Za-z][A-Za-z0-9+.-]*://[^/\s?#*@]+)$"), AfterValidator(_as_browsers_send_it)
+]
 # A room's name in which * stands for any characters, and {sub} for the user.
 Pattern = Annotated[str, Field(pattern=r"^[\x21-\x7e\u00a1-\U0010ffff]{1,128}$")]
 Patterns = Annotated[tuple[Pattern, ...], NoDecode, BeforeValidator(_list)]
@@ -115,10 +145,10 @@ class Settings(BaseSettings):
         description="rooms, or patterns of rooms, that a token without a publish claim may publish to",
         examples=["lobby", "user:{sub}"],
     )
-    allowed_origins: Annotated[frozenset[Origin], NoDecode, BeforeValidator(_origins)] = Field(
+    allowed_origins: Annotated[frozenset[Origin], NoDecode, BeforeValidator(_list)] = Field(
         frozenset(),
-        description="web origins that may connect (*: all)",
-        examples=["https://chat.example.org"],
+        description="origins of the web pages and apps that may connect, without a path or wildcard (* alone: all)",
+        examples=["https://chat.example.org", "capacitor://localhost"],
     )
     durable_rooms: Patterns = Field(
         (),

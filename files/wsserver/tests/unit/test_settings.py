@@ -66,6 +66,16 @@ def test_durable_rooms_need_postgres(environment: pytest.MonkeyPatch) -> None:
         ("WS_REDIS_USERNAME", "", "ACL user"),
         ("WS_ALLOWED_ORIGINS", "https://good.example,chat.example.org", "separated by commas"),
         ("WS_ALLOWED_ORIGINS", "https://chat.example.org/", "https://chat.example.org"),
+        ("WS_ALLOWED_ORIGINS", "https://*.example.org", "without a path or wildcard"),
+        ("WS_ALLOWED_ORIGINS", "https://chat.example.org:*", "without a path or wildcard"),
+        ("WS_ALLOWED_ORIGINS", "https://chat.example.org:0", "like https://chat.example.org"),
+        ("WS_ALLOWED_ORIGINS", "https://chat.example.org:65536", "like https://chat.example.org"),
+        ("WS_ALLOWED_ORIGINS", "https://user@chat.example.org", "like https://chat.example.org"),
+        ("WS_ALLOWED_ORIGINS", "https://[2001:db8::x]", "like https://chat.example.org"),
+        ("WS_ALLOWED_ORIGINS", "https://2001:db8::1", "like https://chat.example.org"),
+        ("WS_ALLOWED_ORIGINS", "http://127.1", "like https://chat.example.org"),
+        ("WS_ALLOWED_ORIGINS", "https://\u2028.example", "like https://chat.example.org"),
+        ("WS_ALLOWED_ORIGINS", "null", "like https://chat.example.org"),
         ("WS_HEARTBEAT_S", "0.5", "1 to 3600"),
         ("WS_HEARTBEAT_S", "nan", "1 to 3600"),
         ("WS_HEARTBEAT_S", "inf", "1 to 3600"),
@@ -126,6 +136,23 @@ def test_an_unknown_variable_suggests_a_known_one(environment: pytest.MonkeyPatc
 def test_origins(environment: pytest.MonkeyPatch) -> None:
     environment.setenv("WS_ALLOWED_ORIGINS", " https://A.example , http://localhost:3000,")
     assert settings.load().allowed_origins == {"https://a.example", "http://localhost:3000"}
+    for given, sent in (
+        ("https://chat.example.org:443", "https://chat.example.org"),
+        ("HTTP://localhost:80", "http://localhost"),
+        ("https://chat.example.org:8443", "https://chat.example.org:8443"),
+        ("http://localhost:443", "http://localhost:443"),
+        ("https://Bücher.example", "https://xn--bcher-kva.example"),
+        ("https://straße.example", "https://xn--strae-oqa.example"),
+        ("https://[2001:0DB8:0:0:0:0:0:1]:443", "https://[2001:db8::1]"),
+        ("https://[::ffff:192.0.2.1]", "https://[::ffff:c000:201]"),
+        ("http://192.0.2.1:3000", "http://192.0.2.1:3000"),
+        ("http://my_host", "http://my_host"),
+        ("capacitor://localhost", "capacitor://localhost"),
+        ("tauri://localhost", "tauri://localhost"),
+        ("chrome-extension://abcdefgh", "chrome-extension://abcdefgh"),
+    ):
+        environment.setenv("WS_ALLOWED_ORIGINS", given)
+        assert settings.load().allowed_origins == {sent}
     environment.setenv("WS_ALLOWED_ORIGINS", "*")
     assert settings.load().allowed_origins == {"*"}
     environment.setenv("WS_ALLOWED_ORIGINS", "")
