@@ -423,6 +423,8 @@ async def test_without_the_key_every_request_is_refused(api: Caller, backend: Ba
     assert await backend.published() == []
     backend.state = "draining"
     assert (await api.ask("GET", "/v1/stats", Authorization="Bearer x"))[0] == 401
+    for scheme in ("bearer", "BEARER"):  # schemes are compared without case (RFC 9110)
+        assert (await api.ask("GET", "/v1/stats", Authorization=f"{scheme} {KEY}"))[0] == 200
 
 
 def own_address() -> str:

@@ -105,6 +105,7 @@ async def test_refused_handshakes(start: Start) -> None:
     assert (await worker.http("/ws", f"Authorization: Bearer {good}"))[0] == 426
     assert (await worker.http("/nothing"))[0] == 404
     assert (await worker.http("/healthz", method="POST"))[0] == 405
+    assert (await worker.http("/ws", f"Authorization: Bearer {good}", method="HEAD"))[0] == 405
     assert (await worker.http("/events?room=r"))[0] == 401
     assert (await worker.http("/healthz"))[0] == 200
     assert (await worker.raw(b"\x16\x03\x01 this is no HTTP\r\n\r\n"))[0] == 400
@@ -117,6 +118,20 @@ async def test_refused_handshakes(start: Start) -> None:
     samples = await worker.metrics()
     assert samples['ws_handshakes_refused_total{status="401"}'] == 6
     assert not any(secret in worker.output() for secret in (good, expired, forged, SECRET))
+
+
+async def test_head_answers_like_get_without_the_body(start: Start, redis: RedisServer) -> None:
+    """Load balancers and monitors use HEAD for health."""
+    worker = await start().ready()
+    for path, status in (("/healthz", 200), ("/readyz", 200), ("/metrics", 200), ("/nothing", 404)):
+        got, answer = await worker.http(path, method="HEAD")
+        assert (got, answer.partition("\r\n\r\n")[2]) == (status, "")
+        assert int(answer.partition("Content-Length: ")[2].partition("\r\n")[0]) > 0
+    redis.kill()
+    await until_status(worker, "/readyz", 503)
+    got, answer = await worker.http("/readyz", method="HEAD")
+    assert got == 503
+    assert answer.endswith("\r\n\r\n")
 
 
 async def test_a_page_learns_from_a_close_why_it_is_refused(start: Start) -> None:

@@ -65,7 +65,7 @@ class Api:
     def __init__(self, settings: Settings, operations: Operations) -> None:
         assert settings.api_key is not None
         self._settings = settings
-        self._authorization = f"Bearer {settings.api_key.get_secret_value()}".encode()
+        self._key = settings.api_key.get_secret_value().encode()
         self._operations = operations
         self._publishing = Publishing(operations, settings.max_message_bytes)
         self._one_body_bytes = settings.max_message_bytes + _BODY_BYTES
@@ -142,7 +142,9 @@ class Api:
 
     def _authorize(self, request: web.Request) -> None:
         given = request.headers.getall(hdrs.AUTHORIZATION, [])
-        if len(given) != 1 or not hmac.compare_digest(given[0].encode(errors="surrogateescape"), self._authorization):
+        scheme, _space, key = given[0].partition(" ") if len(given) == 1 else ("", "", "")
+        fits = hmac.compare_digest(key.encode(errors="surrogateescape"), self._key)
+        if scheme.lower() != "bearer" or not fits:
             headers = {"WWW-Authenticate": "Bearer"}
             raise Problem(HTTPStatus.UNAUTHORIZED, "unauthorized", "send Authorization: Bearer KEY", headers)
 

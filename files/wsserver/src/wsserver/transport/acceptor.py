@@ -99,8 +99,13 @@ class Acceptor:
         if request.method == "OPTIONS" and path == "/events":
             connection.answer(self._preflight(request))
             return
+        client = path in ("/ws", "/events")
+        if request.method == "HEAD" and not client:
+            connection.answer(responses.head(self._page(path, ",".join(request.headers.get_all("Accept")))))
+            return
         if request.method != "GET":
-            connection.answer(responses.text(HTTPStatus.METHOD_NOT_ALLOWED, "GET only", Allow="GET"))
+            allowed = "GET" if client else "GET, HEAD"
+            connection.answer(responses.text(HTTPStatus.METHOD_NOT_ALLOWED, f"{allowed} only", Allow=allowed))
             return
         connection.remote = _client_address(connection, request)
         if path in _DOORS and self._refusals.exceeded(connection.remote):

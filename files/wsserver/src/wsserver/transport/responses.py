@@ -16,6 +16,11 @@ def text(status: HTTPStatus, body: str, **headers: str) -> Response:
     return _response(status, f"{body}\n".encode(), "text/plain; charset=utf-8", headers)
 
 
+def head(response: Response) -> Response:
+    """The answer to HEAD, where GET has `response`."""
+    return Response(response.status_code, response.reason_phrase, response.headers)
+
+
 def preflight(origin: str) -> Response:
     """The permission for a page of `origin` to request an event stream with these headers."""
     response = _response(HTTPStatus.NO_CONTENT, b"", None, {})
