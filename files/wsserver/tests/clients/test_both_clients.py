@@ -563,6 +563,20 @@ async def test_a_reconnect_event_is_obeyed_and_the_old_connection_serves_until_t
         assert time.monotonic() - hinted >= 1
 
 
+async def test_a_wait_before_the_next_attempt_can_be_ended(make: MakeDriver, server: Scripted) -> None:
+    async with alice(make, server) as (client, peer):
+        await client.retry_now()  # nothing to end
+        await peer.send("reconnect", after_ms=600_000, reason="going away")
+        await has_read_all(client, peer)
+        await client.retry_now()
+        await peer.connection.close(1001)
+        await client.until(state="reconnecting")
+        await server.no_peer(within_s=0.5)
+        await client.retry_now()
+        await server.welcomed()
+        await client.until(state="connected", connects=2)
+
+
 async def test_it_comes_back_after_all_close_codes_but_one(make: MakeDriver, server: Scripted) -> None:
     codes = [1000, 1001, 1002, 1003, 1007, 1009, 1011, 1012, 1013, 4000]
     async with alice(make, server) as (client, peer):
@@ -701,6 +715,20 @@ async def test_a_failing_source_of_tokens_is_called_again(make: MakeDriver, serv
 
     async with alice(make, server, token_factory=token) as (_client, peer):
         assert peer.token == "T"
+
+
+@pytest.mark.parametrize("token", ["T\n", "", "a b", "ü"])
+async def test_a_token_that_no_request_can_have_ends_the_client_and_is_not_repeated(
+    make: MakeDriver, server: Scripted, token: str
+) -> None:
+    async def source() -> str:
+        return token
+
+    async with make(server.url, token_factory=source) as client:
+        with pytest.raises(Exception, match="no token has"):
+            await asyncio.wait_for(client.connect(), 20)
+        [(_state, reason)] = [each for each in await client.states() if each[0] == "closed"]
+        assert "no token has" in reason
 
 
 async def test_a_ticket_is_for_one_handshake(make: MakeDriver, server: Scripted) -> None:

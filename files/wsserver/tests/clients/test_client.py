@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import sys
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -283,6 +284,31 @@ async def test_a_refused_token_is_final(server: Scripted, status: int) -> None:
     assert str(status) in await refused(Client(server.url, token="T"))
     with pytest.raises(ValueError, match="one of"):
         Client(server.url)
+
+
+@pytest.mark.parametrize(
+    "url", ["https://secret.example/ws", "secret.example", "ws://", "", "ws://secret:port/", "wss://secret/ws#x"]
+)
+def test_a_url_that_can_never_work_fails_at_once(url: str) -> None:
+    with pytest.raises(ValueError, match="such as wss://") as bad:
+        Client(url, token="T")
+    assert "secret" not in str(bad.value)
+
+
+@pytest.mark.parametrize("token", ["secret\n", "secret\r\nX: y", "", "sec ret", "secr\u00e9t"])
+def test_a_token_with_a_line_end_fails_at_once_and_is_not_repeated(token: str) -> None:
+    with pytest.raises(ValueError, match="no token has") as bad:
+        Client("ws://localhost/ws", token=token)
+    assert "sec" not in str(bad.value)
+
+
+async def test_a_socks_proxy_without_its_package_is_named(server: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "python_socks", None)
+    monkeypatch.setitem(sys.modules, "python_socks.async_.asyncio", None)
+    for name in ("all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("socks_proxy", "socks5h://127.0.0.1:1")
+    assert "python-socks" in await refused(Client(server.url, token="T"))
 
 
 async def test_the_iteration_ends_when_the_server_refuses_the_client(server: Scripted) -> None:

@@ -93,6 +93,18 @@ async def test_a_server_that_sends_no_welcome_is_left(browser: Browser, server: 
         await page.until("client.state === 'connected'")
 
 
+async def test_the_client_dials_at_once_when_the_browser_is_online_again(browser: Browser, server: Scripted) -> None:
+    async with alice(browser, server) as (page, peer):
+        await peer.send("reconnect", after_ms=600_000, reason="going away")
+        await page.run("events.length = 0")
+        await peer.connection.close(1001)
+        await page.until("client.state === 'reconnecting'")
+        await server.no_peer(within_s=0.5)
+        await page.run("dispatchEvent(new Event('online'))")
+        await server.welcomed()
+        await page.until("client.state === 'connected'")
+
+
 async def test_waits_grow_and_are_spread(browser: Browser) -> None:
     """A fake clock records each wait and ends it at once."""
     async with proxy() as nowhere, tab(browser) as page:

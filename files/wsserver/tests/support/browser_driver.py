@@ -65,6 +65,9 @@ class BrowserDriver:
     async def close(self) -> None:
         await self._tab("client.close()")
 
+    async def retry_now(self) -> None:
+        await self._tab("client.retryNow()")
+
     async def begin(self, method: str, *arguments: Any, **options: Any) -> _Call:
         self._calls += 1
         name = f"call{self._calls}"

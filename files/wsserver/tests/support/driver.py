@@ -41,6 +41,8 @@ class Driver(Protocol):
 
     async def close(self) -> None: ...
 
+    async def retry_now(self) -> None: ...
+
     async def begin(self, method: str, *arguments: Any, **options: Any) -> Call:
         """Call `publish`, `join`, `leave`, `presence`, `history` or `ping`. Rooms are names, times
         are milliseconds."""

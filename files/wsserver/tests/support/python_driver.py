@@ -90,6 +90,9 @@ class PythonDriver:
     async def close(self) -> None:
         await self._client.close()
 
+    async def retry_now(self) -> None:
+        self._client.retry_now()
+
     async def begin(self, method: str, *arguments: Any, **options: Any) -> _Call:
         options |= {name: Position(**options[name]) for name in ("since", "before") if name in options}
         if method in ("join", "leave", "ping"):

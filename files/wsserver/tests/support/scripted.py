@@ -82,6 +82,14 @@ class Scripted:
         """The next connection, before its welcome."""
         return await asyncio.wait_for(self._accepted.get(), 20)
 
+    async def no_peer(self, within_s: float) -> None:
+        """No client connects."""
+        try:
+            await asyncio.wait_for(self._accepted.get(), within_s)
+        except TimeoutError:
+            return
+        raise AssertionError("a client connected")
+
     async def welcomed(self, **changes: Any) -> Peer:
         peer = await self.peer()
         await peer.welcome(**changes)

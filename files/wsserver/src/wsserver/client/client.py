@@ -16,11 +16,12 @@ from typing import Any, NamedTuple, Self
 
 import msgspec
 from websockets.asyncio.client import connect
-from websockets.exceptions import InvalidStatus, WebSocketException
+from websockets.exceptions import InvalidStatus, InvalidURI, WebSocketException
 from websockets.frames import CloseCode
+from websockets.uri import parse_uri
 
 from wsserver.client.backoff import Backoff
-from wsserver.client.credentials import CredentialFactory, Credentials
+from wsserver.client.credentials import BadToken, CredentialFactory, Credentials
 from wsserver.client.errors import Closed, JoinError, ServerError, passes, pause_s
 from wsserver.client.link import Link
 from wsserver.client.publishes import Publishes
@@ -75,7 +76,8 @@ class Client:
 
     Give one of: `token`, a JWT; `token_factory`, called for the first token, and when a token
     expires or was refused; `ticket_factory`, called for a ticket before every handshake. A factory
-    has 30 seconds, then the client calls it again. `ssl`: the
+    has 30 seconds, then the client calls it again. ValueError for a URL or a token that can never
+    work. `ssl`: the
     TLS context for wss:// if the system's trust is not enough. `max_unacknowledged`: how many
     publishes may wait for their acknowledgement; further publishes are not sent yet. `on_state`
     gets every change of state and every failed attempt, with a reason for people. `on_event` gets
@@ -103,7 +105,7 @@ class Client:
         self.duplicates = 0
         self.holes = 0
         self.connects = 0
-        self._url = url
+        self._url = _checked_url(url)
         self._credentials = Credentials(token, token_factory, ticket_factory)
         self._ssl = ssl
         self._on_state = on_state
@@ -117,6 +119,7 @@ class Client:
         self._link: Link | None = None  # the connection, once it has its `welcome`
         self._renewal: Authenticate | None = None  # the fresh token that was sent on it
         self._dial_at = 0.0
+        self._retry_now = asyncio.Event()
         self._backoff = Backoff()
         self._running: asyncio.Task[None] | None = None
         self._decided: asyncio.Future[None] | None = None
@@ -149,6 +152,14 @@ class Client:
             await asyncio.wait([self._running])
         self._finish("closed by the application")
 
+    def retry_now(self) -> None:
+        """If the client waits before its next attempt to connect, end the wait.
+
+        Call when the network is back, for example after the computer slept.
+        """
+        self._backoff.reset()
+        self._retry_now.set()
+
     def _finish(self, why: str, refused: bool = False) -> None:
         if self._end is not None:
             return
@@ -171,7 +182,12 @@ class Client:
                 # If the server named a time, keep it. Else wait, so that not all clients come at
                 # once.
                 hint, self._dial_at = self._dial_at, 0.0
-                await asyncio.sleep(hint - asyncio.get_running_loop().time() if hint else self._backoff.next())
+                self._retry_now.clear()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(
+                        hint - asyncio.get_running_loop().time() if hint else self._backoff.next()
+                    ):
+                        await self._retry_now.wait()
         except Exception as exc:
             log.exception("a fault of the client")
             self._finish(f"a fault of the client: {exc!r}", refused=True)
@@ -187,9 +203,9 @@ class Client:
             why, refused = str(exc), exc.response.status_code in (401, 403)
         except (OSError, TimeoutError, WebSocketException) as exc:
             why = str(exc) or "no answer"
-        except Exception as exc:
-            log.exception("no credentials")
-            why = f"no credentials: {exc!r}"
+        except (BadToken, ImportError) as exc:  # the proxy of the environment needs a package
+            self._finish(str(exc), refused=True)
+            return None
         else:
             try:
                 await link.run(partial(self._receive, link))
@@ -213,7 +229,13 @@ class Client:
         return why
 
     async def _dial(self) -> Link:
-        url, headers = await self._credentials.present(self._url)
+        try:
+            url, headers = await self._credentials.present(self._url)
+        except BadToken:
+            raise
+        except Exception as exc:
+            log.exception("no credentials")
+            raise ConnectionError(f"no credentials: {exc!r}") from exc
         tls: dict[str, Any] = {} if self._ssl is None else {"ssl": self._ssl}
         connection = await connect(
             url,
@@ -578,6 +600,15 @@ class Client:
             raise self._end
         if self._running is None:
             raise RuntimeError("use the client as a context manager: async with Client(…) as client")
+
+
+def _checked_url(url: str) -> str:
+    """Raises ValueError for a URL that can never work. It does not repeat the URL."""
+    try:
+        parse_uri(url)
+    except (InvalidURI, ValueError):
+        raise ValueError("the URL must be that of a WebSocket, such as wss://chat.example.org/ws") from None
+    return url
 
 
 def _join(room: Room) -> Join:

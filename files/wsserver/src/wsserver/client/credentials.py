@@ -4,17 +4,27 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
 from urllib.parse import quote
 
 CredentialFactory = Callable[[], Awaitable[str]]
 
+# A header can have these characters. A line end would end the header.
+_TOKEN = re.compile(r"[\x21-\x7e]+")
 # The deadline of a factory: after that the client tries again.
 ASK_S = 30.0
 # The least wait after the refusal of a fresh credential. Clocks may differ by some seconds.
 AGAIN_S = 2.0
 # The number of refusals in a row of fresh credentials that end the client.
 _REFUSALS = 2
+
+
+class BadToken(ValueError):
+    """The token can be in no header. The text does not repeat the token."""
+
+    def __init__(self) -> None:
+        super().__init__("the token is empty, or has a space, a line end or another character that no token has")
 
 
 class Credentials:
@@ -27,14 +37,17 @@ class Credentials:
     ) -> None:
         if sum(given is not None for given in (token, token_factory, ticket_factory)) != 1:
             raise ValueError("a client needs one of token, token_factory and ticket_factory")
-        self._token = token
+        self._token = None if token is None else _checked(token)
         self._token_factory = token_factory
         self._ticket_factory = ticket_factory
         self._fresh = False  # the last handshake showed a credential from just before
         self._refusals = 0
 
     async def present(self, url: str) -> tuple[str, dict[str, str]]:
-        """The URL and the headers of the next handshake. Raises the exceptions of the factory."""
+        """The URL and the headers of the next handshake.
+
+        Raises BadToken, and the exceptions of the factory.
+        """
         if self._ticket_factory is not None:
             ticket = await _ask(self._ticket_factory)
             self._fresh = True
@@ -50,7 +63,7 @@ class Credentials:
         """A fresh token for a connection whose token expires soon; None without a source of tokens."""
         if self._token_factory is None:
             return None
-        self._token = await _ask(self._token_factory)
+        self._token = _checked(await _ask(self._token_factory))
         return self._token
 
     def accepted(self) -> None:
@@ -77,6 +90,12 @@ class Credentials:
         return AGAIN_S if self._refusals < _REFUSALS else None
 
 
+def _checked(token: str) -> str:
+    if not _TOKEN.fullmatch(token):
+        raise BadToken
+    return token
+
+
 async def _ask(factory: CredentialFactory) -> str:
     """A credential of the factory. Raises its exceptions, and TimeoutError."""
     deadline = asyncio.timeout(ASK_S)
@@ -85,5 +104,5 @@ async def _ask(factory: CredentialFactory) -> str:
             return await factory()
     except TimeoutError:
         if deadline.expired():
-            raise TimeoutError(f"no credentials within {ASK_S:g} s") from None
+            raise TimeoutError(f"none within {ASK_S:g} s") from None
         raise

@@ -98,6 +98,7 @@ export class Client extends EventTarget {
   connect(): Promise<void>;
   close(): void;
   abort(why: string): void;
+  retryNow(): void;
   join<Data = any>(room: string, options?: JoinOptions<Data>): Promise<Room>;
   leave(room: Room): Promise<void>;
   publish(room: string, data: Json, options?: { id?: string }): Promise<number>;

@@ -21,6 +21,8 @@ const STABLE_MS = 5_000;
 const FIRST_WAIT_MS = 1_000;
 const LONGEST_WAIT_MS = 20_000;
 
+// A browser sends the token as a subprotocol, which can have these characters.
+const TOKEN = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/;
 // The deadline of a factory of credentials: after that the client tries again.
 const ASK_MS = 30_000;
 // The least wait after the refusal of a fresh credential. Clocks may differ by some seconds.
@@ -674,6 +676,8 @@ export class Client extends EventTarget {
   #renewal = null; // the command with the fresh token that was sent on it
   #dialAt = null;
   #dialling;
+  #waiting = false; // before the next attempt
+  #online = () => this.retryNow();
   #started = null;
   #end = null;
 
@@ -693,6 +697,7 @@ export class Client extends EventTarget {
   connect() {
     if (this.#started === null) {
       this.#started = promise();
+      globalThis.addEventListener?.("online", this.#online);
       if (this.#end === null) this.#dial();
       else this.#started.reject(this.#end);
     }
@@ -704,6 +709,17 @@ export class Client extends EventTarget {
     this.#finish("closed by the application");
   }
 
+  /**
+   * If the client waits before its next attempt to connect, end the wait. The client itself does so
+   * when the browser is online again.
+   */
+  retryNow() {
+    this.#backoff.reset();
+    if (!this.#waiting) return;
+    clearTimeout(this.#dialling);
+    this.#dial();
+  }
+
   /** Cut the connection as if the network had broken, and connect again. */
   abort(why) {
     this.#connection?.abort(why);
@@ -712,6 +728,8 @@ export class Client extends EventTarget {
   #finish(why) {
     if (this.#end !== null) return;
     this.#end = new Closed(why);
+    this.#waiting = false;
+    globalThis.removeEventListener?.("online", this.#online);
     clearTimeout(this.#dialling);
     this.#connection?.abort(why);
     this.#publishes.end(this.#end);
@@ -722,6 +740,7 @@ export class Client extends EventTarget {
   }
 
   async #dial() {
+    this.#waiting = false;
     const startedAt = performance.now();
     let url, subprotocols;
     try {
@@ -731,6 +750,11 @@ export class Client extends EventTarget {
       return;
     }
     if (this.#end !== null) return;
+    if (!subprotocols.every((name) => TOKEN.test(name))) {
+      // The error of the browser would repeat the token.
+      this.#finish("the token is empty, or has a space, a line end or another character that no token has");
+      return;
+    }
     let link;
     try {
       link = new Link(url, subprotocols, {
@@ -771,6 +795,7 @@ export class Client extends EventTarget {
     const wait = this.#dialAt === null ? this.#backoff.next() : this.#dialAt - performance.now();
     this.#dialAt = null;
     this.#dialling = setTimeout(() => this.#dial(), wait);
+    this.#waiting = true;
     this.#change(this.connects ? "reconnecting" : "connecting", why);
   }
 
