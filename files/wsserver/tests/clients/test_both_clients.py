@@ -542,6 +542,23 @@ async def test_a_reset_begins_the_count_at_its_seq(make: MakeDriver, server: Scr
         assert await client.events("gap", "reset") == [{"type": "reset", "room": "r", "epoch": "8", "seq": 0}]
 
 
+async def test_a_message_of_another_epoch_is_not_taken_for_the_next_one(make: MakeDriver, server: Scripted) -> None:
+    """Its `reset` was lost. If a resume does not bring it, the client reports one."""
+    async with alice(make, server) as (client, peer):
+        await join(client, peer, seq=5)
+        await peer.message(6, epoch="7")
+        assert await seqs(client, 1) == [6]
+        await peer.message(7, epoch="8")
+        peer = await server.welcomed()
+        assert (await peer.receive("join"))["since"] == {"epoch": "7", "seq": 6}
+        await peer.joined(seq=6, recovered=True)
+        await peer.message(7, epoch="8")
+        await peer.message(8, epoch="8")
+        assert [(each["epoch"], each["seq"]) for each in (await client.messages(3))[1:]] == [("8", 7), ("8", 8)]
+        assert await client.events("gap", "reset") == [{"type": "reset", "room": "r", "epoch": "8", "seq": 6}]
+        assert await client.counts() == {"duplicates": 0, "holes": 2, "connects": 2}
+
+
 async def test_a_reconnect_event_is_obeyed_and_the_old_connection_serves_until_then(
     make: MakeDriver, server: Scripted
 ) -> None:

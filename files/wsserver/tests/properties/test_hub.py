@@ -104,7 +104,7 @@ class Client:
                 self.on_joined(room, self.waiting[room].pop(0), Position(int(event["epoch"]), event["seq"]), event)
             case "message":
                 position = self.at[room].next()
-                assert event["seq"] == position.seq, f"after {self.at[room]}"
+                assert (event["epoch"], event["seq"]) == (str(position.epoch), position.seq), f"after {self.at[room]}"
                 assert event["data"] == f"{position.epoch}-{position.seq}"
                 assert (room, position) in self.broker.published
                 self.at[room] = self.last[room] = position

@@ -54,8 +54,9 @@ class Peer:
     ) -> None:
         await self.send("joined", room=room, epoch=epoch, seq=seq, recovered=recovered, **more)
 
-    async def message(self, seq: int, room: str = "r", data: Any = None) -> None:
-        await self.send("message", room=room, seq=seq, **{"from": "bob"}, ts=1.0, data=seq if data is None else data)
+    async def message(self, seq: int, room: str = "r", data: Any = None, **fields: Any) -> None:
+        data = seq if data is None else data
+        await self.send("message", room=room, seq=seq, **{"from": "bob"}, ts=1.0, data=data, **fields)
 
     async def closed(self) -> int:
         try:

@@ -60,6 +60,7 @@ async def test_a_message_names_its_sender_and_its_ack_its_place(start: Start) ->
         "type": "message",
         "room": "r",
         "seq": joined["seq"] + 1,
+        "epoch": joined["epoch"],
         "from": "alice",
         "data": {"text": "hello"},
     }

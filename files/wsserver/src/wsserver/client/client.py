@@ -512,11 +512,11 @@ class Client:
         room = self._member(delivery.room)
         if room is None:
             return
-        arrival = room.arrival(delivery.seq)
+        arrival = room.arrival(delivery.seq, delivery.epoch)
         if arrival is Arrival.REPEAT:
             self.duplicates += 1
             return
-        if arrival is Arrival.AFTER_A_HOLE and not self._passed_hole(link, room, delivery.seq):
+        if arrival is Arrival.AFTER_A_HOLE and not self._passed_hole(link, room, delivery.seq, delivery.epoch):
             return
         try:
             message = room.take(delivery)
@@ -536,16 +536,19 @@ class Client:
         if room.arrival(gap.first) is not Arrival.AFTER_A_HOLE or self._passed_hole(link, room, gap.first):
             room.skip(gap.last)
 
-    def _passed_hole(self, link: Link, room: Room, seq: int) -> bool:
-        """Messages before `seq` are missing: resume.
+    def _passed_hole(self, link: Link, room: Room, seq: int, epoch: str | None = None) -> bool:
+        """Messages before `seq` are missing, or the `reset` to this epoch: resume.
 
-        If that did not bring them, report a gap and continue.
+        If that did not bring them, report a gap or reset and continue.
         """
         self.holes += 1
         if room.on_hole():
             link.abort(f"messages are missing before {seq} in {room.name}")
             return False
-        _call(self._on_event, room.skip(seq - 1))
+        if epoch is None or room.position is None or epoch == room.position.epoch:
+            _call(self._on_event, room.skip(seq - 1))
+        else:
+            _call(self._on_event, room.enter(epoch, seq - 1))
         return True
 
     def _reset(self, event: Reset) -> None:

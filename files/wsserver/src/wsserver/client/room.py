@@ -140,8 +140,9 @@ class Room:
             return Gap(self.name, before.seq + 1, now.seq)
         return Reset(self.name, *now)
 
-    def arrival(self, seq: int) -> Arrival:
-        if self.position is None or seq > self.position.seq + 1:
+    def arrival(self, seq: int, epoch: str | None = None) -> Arrival:
+        """`epoch`: None if the server did not say."""
+        if self.position is None or seq > self.position.seq + 1 or epoch not in (None, self.position.epoch):
             return Arrival.AFTER_A_HOLE
         return Arrival.NEXT if seq == self.position.seq + 1 else Arrival.REPEAT
 
@@ -163,6 +164,11 @@ class Room:
         gap = Gap(self.name, self.position.seq + 1, last)
         self.position = Position(self.position.epoch, last)
         return gap
+
+    def enter(self, epoch: str, seq: int) -> Reset:
+        """Continue after `seq` in another epoch, which began without notice."""
+        self.position = Position(epoch, seq)
+        return Reset(self.name, epoch, seq)
 
     def take(self, delivery: Delivery) -> Message:
         """Advance to the next message. Raises Unreadable, and then does not advance."""

@@ -44,12 +44,15 @@ class Ack(Struct, frozen=True, tag="ack"):
     seq: int
 
 
-class Delivery(Struct, frozen=True, tag="message", rename={"user": "from"}):
+class Delivery(Struct, frozen=True, tag="message", rename={"user": "from"}, omit_defaults=True):
+    """`epoch`: the epoch that `seq` counts in. Earlier releases leave it out."""
+
     room: str
     seq: int
     user: str
     ts: float
     data: msgspec.Raw
+    epoch: str | None = None
 
 
 class Gap(Struct, frozen=True, tag="gap", rename={"first": "from", "last": "to"}):

@@ -385,6 +385,6 @@ class Room:
 
 def _event(step: Event | Message) -> Event:
     if isinstance(step, Message):
-        data = msgspec.Raw(step.data)
-        return Delivery(room=step.room, seq=step.position.seq, user=step.user, ts=step.ts, data=data)
+        epoch, seq = step.position
+        return Delivery(step.room, seq, step.user, step.ts, msgspec.Raw(step.data), str(epoch))
     return step

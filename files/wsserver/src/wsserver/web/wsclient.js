@@ -1053,15 +1053,16 @@ export class Client extends EventTarget {
     return room?._joined ? room : null;
   }
 
-  #deliver(link, { room: name, seq, from: user, ts, data }) {
+  #deliver(link, { room: name, seq, from: user, ts, data, ...event }) {
     const room = this.#member(name);
     if (room === null) return;
-    if (seq <= room.position.seq) {
+    const epoch = event.epoch ?? room.position.epoch; // earlier releases of the service do not send it
+    const other = epoch !== room.position.epoch;
+    if (!other && seq <= room.position.seq) {
       this.duplicates += 1;
       return;
     }
-    if (seq > room.position.seq + 1 && !this.#passedHole(link, room, seq)) return;
-    const { epoch } = room.position;
+    if ((other || seq > room.position.seq + 1) && !this.#passedHole(link, room, seq, epoch)) return;
     room.position = { epoch, seq };
     try {
       room._onMessage({ room: name, epoch, seq, user, ts, data });
@@ -1079,15 +1080,17 @@ export class Client extends EventTarget {
   }
 
   /**
-   * Messages before `seq` are missing: resume. If that did not bring them, report a gap and continue.
+   * Messages before `seq` are missing, or the `reset` to this epoch: resume. If that did not bring
+   * them, report a gap or reset and continue.
    */
-  #passedHole(link, room, seq) {
+  #passedHole(link, room, seq, epoch = room.position.epoch) {
     this.holes += 1;
     if (room._onHole()) {
       link.abort(`messages are missing before ${seq} in ${room.name}`);
       return false;
     }
-    this.#lost(room._skip(seq - 1));
+    if (epoch === room.position.epoch) this.#lost(room._skip(seq - 1));
+    else this.#reset({ room: room.name, epoch, seq: seq - 1 });
     return true;
   }
 

@@ -74,6 +74,7 @@ SENT: list[events.Event] = [
     events.Left("r"),
     events.Ack("1", "r", 1),
     events.Delivery("r", 1, "alice", 1.5, msgspec.Raw(b'{"a":null}')),
+    events.Delivery("r", 1, "alice", 1.5, msgspec.Raw(b'{"a":null}'), EPOCH),
     events.Gap("r", 1, 2),
     events.Reset("r", EPOCH, 0),
     events.MemberEvent("r", "alice", "join"),
