@@ -741,6 +741,29 @@ async def test_what_an_epoch_is_known_to_have_lost_is_a_gap(scene: Scene) -> Non
 
 
 @scene_test
+async def test_a_client_shows_that_the_log_lost_its_tail_if_the_archive_agrees(scene: Scene) -> None:
+    epoch = (await scene.joined()).at["r1"].epoch
+    scene.traffic(*["drop"] * 5)
+    scene.broker.move("r1")
+    scene.broker.lose_tail("r1", 3, noticed=False)
+    assert scene.broker.publish_now("r1") is None
+    forged = await scene.joined(since=Position(epoch, 6))
+    assert forged.joins == [(Position(epoch, 2), False)]
+    assert scene.broker.publish_now("r1") is None, "the word of a client is enough"
+    scene.archive.available = False
+    await scene.joined(since=Position(epoch, 5))
+    assert scene.broker.publish_now("r1") is None
+    scene.archive.available = True
+    client = await scene.joined(since=Position(epoch, 5))
+    scene.traffic("deliver")
+    await asyncio.sleep(0.1)
+    assert client.joins == [(Position(epoch, 5), True)]
+    assert len(client.resets) == 1
+    assert [position.seq for position in client.heard] == [1]
+    assert scene.at_head(client)
+
+
+@scene_test
 async def test_an_unused_room_is_dropped_and_can_be_joined_again(scene: Scene) -> None:
     client = await scene.joined()
     client.send(type="leave", room="r1")

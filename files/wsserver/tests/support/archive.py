@@ -14,9 +14,9 @@ from support.wait import until
 from wsserver.archive.archiver import Archiver
 from wsserver.archive.postgres import Postgres
 from wsserver.protocol.types import Message, Position
-from wsserver.rooms.broker import Broker
+from wsserver.rooms.broker import Broker, Delivered
 from wsserver.storage.redis.archive_stream import ArchiveStream
-from wsserver.storage.redis.broker import RedisBroker
+from wsserver.storage.redis.broker import RedisBroker, Witness
 from wsserver.storage.redis.connection import RedisAddress
 from wsserver.storage.redis.keys import LogLimits
 from wsserver.storage.redis.memory import LogShedder
@@ -29,8 +29,16 @@ class _NoListener:
     def on_member(self, room: str, user: str, joined: bool) -> None:
         pass
 
+    def delivered(self) -> dict[str, Delivered]:
+        return {}
+
     def on_available(self) -> None:
         pass
+
+
+class NoWitness:
+    async def newest(self, except_process: str) -> dict[int, str]:
+        return {}
 
 
 @asynccontextmanager
@@ -45,8 +53,10 @@ async def running(broker: Broker) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def publishing(redis: RedisServer, log_length: int = 1000) -> AsyncIterator[RedisBroker]:
-    broker = RedisBroker(RedisAddress(redis.url), LogLimits(log_length, 2**30, 3600), archive=True)
+async def publishing(
+    redis: RedisServer, log_length: int = 1000, witness: Witness | None = None
+) -> AsyncIterator[RedisBroker]:
+    broker = RedisBroker(RedisAddress(redis.url), LogLimits(log_length, 2**30, 3600), witness or NoWitness())
     async with running(broker):
         yield broker
 

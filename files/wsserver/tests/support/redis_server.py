@@ -47,6 +47,13 @@ class RedisServer:
         assert self._process is not None
         self._process.send_signal(number)
 
+    def stop(self) -> None:
+        """As systemd does: nothing is lost."""
+        assert self._process is not None
+        self._process.terminate()
+        self._process.wait(60)
+        self._process = None
+
     def kill(self) -> None:
         if self._process is not None:
             self._process.kill()
@@ -56,6 +63,26 @@ class RedisServer:
     def remove(self) -> None:
         self.kill()
         shutil.rmtree(self.directory)
+
+    def backup(self) -> Path:
+        """A copy of the data as it is now."""
+        copy = Path(tempfile.mkdtemp(dir=self.directory)) / "copy"
+        shutil.copytree(self.directory / "appendonlydir", copy)
+        return copy
+
+    def restore(self, copy: Path) -> None:
+        """Start with the data of a backup."""
+        self.kill()
+        shutil.rmtree(self.directory / "appendonlydir")
+        shutil.copytree(copy, self.directory / "appendonlydir")
+        self.start()
+
+    def cut(self, size: int) -> None:
+        """Start without the end of the append only file."""
+        self.kill()
+        with self.aof().open("r+b") as aof:
+            aof.truncate(size)
+        self.start()
 
     def aof(self) -> Path:
         """The file that the next write is appended to."""

@@ -6,11 +6,12 @@ reaches them.
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from support.archive import until_moved
+from support.archive import rows, until_moved
 from support.postgres import Cluster
 from support.redis_server import RedisServer
 from support.worker import Client, Worker
@@ -25,6 +26,17 @@ async def publish(client: Client, numbers: range, room: str = "r") -> None:
     for number in numbers:
         await client.publish(number, str(number), room)
     assert await client.acks(len(numbers)) == list(map(str, numbers))
+
+
+async def publish_again(client: Client, numbers: range) -> None:
+    """As `publish`, once the worker has noticed that Redis was replaced."""
+    while True:
+        await client.publish(numbers[0], str(numbers[0]))
+        event = await client.next()
+        if event["type"] == "ack":
+            break
+        assert event["code"] in {"unavailable", "outcome_unknown"}, event
+    await publish(client, numbers[1:])
 
 
 def logged(redis: RedisServer, room: str = "r") -> int:
@@ -83,8 +95,7 @@ async def test_a_client_that_reads_slowly_is_fed_from_postgres(start: Start, red
 
 
 def clean_restart(redis: RedisServer) -> None:
-    redis.client().shutdown()
-    redis.kill()  # its process has ended
+    redis.stop()
     redis.start()
 
 
@@ -130,14 +141,90 @@ async def test_a_new_epoch_loses_nothing_for_a_client_that_was_gone(
     else:
         redis.client().config_set("appendfsync", "always")
         await asyncio.sleep(2.5)  # the workers look every 2 s
-    while True:
-        await bob.publish(510, "510")
-        event = await bob.next()
-        if event["type"] == "ack":
-            break
-        assert event["code"] in {"unavailable", "outcome_unknown"}, event
-    await publish(bob, range(511, 520))
+    await publish_again(bob, range(510, 520))
     assert await past_a_reset(carol, 0, 10) == list(range(510, 520))
     assert await follow(await worker.client("alice"), position, 507, 10) == list(range(3, 520))
     assert await follow(await worker.client("alice"), end, 0, 10) == list(range(510, 520))
     assert (await worker.metrics())["ws_gaps_total"] == 0
+
+
+@pytest.mark.parametrize("workers", ["stay", "restart"])
+async def test_an_older_copy_of_redis_begins_new_epochs(
+    start: Start, redis: RedisServer, dsn: str, workers: str
+) -> None:
+    """The promise of what was acknowledged holds, and nothing published later takes its place."""
+    worker = await start(WS_POSTGRES_DSN=dsn).ready()
+    alice, carol, bob = [await worker.client(user) for user in ("alice", "carol", "bob")]
+    joined = await alice.join()
+    await publish(bob, range(1, 3))
+    copy = redis.backup()
+    await carol.join()
+    await publish(bob, range(3, 6))
+    assert await alice.messages(5) == [1, 2, 3, 4, 5]
+    at_5 = dict(alice.since or {})
+    at_2 = {**at_5, "seq": joined["seq"] + 2}
+    await alice.connection.close()
+    await until_moved(redis)
+    if workers == "restart":
+        worker.signal(signal.SIGKILL)
+        worker.wait()
+    redis.restore(copy)
+    if workers == "restart":
+        worker = await start(WS_POSTGRES_DSN=dsn).ready()
+        bob = await worker.client("bob")
+    await publish_again(bob, range(6, 10))
+    if workers == "stay":
+        assert await past_a_reset(carol, 3, 4) == list(range(3, 10))
+        assert (await worker.metrics())["ws_broker_data_lost_total"] >= 1
+    [told] = worker.log("broker_data_is_older")
+    assert told["shards"]
+
+    # A client that had all five gets what came after. No proof is left that there was no sixth.
+    alice = await worker.client("alice")
+    assert (await alice.join(since=at_5))["recovered"] is False
+    assert await alice.messages(4) == [6, 7, 8, 9]
+    # Postgres has what Redis lost, and gets what came after.
+    assert await follow(await worker.client("dave"), at_2, 3, 4) == [3, 4, 5, 6, 7, 8, 9]
+    await until_moved(redis)
+    found = await rows(dsn, "r")
+    assert [message.data for message in found] == [b"%d" % n for n in range(1, 10)]
+    assert len({message.position.epoch for message in found}) == 2
+
+    # Once is enough: another start begins no epoch.
+    epoch = alice.since
+    clean_restart(redis)
+    await publish_again(bob, range(10, 12))
+    assert await alice.messages(2) == [10, 11]
+    assert alice.since is not None
+    assert epoch is not None
+    assert alice.since["epoch"] == epoch["epoch"]
+
+
+@pytest.mark.parametrize("archive", [True, False])
+async def test_a_lost_tail_begins_a_new_epoch(start: Start, redis: RedisServer, dsn: str, archive: bool) -> None:
+    """The append only file lacks its end, as `redis-check-aof --fix` or a replica leaves it."""
+    settings = {"WS_POSTGRES_DSN": dsn} if archive else {}
+    one, two = await start(**settings).ready(), await start(**settings).ready()
+    carol, bob = await one.client("carol"), await two.client("bob")
+    await carol.join()
+    await publish(bob, range(45))
+    await carol.messages(45)
+    at_45 = dict(carol.since or {})
+    if archive:
+        await until_moved(redis)
+    size = redis.aof().stat().st_size
+    await publish(bob, range(45, 50))
+    assert await carol.messages(5) == list(range(45, 50))
+    at_50 = dict(carol.since or {})
+    if archive:
+        await until_moved(redis)
+    redis.cut(size)
+    await publish_again(bob, range(50, 56))
+    assert await past_a_reset(carol, 0, 6) == list(range(50, 56))
+    for worker in (one, two):
+        late = await worker.client("late")
+        await late.join(since=at_50)
+        reset = late.since != at_50
+        assert await (late.messages(6) if reset else past_a_reset(late, 0, 6)) == list(range(50, 56))
+    if archive:
+        assert await follow(await two.client("later"), at_45, 5, 6) == list(range(45, 56))

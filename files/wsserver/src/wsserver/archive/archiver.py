@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from wsserver.archive import retention
+from wsserver.archive import marks, retention
 from wsserver.archive.postgres import REFUSED, Postgres, PostgresUnavailable
 from wsserver.errors import BrokerError, BrokerUnavailable
 from wsserver.protocol.types import Message, Position
@@ -146,6 +146,7 @@ class Archiver:
         messages = [entry.message for entry in entries if entry.message is not None]
         async with self._postgres.connection(even_if_unavailable=True) as connection:
             unwanted = {_place(message) for message in await _insert(connection, messages)}
+            await marks.note(connection, heads)
         self._check_at = time.monotonic() + _CHECK_INTERVAL_S
         if not entries:
             return False

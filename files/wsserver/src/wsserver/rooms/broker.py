@@ -27,6 +27,15 @@ class Published(NamedTuple):
     repeat: bool
 
 
+class Delivered(NamedTuple):
+    """The position up to which a room was delivered, and the time of the message there (0: not
+    known).
+    """
+
+    position: Position
+    ts: float
+
+
 class Listener(Protocol):
     """The hub, as the broker sees it."""
 
@@ -38,6 +47,9 @@ class Listener(Protocol):
 
         May be lost; `PresenceStore` knows.
         """
+
+    def delivered(self) -> dict[str, Delivered]:
+        """Of each room, the last message that was delivered."""
 
     def on_available(self) -> None:
         """The broker is reachable (again) and all subscriptions are in place.

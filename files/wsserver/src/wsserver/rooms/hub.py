@@ -14,7 +14,7 @@ import time
 from wsserver.errors import BrokerUnavailable
 from wsserver.protocol.types import Message, Since
 from wsserver.rooms.batch_writer import BatchWriter
-from wsserver.rooms.broker import Broker
+from wsserver.rooms.broker import Broker, Delivered
 from wsserver.rooms.past import Past
 from wsserver.rooms.room import Member, Room, RoomContext
 from wsserver.runtime.tasks import Tasks
@@ -105,6 +105,9 @@ class Hub:
     def on_member(self, room: str, user: str, joined: bool) -> None:
         if room in self._rooms:
             self._rooms[room].on_member(user, joined)
+
+    def delivered(self) -> dict[str, Delivered]:
+        return {room.name: room.delivered for room in self._rooms.values() if room.opening is None}
 
     def on_available(self) -> None:
         self._tasks.spawn(self._compare(grace_s=0))

@@ -25,7 +25,7 @@ from wsserver.protocol.codec import Codec
 from wsserver.protocol.events import Delivery, Event, Gap, Joined, MemberEvent, Reset
 from wsserver.protocol.types import Message, Position, Since
 from wsserver.rooms.batch_writer import BatchWriter
-from wsserver.rooms.broker import Broker
+from wsserver.rooms.broker import Broker, Delivered
 from wsserver.rooms.past import Past
 from wsserver.runtime.tasks import Tasks
 from wsserver.telemetry import metrics
@@ -82,6 +82,7 @@ class Room:
         "_lagging",
         "_live",
         "_out_of_order",
+        "_ts",
         "_wants_members",
         "idle_since",
         "joining",
@@ -99,6 +100,7 @@ class Room:
         self.syncing: asyncio.Task[bool] | None = None
         self.idle_since = time.monotonic()
         self._context = context
+        self._ts = 0.0  # of the message at the position
         self._live: dict[Codec, dict[Member, None]] = {}
         self._lagging: dict[Member, _Lag] = {}
         self._wants_members: dict[Codec, dict[Member, None]] = {}  # members that asked for member events
@@ -107,6 +109,10 @@ class Room:
     @property
     def empty(self) -> bool:
         return not self.joining and not self._lagging and not any(self._live.values())
+
+    @property
+    def delivered(self) -> Delivered:
+        return Delivered(self.position, self._ts)
 
     async def open(self) -> None:
         """Subscribe, then read the head: a message published in between arrives on the feed.
@@ -182,6 +188,8 @@ class Room:
         if wanted > self.position:
             # Another worker may have delivered a message that has yet to reach this one.
             await self._synced()
+        if wanted > self.position and await self._lost(wanted):
+            await self._synced()
         if wanted > self.position:
             return self.position, False, []
         if wanted == self.position:
@@ -195,6 +203,21 @@ class Room:
         if not before or (not any(isinstance(event, Gap) for event in before) and await self._ended_at(wanted)):
             return wanted, True, steps
         return steps[first - 1][1], False, steps[first:]
+
+    async def _lost(self, shown: Position) -> bool:
+        """Whether the log has lost the message at the position that a client shows. The word of a
+        client is no proof: the archive has that message. A new epoch began then.
+        """
+        if shown.seq == 0:
+            return False
+        try:
+            found = await self._context.past.after(self.name, Position(shown.epoch, shown.seq - 1), 1)
+        except ArchiveUnavailable:
+            return False
+        if [message.position for message in found] != [shown]:
+            return False
+        await self._context.broker.renew(self.name, shown)
+        return True
 
     async def _ended_at(self, position: Position) -> bool:
         return position in await self._context.broker.ends(self.name)
@@ -223,6 +246,7 @@ class Room:
     def _advance(self, event: Event | Message, position: Position) -> None:
         """Serve all live members with the next step of the room."""
         self.position = position
+        self._ts = event.ts if isinstance(event, Message) else 0.0
         context = self._context
         delivered = 0
         for codec, members in self._live.items():
@@ -303,7 +327,7 @@ class Room:
             for members in self._live.values():
                 self._lagging.update((member, _Lag(self.position)) for member in members)
                 members.clear()
-            self.position = head
+            self.position, self._ts = head, 0.0
 
     async def _replay(self, position: Position, target: Position) -> list[_Step]:
         """The first steps from `position` to `target`, which is later, each with the position after

@@ -71,6 +71,11 @@ BROKER_PUBLISH = Histogram(
     "Round trip of a batch of publishes to Redis.",
     buckets=[0.00025 * 2**n for n in range(14)],
 )
+BROKER_DATA_LOST = Counter(
+    "ws_broker_data_lost",
+    "Shards of Redis whose data was older, after a start of Redis, than this worker or Postgres knew it. Their rooms"
+    " began new epochs.",
+)
 BROKER_AVAILABLE = Gauge("ws_broker_available", "1 while Redis answers.")
 
 BROKER_MEMORY = Gauge("ws_broker_memory_ratio", "The used part of Redis's memory limit, 0 to 1.")

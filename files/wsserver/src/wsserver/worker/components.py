@@ -11,6 +11,7 @@ from typing import Any
 
 from wsserver.archive.archiver import Archiver
 from wsserver.archive.history import History
+from wsserver.archive.marks import ArchiveMarks
 from wsserver.archive.messages import ArchivedMessages
 from wsserver.archive.postgres import Postgres
 from wsserver.auth import TicketStore
@@ -63,7 +64,7 @@ def in_redis(settings: Settings) -> Components:
     address = RedisAddress(settings.redis_url, settings.redis_username, password)
     postgres = Postgres(settings.postgres_dsn.get_secret_value()) if settings.postgres_dsn is not None else None
     log = LogLimits(settings.room_log_length, settings.room_log_bytes, settings.room_ttl_s)
-    broker = RedisBroker(address, log, archive=postgres is not None)
+    broker = RedisBroker(address, log, witness=ArchiveMarks(postgres) if postgres is not None else None)
     archive = None
     if postgres is not None:
         stream = ArchiveStream(address, log)

@@ -19,6 +19,7 @@ from wsserver.cluster.leased_counts import CHUNK, Update, Updated
 from wsserver.errors import BrokerUnavailable
 from wsserver.protocol.events import PresenceMember, PresencePage
 from wsserver.protocol.types import Message
+from wsserver.rooms.broker import Delivered
 from wsserver.rooms.presence import Presence
 from wsserver.storage.memory.counts import MemoryPresence
 from wsserver.storage.redis.broker import RedisBroker
@@ -72,6 +73,9 @@ async def test_member_events_reach_the_hub_of_each_worker(redis: RedisServer, wo
 
         def on_member(self, room: str, user: str, joined: bool) -> None:
             self.members.append((room, user, joined))
+
+        def delivered(self) -> dict[str, Delivered]:
+            return {}
 
         def on_available(self) -> None: ...
 

@@ -25,7 +25,7 @@ from wsserver.errors import BrokerUnavailable
 from wsserver.protocol.types import Message, Position
 from wsserver.storage.redis.connection import RedisAddress, reading, script
 from wsserver.storage.redis.envelope import decode
-from wsserver.storage.redis.keys import SHARDS, LogLimits, RoomKeys, archive_stream
+from wsserver.storage.redis.keys import SHARDS, LogLimits, RoomKeys, archive_stream, life
 
 # Another worker takes over a dead worker's shards after this time.
 _LEASE_MS = 10_000
@@ -47,11 +47,14 @@ class Entry(NamedTuple):
 class Head(NamedTuple):
     """The oldest entries of one shard, the number of all its entries, and the age of the first in
     seconds.
+
+    `process`: the run id of the Redis that has them; empty if that is not known.
     """
 
     entries: list[Entry]
     pending: int
     age_s: float
+    process: str
 
 
 class ArchiveStream:
@@ -79,7 +82,7 @@ class ArchiveStream:
             for shard in shards:
                 share = busy if self._held.get(shard) else SHARDS
                 await self._read(
-                    keys=[archive_stream(shard), _lease(shard)],
+                    keys=[archive_stream(shard), _lease(shard), life(shard)],
                     args=[self._worker, _LEASE_MS, max(1, most_entries // share), max(1, most_bytes // share)],
                     client=pipeline,
                 )
@@ -130,8 +133,8 @@ def _lease(shard: int) -> str:
     return f"{archive_stream(shard)}:lease"
 
 
-def _head(pending: int, age_ms: int, entries: list[Any]) -> Head:
-    return Head([_entry(*entry) for entry in entries], pending, max(0, age_ms) / 1000)
+def _head(pending: int, age_ms: int, entries: list[Any], process: bytes | None) -> Head:
+    return Head([_entry(*entry) for entry in entries], pending, max(0, age_ms) / 1000, (process or b"").decode())
 
 
 def _entry(id: bytes, fields: list[bytes]) -> Entry:

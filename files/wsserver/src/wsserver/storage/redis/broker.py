@@ -3,35 +3,45 @@
 
 With an archive, every message goes to its shard's archive stream in the same step; see
 archive_stream.py.
+
+Redis may come back older than it was: from a backup, as a replica that was behind, or without the
+end of its append only file. Each worker therefore tells what it has seen before it publishes to a
+Redis that has restarted: the last message of each room that it served or published to, and how far
+Postgres has the archive's streams. If the data is older, all rooms of that shard begin new epochs;
+see scripts/prove.lua.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
+import secrets
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import groupby
-from typing import Any
+from typing import Any, Protocol
 
 import hiredis
 import msgspec
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import NoScriptError, OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
 
-from wsserver.errors import BrokerError, BrokerFull, BrokerUnavailable, OutcomeUnknown
+from wsserver.errors import ArchiveUnavailable, BrokerError, BrokerFull, BrokerUnavailable, OutcomeUnknown
 from wsserver.protocol.types import Message, Position
-from wsserver.rooms.broker import READ_BYTES, Listener, Published
+from wsserver.rooms.broker import READ_BYTES, Delivered, Listener, Published
 from wsserver.runtime.tasks import fail
 from wsserver.status import NEARLY_FULL
 from wsserver.storage.redis.connection import COMMAND_TIMEOUT_S, RedisAddress, SoundConnection, reading, script
-from wsserver.storage.redis.envelope import decode, publisher_fields
-from wsserver.storage.redis.keys import CONTROL_CHANNEL, LogLimits, RoomKeys, shard_of
+from wsserver.storage.redis.envelope import decode, now, publisher_fields
+from wsserver.storage.redis.keys import CONTROL_CHANNEL, SHARDS, LogLimits, RoomKeys, archive_stream, life, shard_of
 from wsserver.storage.redis.memory import fullness
 from wsserver.telemetry import metrics
 from wsserver.telemetry.logs import log
 
 _CONTROL = CONTROL_CHANNEL.encode()
+# To all workers, which may have proved Redis before with less to show. Earlier releases ignore it.
+_PROVE = b'{"order":"prove"}'
 _DEDUPE_TTL_S = 300
 # An unanswered ping means that Redis is gone: a healthy Redis pauses for far less time.
 _CHECK_INTERVAL_S = 2.0
@@ -42,6 +52,11 @@ _PUBLISH_BATCH = 200
 _SUBSCRIBE_BATCH = 500
 # Errors of a condition that passes.
 _PASSING = ("NOREPLICAS", "BUSY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN")
+_HEADS_BATCH = 500
+# The rooms of which a worker remembers what it published: a Redis that lost something lost the newest.
+_ACKNOWLEDGED_ROOMS = 1000
+# Longer than a healthy Postgres takes; publishing must not wait for one that hangs.
+_WITNESS_TIMEOUT_S = 2.0
 
 
 class _MemberEvent(msgspec.Struct):
@@ -54,19 +69,28 @@ class _MemberEvent(msgspec.Struct):
     joined: int
 
 
+class Witness(Protocol):
+    """A store that knows which messages Redis has had."""
+
+    async def newest(self, except_process: str) -> dict[int, str]:
+        """Of each shard, the newest id of the archive's stream that was seen in another process of
+        Redis than this one (a run id). Raises ArchiveUnavailable.
+        """
+
+
 class RedisBroker:
     """Has one connection for the live feed, one for the publishes, one for the checks, and a few
     for the reads.
 
-    `archive`: whether messages go to Postgres. A room's log then also keeps the messages that
+    `witness`: Postgres, if messages go there. A room's log then also keeps the messages that
     Postgres does not have.
     """
 
-    def __init__(self, address: RedisAddress, log: LogLimits, archive: bool = False) -> None:
+    def __init__(self, address: RedisAddress, log: LogLimits, witness: Witness | None = None) -> None:
         self.available = False
         self.fullness = 0.0
         self._log = log
-        self._archive = archive
+        self._witness = witness
         self._redis = address.client(connections=8)
         self._control = address.client(connections=1)
         self._publisher: AbstractConnection | None = None
@@ -74,9 +98,16 @@ class RedisBroker:
         self._head = self._redis.register_script(script("room.lua", "head.lua"))
         self._heads = self._redis.register_script(script("room.lua", "heads.lua"))
         self._renew = self._redis.register_script(script("room.lua", "renew.lua"))
+        self._delivered = self._redis.register_script(script("delivered.lua", flags="no-writes"))
         self._read = self._redis.register_script(script("read.lua", flags="no-writes"))
-        self._incarnation = ""
-        self._queue: list[tuple[tuple[Any, ...], asyncio.Future[Published]]] = []
+        self._prove_shard = self._control.register_script(script("prove.lua", flags="allow-oom"))
+        self._process = ""  # the run id of the Redis that this worker proved
+        self._kind = ""
+        self._incarnations = [""] * SHARDS
+        self._prove_now = asyncio.Event()
+        self._witnessed = False  # whether the witness was heard about this process
+        self._acknowledged: dict[str, Delivered] = {}  # room -> its last publish; the latest rooms
+        self._queue: list[tuple[str, float, tuple[Any, ...], asyncio.Future[Published]]] = []
         self._queued = asyncio.Event()
         self._feed: AbstractConnection | None = None
         self._feed_heard = 0.0
@@ -113,17 +144,17 @@ class RedisBroker:
         """Serve until something about the connection fails."""
         async with asyncio.TaskGroup() as tasks:
             await self._connect(tasks, listener, carry_out)
-            log.info("broker_available", life=self._incarnation, rooms=len(self._channels))
+            log.info("broker_available", life=self._kind, rooms=len(self._channels))
             listener.on_available()
             tasks.create_task(self._send_publishes())
-            tasks.create_task(self._check())
+            tasks.create_task(self._check(listener))
 
     async def _connect(self, tasks: asyncio.TaskGroup, listener: Listener, carry_out: Callable[[bytes], None]) -> None:
         # Connect before asking for the incarnation: no publish reaches a later Redis with the
         # incarnation of an earlier one.
         self._publisher = await self._dedicated()
         self._publish_sha = await self._control.script_load(script("room.lua", "archived_position.lua", "publish.lua"))
-        self._incarnation = await self._current_incarnation()
+        await self._prove(listener)
         self._feed = await self._dedicated()
         self._feed_heard = time.monotonic()
         tasks.create_task(self._read_feed(self._feed, listener, carry_out))
@@ -144,7 +175,7 @@ class RedisBroker:
     async def _disconnected(self) -> None:
         self.available = False
         queue, self._queue = self._queue, []
-        for _arguments, future in queue:
+        for *_publish, future in queue:
             fail(future, BrokerUnavailable("the broker is unavailable; nothing was published"))
         for confirmation in self._confirmations.values():
             fail(confirmation, BrokerUnavailable())
@@ -154,22 +185,88 @@ class RedisBroker:
                 await connection.disconnect(nowait=True)
         self._feed = self._publisher = None
 
-    async def _current_incarnation(self) -> str:
+    async def _prove(self, listener: Listener) -> None:
+        """Learn the incarnation of each shard, and change it where the data is older than it was."""
+        process = str((await self._control.info("server"))["run_id"])
+        missing: set[int] = set()
+        if process != self._process:
+            for known in (listener.delivered(), self._acknowledged) if self._process else ():
+                missing |= await self._missing(known)
+            self._witnessed = False
+        seen = {} if self._witnessed else await self._ask_witness(process)
+        kind = await self._kind_of_incarnation(process)
+        async with self._control.pipeline(transaction=False) as pipeline:
+            for shard in range(SHARDS):
+                await self._prove_shard(
+                    keys=[life(shard), archive_stream(shard)],
+                    args=[kind, process, secrets.token_hex(8), seen.get(shard, ""), int(shard in missing)],
+                    client=pipeline,
+                )
+            replies = await pipeline.execute()
+        # What was missing is accounted for: the next start of Redis must not find it once more.
+        for room in [room for room in self._acknowledged if shard_of(room) in missing]:
+            del self._acknowledged[room]
+        self._process, self._kind = process, kind
+        self._incarnations = [name.decode() for name, _older in replies]
+        older = [shard for shard, (_name, older) in enumerate(replies) if older]
+        if older:
+            metrics.BROKER_DATA_LOST.inc(len(older))
+            log.error("broker_data_is_older", shards=older, hint="their rooms begin new epochs")
+            await self._control.publish(CONTROL_CHANNEL, _PROVE)
+
+    async def _ask_witness(self, process: str) -> dict[int, str]:
+        """What the witness has seen. If it is unavailable, `_check` asks again."""
+        newest: dict[int, str] = {}
+        try:
+            if self._witness is not None:
+                async with asyncio.timeout(_WITNESS_TIMEOUT_S):
+                    newest = await self._witness.newest(process)
+        except (ArchiveUnavailable, TimeoutError):
+            if self._process != process:
+                log.warning("broker_data_unproven", hint="until Postgres answers")
+            return {}
+        self._witnessed = True
+        return newest
+
+    async def _missing(self, delivered: dict[str, Delivered]) -> set[int]:
+        """The shards that lack a message that this worker delivered, or have another one there."""
+        rooms = list(delivered.items())
+        shards: set[int] = set()
+        for start in range(0, len(rooms), _HEADS_BATCH):
+            batch = rooms[start : start + _HEADS_BATCH]
+            async with self._redis.pipeline(transaction=False) as pipeline:
+                for room, (position, _ts) in batch:
+                    keys = RoomKeys(room)
+                    await self._delivered(keys=[keys.hash, keys.stream], args=[*position], client=pipeline)
+                replies = await pipeline.execute()
+            for (room, (position, ts)), (epoch, seq, header) in zip(batch, replies, strict=True):
+                if epoch:
+                    there = self._decode(room, header) if header and ts else None
+                    lost = Position(int(epoch), int(seq)) < position or (there is not None and there.ts != ts)
+                else:
+                    lost = ts > time.time() - self._log.ttl_s / 2  # else the room may have expired
+                if lost:
+                    shards.add(shard_of(room))
+        return shards
+
+    async def _kind_of_incarnation(self, process: str) -> str:
         """See scripts/room.lua."""
         settings = await self._control.config_get("append*")
-        if settings["appendonly"] == "yes" and settings["appendfsync"] == "always":
-            return "aof"
-        server = await self._control.info("server")
-        return str(server["run_id"])
+        return "aof" if settings["appendonly"] == "yes" and settings["appendfsync"] == "always" else process
 
-    async def _check(self) -> None:
+    async def _check(self, listener: Listener) -> None:
         """Notice a Redis that is gone and did not close (a half-open connection, a stopped
         process).
         """
         assert self._feed is not None
         while True:
-            await asyncio.sleep(_CHECK_INTERVAL_S)
-            self._incarnation = await self._current_incarnation()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_CHECK_INTERVAL_S):
+                    await self._prove_now.wait()
+            due = self._prove_now.is_set() or not self._witnessed
+            if due or await self._kind_of_incarnation(self._process) != self._kind:
+                self._prove_now.clear()
+                await self._prove(listener)
             self._measured(await fullness(self._control))
             await self._feed.send_command("PING")
             if time.monotonic() - self._feed_heard > _SILENCE_LIMIT_S:
@@ -220,7 +317,10 @@ class RedisBroker:
             self._feed_heard = time.monotonic()
             match reply:
                 case [b"message", channel, payload] if channel == _CONTROL:
-                    carry_out(payload)
+                    if payload == _PROVE:
+                        self._prove_now.set()
+                    else:
+                        carry_out(payload)
                 case [b"message", channel, payload]:
                     self._receive(channel.decode(), payload, listener)
                 case [b"subscribe", channel, _]:
@@ -255,13 +355,14 @@ class RedisBroker:
             return future
         names = RoomKeys(room)
         keys = [names.hash, names.stream, names.once(user, room, id), names.channel]
-        values: list[Any] = [self._incarnation, publisher_fields(user, trace), data]
+        ts = now()
+        values: list[Any] = [self._incarnations[names.shard], publisher_fields(user, ts, trace), data]
         values += [self._log.length, self._log.bytes, self._log.ttl_s, _DEDUPE_TTL_S]
-        if self._archive:
+        if self._witness is not None:
             keys.append(names.archive)
             values.append(room)
         arguments = (len(keys), *keys, *values)
-        self._queue.append((arguments, future))
+        self._queue.append((room, ts, arguments, future))
         self._queued.set()
         return future
 
@@ -277,7 +378,8 @@ class RedisBroker:
             # hiredis packs, and one deadline serves all replies: redis-py's own cost as much as all
             # else here.
             commands = [
-                hiredis.pack_command(("EVALSHA", self._publish_sha, *arguments)) for arguments, _future in batch
+                hiredis.pack_command(("EVALSHA", self._publish_sha, *arguments))
+                for *_place, arguments, _future in batch
             ]
             sent = time.monotonic()
             try:
@@ -287,20 +389,31 @@ class RedisBroker:
                 metrics.BROKER_PUBLISH.observe(time.monotonic() - sent)
             except BaseException:
                 unknown = OutcomeUnknown("the broker's answer was lost; repeat the publish with the same id")
-                for _arguments, future in batch:
+                for *_publish, future in batch:
                     fail(future, unknown)
                 raise
-            for (_arguments, future), reply in zip(batch, replies, strict=True):
+            for (room, ts, _arguments, future), reply in zip(batch, replies, strict=True):
                 if isinstance(reply, Exception):
                     fail(future, _broker_error(reply))
-                elif not future.done():
-                    epoch, seq, repeat = reply
-                    future.set_result(Published(Position(int(epoch), seq), repeat == 1))
+                    continue
+                epoch, seq, repeat = reply
+                published = Published(Position(int(epoch), seq), repeat == 1)
+                if not published.repeat:
+                    self._acknowledge(room, Delivered(published.position, ts))
+                if not future.done():
+                    future.set_result(published)
             for reply in replies:
                 # Redis lost the scripts, or a replica took the master's place: only a new
                 # connection helps.
                 if isinstance(reply, NoScriptError | ReadOnlyError):
                     raise reply
+
+    def _acknowledge(self, room: str, published: Delivered) -> None:
+        known = self._acknowledged
+        known.pop(room, None)  # the newest stay at the end
+        known[room] = published
+        if len(known) > _ACKNOWLEDGED_ROOMS:
+            del known[next(iter(known))]
 
     # Control messages.
 
@@ -313,7 +426,9 @@ class RedisBroker:
     async def head(self, room: str) -> Position:
         keys = RoomKeys(room)
         async with reading():
-            epoch, seq = await self._head(keys=[keys.hash, keys.stream], args=[self._incarnation, self._log.ttl_s])
+            epoch, seq = await self._head(
+                keys=[keys.hash, keys.stream], args=[self._incarnations[keys.shard], self._log.ttl_s]
+            )
         return Position(int(epoch), seq)
 
     async def heads(self, rooms: list[str]) -> list[Position | None]:
@@ -336,7 +451,7 @@ class RedisBroker:
         async with reading():
             epoch, seq = await self._renew(
                 keys=[keys.hash, keys.stream],
-                args=[self._incarnation, self._log.ttl_s, seen.epoch, seen.seq],
+                args=[self._incarnations[keys.shard], self._log.ttl_s, seen.epoch, seen.seq],
             )
         return Position(int(epoch), seq)
 

@@ -32,10 +32,14 @@ _decoder = msgspec.json.Decoder(_Header)
 _encoder = msgspec.json.Encoder()
 
 
-def publisher_fields(user: str, trace: str) -> bytes:
+def now() -> float:
+    """The time of a message, to the microsecond as in Postgres: it is the same wherever it is read."""
+    return round(time.time(), 6)
+
+
+def publisher_fields(user: str, ts: float, trace: str) -> bytes:
     """The publisher's part of the header, without braces; scripts/publish.lua adds the position."""
-    # To the microsecond, as in Postgres, so that a message is the same wherever it is read.
-    return _encoder.encode(_PublisherFields(user, round(time.time(), 6), trace))[1:-1]
+    return _encoder.encode(_PublisherFields(user, ts, trace))[1:-1]
 
 
 def decode(room: str, envelope: bytes) -> Message:

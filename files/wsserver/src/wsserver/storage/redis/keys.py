@@ -31,6 +31,11 @@ def archive_stream(shard: int) -> str:
     return f"{prefix(shard)}:archive"
 
 
+def life(shard: int) -> str:
+    """The incarnation of the shard's rooms: see scripts/prove.lua. Kept for good."""
+    return f"{prefix(shard)}:life"
+
+
 class LogLimits(NamedTuple):
     """What a room's log keeps: messages, about as many bytes of memory, and seconds without use."""
 
@@ -43,9 +48,9 @@ class RoomKeys:
     """The keys of one room."""
 
     def __init__(self, room: str) -> None:
-        shard = shard_of(room)
-        start = prefix(shard)
-        self.archive = archive_stream(shard)
+        self.shard = shard_of(room)
+        start = prefix(self.shard)
+        self.archive = archive_stream(self.shard)
         self.hash = f"{start}:room:{room}"
         self.stream = f"{start}:log:{room}"
         self.channel = f"{start}:live:{room}"

@@ -19,12 +19,14 @@ from support.members import calls
 from support.redis_server import RedisServer
 from support.wait import until
 
-from wsserver.errors import BrokerFull, BrokerUnavailable, OutcomeUnknown
+from wsserver.errors import ArchiveUnavailable, BrokerFull, BrokerUnavailable, OutcomeUnknown
 from wsserver.protocol.types import Message, Position
+from wsserver.rooms.broker import Delivered
 from wsserver.storage.redis import broker as broker_redis
 from wsserver.storage.redis.broker import RedisBroker
 from wsserver.storage.redis.connection import RedisAddress, SoundConnection
-from wsserver.storage.redis.keys import LogLimits
+from wsserver.storage.redis.keys import LogLimits, archive_stream, shard_of
+from wsserver.telemetry import metrics
 
 
 class Heard:
@@ -34,6 +36,7 @@ class Heard:
         self.messages: list[Message] = []
         self.members: list[tuple[str, str, bool]] = []
         self.control_payloads: list[bytes] = []
+        self.delivered_rooms: dict[str, Delivered] = {}
         self.available = asyncio.Event()
 
     def on_message(self, message: Message) -> None:
@@ -41,6 +44,9 @@ class Heard:
 
     def on_member(self, room: str, user: str, joined: bool) -> None:
         self.members.append((room, user, joined))
+
+    def delivered(self) -> dict[str, Delivered]:
+        return self.delivered_rooms
 
     def on_available(self) -> None:
         self.available.set()
@@ -121,6 +127,10 @@ async def test_all_keys_carry_their_shard_and_are_kept_for_a_time_only(redis: Re
         await broker.publish("r", "u", "1", b"1")
     client = redis.client()
     keys = {key.decode(): client.ttl(key) for key in client.keys("*")}
+    lives = {key for key in keys if key.endswith(":life")}
+    assert lives == {f"ws:1:{{{shard}}}:life" for shard in range(16)}
+    for key in lives:
+        del keys[key]
     assert len(keys) == 3
     assert all(key.startswith("ws:1:{") for key in keys)
     assert len({key.partition("}")[0] for key in keys}) == 1
@@ -146,7 +156,7 @@ async def test_a_room_without_messages_expires_soon(redis: RedisServer) -> None:
     async with connected(redis) as (broker, _):
         await broker.head("r")
         client = redis.client()
-        [room] = client.keys("*")
+        [room] = client.keys("*:room:*")
         assert 0 < client.ttl(room) <= 60
         client.expire(room, 20)
         await broker.heads(["r"])  # a worker has members
@@ -268,10 +278,8 @@ async def test_a_log_that_lost_its_tail_is_renewed(redis: RedisServer) -> None:
         heard.available.clear()
         size = redis.aof().stat().st_size
         lost = (await broker.publish("r", "u", "3", b"1")).position
-        redis.kill()
-        with redis.aof().open("r+b") as aof:
-            aof.truncate(size)
-        redis.start()
+        broker._acknowledged.clear()  # as if another worker had published
+        redis.cut(size)
         await asyncio.wait_for(heard.available.wait(), 20)
         assert await broker.head("r") == positions[-1]
         assert await broker.renew("r", positions[-1]) == positions[-1], "renewed without need"
@@ -285,6 +293,125 @@ async def test_a_log_that_lost_its_tail_is_renewed(redis: RedisServer) -> None:
         await broker.renew("r", lost._replace(seq=7))
         await broker.renew("r", lost._replace(epoch=lost.epoch - 1))
         assert await broker.ends("r") == [lost._replace(seq=7)]
+
+
+async def test_a_redis_that_is_older_than_what_a_worker_has_seen_gets_another_incarnation(redis: RedisServer) -> None:
+    """A worker that delivered messages connects after one that knows of none, and that published
+    meanwhile.
+    """
+    async with connected(redis) as (one, heard), connected(redis) as (two, other):
+        await one.subscribe("r")
+        before = (await two.publish("r", "u", "1", b"1")).position
+        size = redis.aof().stat().st_size
+        for n in range(2, 4):
+            await two.publish("r", "u", str(n), b"1")
+        await heard.until(3)
+        two._acknowledged.clear()
+        last = heard.messages[-1]
+        heard.delivered_rooms = {"r": Delivered(last.position, last.ts)}
+        late = asyncio.Event()
+        connect = one._connect
+
+        async def connect_later(*arguments: object) -> None:
+            await late.wait()
+            await connect(*arguments)  # type: ignore[arg-type]
+
+        one._connect = connect_later  # type: ignore[method-assign]
+        for each in (heard, other):
+            each.available.clear()
+        redis.cut(size)
+        await asyncio.wait_for(other.available.wait(), 20)
+        taken = [(await two.publish("r", "u", f"new {n}", b"1")).position for n in range(3)]
+        assert taken[-1] > last.position, "it hides the loss"
+        assert taken[0].epoch == before.epoch
+        lost = metrics.BROKER_DATA_LOST._value.get()
+        late.set()
+        await asyncio.wait_for(heard.available.wait(), 20)
+        assert metrics.BROKER_DATA_LOST._value.get() == lost + 1
+        incarnations = one._incarnations
+        assert sum(name != "aof" for name in incarnations) == 1
+        async with asyncio.timeout(1):  # sooner than its next check
+            await until(lambda: two._incarnations == incarnations)
+        for broker in (two, one):
+            after = (await broker.publish("r", "u", f"after {broker}", b"1")).position
+            assert after.epoch > before.epoch
+        assert after.seq == 2, "one epoch, not one for each worker"
+        assert await one.ends("r") == [], "where it ended is not known"
+        # The finding holds for good, and is made once.
+        for each in (heard, other):
+            each.available.clear()
+        heard.delivered_rooms = {}
+        redis.kill()
+        redis.start()
+        for each in (heard, other):
+            await asyncio.wait_for(each.available.wait(), 20)
+        assert one._incarnations == two._incarnations == incarnations
+        assert metrics.BROKER_DATA_LOST._value.get() == lost + 1
+
+
+async def test_a_worker_remembers_what_it_published(redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(broker_redis, "_ACKNOWLEDGED_ROOMS", 3)
+    async with connected(redis) as (broker, heard):
+        for room in "abc":
+            await broker.publish(room, "u", "1", b"1")
+        size = redis.aof().stat().st_size
+        await broker.publish("a", "u", "2", b"1")
+        await broker.publish("d", "u", "1", b"1")
+        assert (await broker.publish("b", "u", "1", b"1")).repeat
+        assert list(broker._acknowledged) == ["c", "a", "d"]
+        before = [await broker.head(room) for room in "ad"]
+        heard.available.clear()
+        redis.cut(size)
+        await asyncio.wait_for(heard.available.wait(), 20)
+        for room, head in zip("ad", before, strict=True):
+            assert (await broker.publish(room, "u", "3", b"1")).position.epoch > head.epoch
+
+
+async def test_a_worker_that_is_behind_does_not_begin_epochs(redis: RedisServer) -> None:
+    """The shard names its incarnation, to which a worker that does not know it yet adapts."""
+    async with connected(redis) as (one, _), connected(redis) as (two, _):
+        first = (await one.publish("r", "u", "1", b"1")).position
+        two._incarnations = ["run id"] * 16
+        assert (await two.publish("r", "u", "2", b"1")).position == first.next()
+        assert await one.head("r") == first.next()
+
+
+class Postgres:
+    """A witness."""
+
+    def __init__(self) -> None:
+        self.marks: dict[int, str] = {}
+        self.available = True
+
+    async def newest(self, except_process: str) -> dict[int, str]:
+        if not self.available:
+            raise ArchiveUnavailable
+        return self.marks
+
+
+async def test_a_witness_that_is_unavailable_is_heard_later(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(broker_redis, "_CHECK_INTERVAL_S", 0.05)
+    witness = Postgres()
+    witness.available = False
+    async with publishing(redis, witness=witness) as broker:
+        before = (await broker.publish("r", "u", "1", b"1")).position
+        shard = shard_of("r")
+        [(start, _fields)] = redis.client().xrange(archive_stream(shard))
+        ms, _, number = start.decode().partition("-")
+        # Before this start, Redis had less than Postgres has seen.
+        witness.marks = {shard: f"{ms}-{int(number) + 5}", (shard + 1) % 16: "0-0"}
+        witness.available = True
+        await until(lambda: broker._incarnations[shard] != "aof")
+        assert (await broker.publish("r", "u", "2", b"1")).position.epoch > before.epoch
+        assert sum(name != "aof" for name in broker._incarnations) == 1
+    # A later start finds nothing new.
+    incarnations = broker._incarnations
+    redis.kill()
+    redis.start()
+    async with publishing(redis, witness=witness) as broker:
+        assert broker._incarnations == incarnations
 
 
 async def test_a_room_knows_where_its_latest_epochs_ended(redis: RedisServer) -> None:

@@ -1,10 +1,10 @@
 -- SPDX-License-Identifier: MIT
 -- Returns the oldest entries of an archive stream to the holder of its lease. Takes the lease if it
 -- is free, else renews it.
--- KEYS: archive stream, lease. ARGV: worker, lease ms, most entries, most bytes (the last entry may
+-- KEYS: archive stream, lease, the shard's life. ARGV: worker, lease ms, most entries, most bytes (the last entry may
 -- exceed them).
 -- Returns false if another worker holds the lease, else {length of the stream, age of its oldest
--- entry in ms, entries}.
+-- entry in ms, entries, the process of the life (or false)}.
 local holder = redis.call('GET', KEYS[2])
 if holder and holder ~= ARGV[1] then
   return false
@@ -36,4 +36,4 @@ if entries[1] then
   local now = redis.call('TIME')
   age = now[1] * 1000 + math.floor(now[2] / 1000) - string.match(entries[1][1], '^%d+')
 end
-return {redis.call('XLEN', KEYS[1]), age, entries}
+return {redis.call('XLEN', KEYS[1]), age, entries, redis.call('HGET', KEYS[3], 'process')}

@@ -8,8 +8,10 @@
 -- write the field: then nothing is known.
 --
 -- `incarnation` names a time in which Redis cannot have lost the tail of its acknowledged writes.
--- Under "appendfsync always" the incarnation never changes, else it changes when Redis restarts. A
--- room from another incarnation begins a new epoch, so that no epoch has a seq twice.
+-- Under "appendfsync always" the incarnation is "aof" and never changes, else the run id, which
+-- changes when Redis restarts. After a "+" follows the finding that the data was older than before, if
+-- there was one (prove.lua). A room from another incarnation begins a new epoch, so that no epoch has
+-- a seq twice.
 
 local function now_ms()
   local t = redis.call('TIME')
@@ -62,7 +64,13 @@ local function open(incarnation)
     return begin_epoch(incarnation, 0)
   end
   if room[3] ~= incarnation then
-    return begin_epoch(incarnation, tonumber(room[1]), tonumber(room[2]))
+    -- A worker may be a moment behind. The shard knows which incarnation it is.
+    incarnation = redis.call('HGET', string.match(KEYS[1], '^[^}]+}:') .. 'life', 'name') or incarnation
+  end
+  if room[3] ~= incarnation then
+    -- Where data was lost, the end of the old epoch is not known.
+    local complete = string.match(room[3] or '', '%+.*$') == string.match(incarnation, '%+.*$')
+    return begin_epoch(incarnation, tonumber(room[1]), complete and tonumber(room[2]) or nil)
   end
   return tonumber(room[1]), tonumber(room[2])
 end
