@@ -87,6 +87,8 @@ ATTACKS: dict[str, Callable[[int], Commands]] = {
     "pings": pings,
 }
 HANDSHAKES = "handshakes"
+# Takes the CPU that the attackers themselves need, and sends nothing.
+NOTHING = "nothing"
 NAMES = [*ATTACKS, HANDSHAKES]
 
 
@@ -126,6 +128,9 @@ async def attack(name: str, seconds: float, ports: list[int]) -> Counter[str]:
 
     async def again_and_again(number: int) -> None:
         port = ports[number % len(ports)]
+        while name == NOTHING:
+            b"".join(text(json.dumps(command)) for command in itertools.islice(pings(number), _BURST))
+            await asyncio.sleep(0)
         while True:
             # A refused or closed connection comes back, like that of a determined user.
             with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):

@@ -24,12 +24,12 @@ from websockets.http11 import Request, Response
 from wsserver.auth import CannotTell, Identity, Refused
 from wsserver.errors import BrokerError
 from wsserver.limits.addresses import Refusals
-from wsserver.limits.handshakes import HandshakeQueue
 from wsserver.protocol.commands import Join
 from wsserver.protocol.json_codec import JsonCodec
 from wsserver.protocol.sse_codec import SseCodec, position_of
 from wsserver.protocol.types import Room
 from wsserver.runtime.tasks import Tasks
+from wsserver.runtime.turns import TurnQueue
 from wsserver.sessions.context import SessionContext
 from wsserver.sessions.session import Session
 from wsserver.settings import Settings
@@ -45,6 +45,7 @@ from wsserver.transport.websocket import WebSocketConnection
 _Admit = Callable[[WebSocketConnection, Request], Coroutine[Any, Any, None]]
 
 _DOORS = ("/ws", "/events")
+_HANDSHAKES_PER_TURN = 20
 _RETRY_S = 1
 # Connections that opened together must not retire together.
 _AGE_JITTER = 0.1
@@ -72,7 +73,7 @@ class Acceptor:
         self._unready = unready
         self._fullness = fullness
         self._pages = pages
-        self._handshakes = HandshakeQueue()
+        self._handshakes = TurnQueue(_HANDSHAKES_PER_TURN)
         self._refusals = Refusals(settings.ip_refusals_per_s)
         self._tasks = Tasks()
         # The origins of the pages whose request for events is not answered yet.

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import uuid
 from collections.abc import Callable
@@ -269,7 +270,7 @@ def test_a_connection_by_its_id() -> None:
     assert registry.by_id("0" * 32) == registry.by_id("no id") == []
 
 
-def test_a_session_that_is_throttled_again_at_once_stays_throttled() -> None:
+async def test_a_session_that_is_throttled_again_at_once_stays_throttled() -> None:
     registry: Any = ConnectionRegistry(handshake_s=10, heartbeat_s=60, slow_client_s=30)
     connection = Connection(registry)
     asked: list[bool] = []
@@ -283,10 +284,28 @@ def test_a_session_that_is_throttled_again_at_once_stays_throttled() -> None:
     registry.throttled(connection)
     for _ in range(3):
         registry.tick()
+        await asyncio.sleep(0.01)
     assert len(asked) == 3
 
 
-def test_a_throttled_connection_is_asked_each_second_whether_it_may_go_on() -> None:
+async def test_throttled_sessions_resume_a_few_per_turn() -> None:
+    registry: Any = ConnectionRegistry(handshake_s=10, heartbeat_s=60, slow_client_s=30)
+    resumed: list[int] = []
+    for n in range(50):
+        connection = Connection(registry)
+        connection.session.resume_if_paid = lambda n=n: resumed.append(n) or True
+        registry.throttled(connection)
+    registry.tick()
+    before = turns = 0
+    while len(resumed) < 50:
+        await asyncio.sleep(0)
+        assert len(resumed) - before <= 5
+        before = len(resumed)
+        turns += 1
+    assert turns >= 10
+
+
+async def test_a_throttled_connection_is_asked_each_second_whether_it_may_go_on() -> None:
     registry: Any = ConnectionRegistry(handshake_s=10, heartbeat_s=60, slow_client_s=30)
     connection = Connection(registry)
     answers = [False, False, True]
@@ -294,6 +313,7 @@ def test_a_throttled_connection_is_asked_each_second_whether_it_may_go_on() -> N
     registry.throttled(connection)
     for _ in range(5):
         registry.tick()
+        await asyncio.sleep(0.01)
     assert answers == []
 
 

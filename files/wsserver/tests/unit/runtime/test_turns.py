@@ -4,11 +4,11 @@ from __future__ import annotations
 import asyncio
 from functools import partial
 
-from wsserver.limits.handshakes import HandshakeQueue
+from wsserver.runtime.turns import TurnQueue
 
 
 async def test_all_enter_in_order_and_a_burst_takes_several_turns() -> None:
-    queue, entered = HandshakeQueue(), []
+    queue, entered = TurnQueue(20), []
     for n in range(100):
         queue.enter(partial(entered.append, n))
     counts = []
@@ -23,8 +23,8 @@ async def test_all_enter_in_order_and_a_burst_takes_several_turns() -> None:
     assert entered[-1] == 100
 
 
-async def test_a_failing_handshake_affects_no_other() -> None:
-    queue, entered, failures = HandshakeQueue(), [], []
+async def test_a_failing_call_affects_no_other() -> None:
+    queue, entered, failures = TurnQueue(20), [], []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context["exception"]))
     queue.enter(lambda: 1 / 0)  # type: ignore[arg-type, return-value]
     for n in range(50):
