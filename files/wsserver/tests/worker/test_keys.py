@@ -5,13 +5,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import aiohttp
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ed25519
+from support.ports import free_port
 from support.worker import Worker
 from websockets.exceptions import InvalidStatus
 
@@ -39,13 +42,32 @@ async def status(worker: Worker, kid: str) -> int:
 async def test_a_worker_without_keys_is_not_ready_and_refuses_no_client_for_good(start: Start, tmp_path: Path) -> None:
     """An unavailable key server at start: the file stands for it."""
     path = tmp_path / "jwks.json"
-    worker = start(WS_JWT_SECRET="", WS_JWT_JWKS=str(path))
+    api_port, api_key = free_port(), "an API key of at least 32 characters"
+    systemd = tmp_path / "notify"
+    told = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    told.bind(str(systemd))
+    told.settimeout(60)
+    worker = start(
+        WS_JWT_SECRET="",
+        WS_JWT_JWKS=str(path),
+        WS_API_KEY=api_key,
+        WS_API_PORT=str(api_port),
+        NOTIFY_SOCKET=str(systemd),
+    )
     async with asyncio.timeout(60):
         while "the keys of tokens are not available" not in (await worker.http("/readyz"))[1]:  # noqa: ASYNC110 - it is another process
             await asyncio.sleep(0.05)
     assert await status(worker, "old") == 503
+    # It serves backends, and systemd does not restart it, which would bring no keys.
+    while b"READY=1" not in told.recv(4096):
+        pass
+    async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {api_key}"}) as backend:
+        url = f"http://127.0.0.1:{api_port}/v1/publish"
+        async with backend.post(url, json={"room": "r", "data": 1, "from": "backend"}) as answer:
+            assert answer.status == 200
     write_keys(path, "old")
     await worker.ready()
+    told.close()
     await worker.client(additional_headers=bearer("old"))
 
 

@@ -36,8 +36,8 @@ from wsserver.worker.api_operations import WorkerOperations
 from wsserver.worker.components import Components
 
 _TICK_S = 1.0
-_NOTIFY_RETRY_S = 0.1
 _HEADS_INTERVAL_S = 5.0
+_POLL_S = 0.02
 # The kernel lowers this to net.core.somaxconn; asyncio's own default of 100 would make that setting
 # useless.
 _BACKLOG = 65535
@@ -88,7 +88,7 @@ class Worker:
             return drained
         if self._available and self._context.authenticator.ready:
             return "ready"
-        return "broker_unavailable" if self._started else "starting"
+        return "broker_unavailable" if self._started and not self._available else "starting"
 
     @property
     def _available(self) -> bool:
@@ -183,13 +183,16 @@ class Worker:
         return servers
 
     async def _tell_when_ready(self) -> None:
-        while self.state != "ready":  # noqa: ASYNC110 - readiness has three sources, and start-up is short
-            await asyncio.sleep(0.02)
+        while not self._available:  # noqa: ASYNC110 - it has two sources, and start-up is short
+            await asyncio.sleep(_POLL_S)
         self._started = True
+        # Without the keys of tokens the worker is not ready for clients, but a restart would bring
+        # no keys: for systemd it has started.
+        await _notify("READY=1\nSTATUS=waiting for the keys of tokens")
+        while self.state != "ready":  # noqa: ASYNC110
+            await asyncio.sleep(_POLL_S)
         log.info("ready")
-        ready = f"READY=1\nSTATUS=serving, version {__version__}"
-        while not systemd.notify(ready):  # noqa: ASYNC110 - systemd has room for it soon
-            await asyncio.sleep(_NOTIFY_RETRY_S)
+        await _notify(f"STATUS=serving, version {__version__}")
 
     async def _tick_often(self) -> None:
         loop = asyncio.get_running_loop()
@@ -242,6 +245,12 @@ class Worker:
         for client in chosen:
             client.close(code, reason)
         return len(chosen)
+
+
+async def _notify(state: str) -> None:
+    """Return when systemd has this state."""
+    while not systemd.notify(state):  # noqa: ASYNC110 - systemd has room for it soon
+        await asyncio.sleep(_POLL_S)
 
 
 def make_tracer(settings: Settings) -> Tracer | None:

@@ -186,8 +186,8 @@ def test_broken_json_costs_no_time(piece: bytes) -> None:
     for payload in (b"{" + piece * 20_000, b"{" + piece * 20_000 + b"}", piece * 20_000 + b' "'):
         started = time.perf_counter()
         for _ in range(10):
-            refused(payload)
-        assert time.perf_counter() - started < 0.2
+            refused(payload[:65536])
+        assert time.perf_counter() - started < 0.1
 
 
 @pytest.mark.parametrize(
