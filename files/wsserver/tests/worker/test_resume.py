@@ -6,6 +6,7 @@ reaches them.
 from __future__ import annotations
 
 import asyncio
+import shutil
 import signal
 from collections.abc import Callable
 from typing import Any
@@ -198,6 +199,30 @@ async def test_an_older_copy_of_redis_begins_new_epochs(
     assert alice.since is not None
     assert epoch is not None
     assert alice.since["epoch"] == epoch["epoch"]
+
+
+@pytest.mark.parametrize("how", ["flushall", "empty"])
+async def test_what_postgres_has_survives_the_loss_of_all_of_redis(
+    start: Start, redis: RedisServer, dsn: str, how: str
+) -> None:
+    worker = await start(WS_POSTGRES_DSN=dsn).ready()
+    carol, bob = await worker.client("carol"), await worker.client("bob")
+    joined = await carol.join()
+    await publish(bob, range(1, 6))
+    assert await carol.messages(5) == [1, 2, 3, 4, 5]
+    await until_moved(redis)
+    if how == "flushall":
+        redis.client().flushall()
+    else:
+        redis.kill()
+        shutil.rmtree(redis.directory / "appendonlydir")
+        redis.start()
+    await publish_again(bob, range(6, 10))
+    assert await past_a_reset(carol, 0, 4) == [6, 7, 8, 9]
+    at_2 = {"epoch": joined["epoch"], "seq": joined["seq"] + 2}
+    assert await follow(await worker.client("alice"), at_2, 3, 4) == [3, 4, 5, 6, 7, 8, 9]
+    await until_moved(redis)
+    assert [message.data for message in await rows(dsn, "r")] == [b"%d" % n for n in range(1, 10)]
 
 
 @pytest.mark.parametrize("archive", [True, False])

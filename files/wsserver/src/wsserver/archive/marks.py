@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""How far Postgres has seen the archive's streams: evidence that Redis came back older than it was."""
+"""How far Postgres has seen the archive's streams: evidence that Redis came back older than before."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ _SUBSCRIBE_BATCH = 500
 # Errors of a condition that passes.
 _PASSING = ("NOREPLICAS", "BUSY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN")
 _HEADS_BATCH = 500
-# The rooms of which a worker remembers what it published: a Redis that lost something lost the newest.
+# The rooms of which a worker remembers its last publish: a Redis that lost data lost the newest.
 _ACKNOWLEDGED_ROOMS = 1000
 # Longer than a healthy Postgres takes; publishing must not wait for one that hangs.
 _WITNESS_TIMEOUT_S = 2.0
@@ -186,7 +186,7 @@ class RedisBroker:
         self._feed = self._publisher = None
 
     async def _prove(self, listener: Listener) -> None:
-        """Learn the incarnation of each shard, and change it where the data is older than it was."""
+        """Learn the incarnation of each shard, and change it where the data is older than before."""
         process = str((await self._control.info("server"))["run_id"])
         missing: set[int] = set()
         if process != self._process:

@@ -33,7 +33,7 @@ _encoder = msgspec.json.Encoder()
 
 
 def now() -> float:
-    """The time of a message, to the microsecond as in Postgres: it is the same wherever it is read."""
+    """The time of a message, to the microsecond as in Postgres, so that all readers see the same."""
     return round(time.time(), 6)
 
 

@@ -1,14 +1,14 @@
 -- SPDX-License-Identifier: MIT
--- A worker that connects tells what was in this shard before Redis started. If the data is older,
+-- A worker that connects shows what was in this shard before Redis started. If the data is older,
 -- all rooms of the shard get another incarnation, once for each start of Redis.
 -- KEYS: the shard's life, its archive stream. ARGV: kind of incarnation (see room.lua), run id of
 -- Redis, a value that was never used, the newest id of the archive stream that was seen under an
 -- earlier run id (or empty), 1 if a message that was delivered is missing.
 -- Returns {name of the incarnation, 1 if the data is older}.
 --
--- A life is a hash {process (the run id), start (the last id of the archive stream when the first
--- worker connected to that process), renewed (the process in which older data was found), data (names
--- that finding, for good), name}.
+-- A life is a hash: process (the run id), start (the last id of the archive stream when the first
+-- worker connected to that process), renewed (the process in which older data was found), data (the
+-- mark of that finding, kept for good), name.
 
 local function newer(id, than)
   local ms, number = string.match(id, '^(%d+)-(%d+)$')

@@ -9,9 +9,9 @@
 --
 -- `incarnation` names a time in which Redis cannot have lost the tail of its acknowledged writes.
 -- Under "appendfsync always" the incarnation is "aof" and never changes, else the run id, which
--- changes when Redis restarts. After a "+" follows the finding that the data was older than before, if
--- there was one (prove.lua). A room from another incarnation begins a new epoch, so that no epoch has
--- a seq twice.
+-- changes when Redis restarts. After a "+" follows the finding that the data was older than before,
+-- if there was one (prove.lua). A room from another incarnation begins a new epoch, so that no epoch
+-- has a seq twice.
 
 local function now_ms()
   local t = redis.call('TIME')
