@@ -37,3 +37,15 @@ def test_a_task_that_is_to_be_repeated_is_repeated(file: Path) -> None:
         if "until" in task and task.get("failed_when") is False:
             until = " ".join([task["until"]] if isinstance(task["until"], str) else task["until"])
             assert not re.search(r"\bis (not )?(success|succeeded|failed|failure)\b", until), task["name"]
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_an_unreachable_host_that_is_ignored_does_not_end_the_play(file: Path) -> None:
+    """In ansible-core 2.19, a task that ignores an unreachable host ends its play with success if
+    run_once or any_errors_fatal holds for it."""
+    found = list(tasks(yaml.safe_load(file.read_text())))
+    fatal = any(play.get("any_errors_fatal") is True for play in found)
+    for task in found:
+        if task.get("ignore_unreachable"):
+            assert not task.get("run_once"), task["name"]
+            assert not fatal or task.get("any_errors_fatal") is False, task["name"]
