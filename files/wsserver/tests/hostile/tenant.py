@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import itertools
 import json
+import socket
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -24,8 +25,8 @@ from wsserver.auth import mint
 USER = "mallory"
 _CONNECTIONS = 40  # of the 50 that a user may have
 _CHUNK = 1 << 16
-# As many commands as a client writes at once.
-_BURST = 100
+# Written at once: more than a worker reads, so that the worker decides how fast this user is.
+_BURST_BYTES = 2 * 16384
 
 Commands = Iterator[dict[str, Any]]
 
@@ -87,26 +88,37 @@ ATTACKS: dict[str, Callable[[int], Commands]] = {
     "pings": pings,
 }
 HANDSHAKES = "handshakes"
-# Takes the CPU that the attackers themselves need, and sends nothing.
-NOTHING = "nothing"
 NAMES = [*ATTACKS, HANDSHAKES]
 
 
 async def session(port: int, commands: Commands, reads: bool) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=_CHUNK)
     try:
+        writer.transport.set_write_buffer_limits(high=_BURST_BYTES)
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BURST_BYTES)
         writer.write(upgrade_request(Authorization=f"Bearer {mint(SECRET, USER, 600)}", X_Real_IP="192.0.2.66"))
         await reader.readuntil(b"\r\n\r\n")
         reading = asyncio.create_task(discarded(reader)) if reads else None
         try:
             while not writer.is_closing():
-                writer.write(b"".join(text(json.dumps(command)) for command in itertools.islice(commands, _BURST)))
+                writer.write(burst(commands))
                 await writer.drain()
         finally:
             if reading is not None:
                 reading.cancel()
     finally:
         writer.transport.abort()
+
+
+def burst(commands: Commands) -> bytes:
+    frames = bytearray()
+    command: dict[str, Any] = {}
+    while len(frames) < _BURST_BYTES:
+        before, command = command, next(commands)
+        if command is not before:  # else the frame is the same, too
+            frame = text(json.dumps(command))
+        frames += frame
+    return bytes(frames)
 
 
 async def discarded(reader: asyncio.StreamReader) -> None:
@@ -128,9 +140,6 @@ async def attack(name: str, seconds: float, ports: list[int]) -> Counter[str]:
 
     async def again_and_again(number: int) -> None:
         port = ports[number % len(ports)]
-        while name == NOTHING:
-            b"".join(text(json.dumps(command)) for command in itertools.islice(pings(number), _BURST))
-            await asyncio.sleep(0)
         while True:
             # A refused or closed connection comes back, like that of a determined user.
             with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):

@@ -2,7 +2,7 @@
 """One user does all that an ordinary token allows, as hard as the limits let them. The others chat
 on.
 
-Each attack lasts 2 seconds; `TENANT_S=60` is the long trial.
+Each attack lasts a second; `TENANT_S=60` is the long trial.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from support.worker import Client, Worker, environment
 
 from hostile import tenant
 
-_SECONDS = float(os.environ.get("TENANT_S", "2"))
+_SECONDS = float(os.environ.get("TENANT_S", "1"))
 _USERS = 100
 _ROOMS = 10
 _PAUSE_S = 1.0
@@ -108,7 +108,7 @@ async def test_one_user_cannot_hurt_the_others(redis: RedisServer, dsn: str) -> 
         chat = Chat(workers)
         await chat.start()
         ports = [worker.port for worker in workers]
-        await attacked(tenant.NOTHING, ports)
+        await asyncio.sleep(max(_SECONDS, 3))
         quiet_s = chat.p99_s()
         memory = [resident(worker) for worker in workers]
         for name in tenant.NAMES:
