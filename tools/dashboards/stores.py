@@ -70,6 +70,16 @@ DASHBOARD = Dashboard(
                     runbook="WsRedisMemoryHigh",
                 ),
                 Panel(
+                    "Data that Redis lost",
+                    "Shards whose data was older than before when Redis came back, and logs of archived messages that a full Redis gave up.",
+                    "short",
+                    (
+                        Query("sum(increase(ws_broker_data_lost_total[$__rate_interval]))", "shards with older data"),
+                        Query("sum(increase(ws_archive_shed_logs_total[$__rate_interval]))", "logs given up"),
+                    ),
+                    runbook="WsRedisDataLost",
+                ),
+                Panel(
                     "Commands",
                     "Per second.",
                     "ops",
