@@ -46,6 +46,7 @@ class Chat:
     def __init__(self, workers: list[Worker]) -> None:
         self._workers = workers
         self._tasks: list[asyncio.Task[None]] = []
+        self._going_on = True
         self.acks_s: list[float] = []
 
     async def start(self) -> None:
@@ -57,7 +58,7 @@ class Chat:
     async def _talk(self, client: Client, n: int) -> None:
         await asyncio.sleep(n / _USERS * _PAUSE_S)
         turn = 0
-        while True:
+        while self._going_on:
             turn += 1
             begin = time.monotonic()
             await client.publish(f"{n} {turn}", f"{turn}", room=f"chat-{n % _ROOMS}")
@@ -74,9 +75,9 @@ class Chat:
         return measured[int(len(measured) * 0.99)]
 
     async def stop(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        # Not by cancellation, which asyncio.wait_for of Python 3.11 may swallow.
+        self._going_on = False
+        await asyncio.gather(*self._tasks)
 
 
 def resident(worker: Worker) -> int:
