@@ -20,7 +20,8 @@ class Rate(NamedTuple):
 
     def late_s(self, paid_until: float, now: float) -> float:
         """Seconds until the next unit is allowed; 0 if it is allowed now."""
-        return max(0.0, paid_until - now - _BURST_S)
+        late = paid_until - now - _BURST_S
+        return late if late > 0 else 0.0
 
     def spend(self, paid_until: float, now: float, units: float) -> float:
         """The new time until which all units are paid for."""

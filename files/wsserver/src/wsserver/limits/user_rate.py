@@ -69,8 +69,7 @@ class UserRate:
 
     def allow(self, user: str, units: float = 1) -> bool:
         """Whether `user` is within the limit. If so, counts `units`, which may exceed it once."""
-        bucket = self._bucket(user)
-        self._want(user, bucket, units)
+        bucket = self._wanted(user, units)
         if bucket.tokens < 1:
             return False
         bucket.tokens -= units
@@ -78,29 +77,27 @@ class UserRate:
 
     def charge(self, user: str, units: float) -> None:
         """Count `units` that the user has used."""
-        bucket = self._bucket(user)
-        self._want(user, bucket, units)
-        bucket.tokens -= units
+        self._wanted(user, units).tokens -= units
 
-    def _bucket(self, user: str) -> _Bucket:
-        """The user's bucket, filled up to now."""
+    def _wanted(self, user: str, units: float) -> _Bucket:
+        """The bucket of a user who wants these units, filled up to now. This runs for every publish."""
         now = time.monotonic()
         bucket = self._young.get(user)
         if bucket is None:
             bucket = self._old.pop(user, None) or _Bucket(self._per_s, now)
             self._young[user] = bucket
         rate = bucket.rate * self.scale
-        full = max(1.0, rate * _BURST_S)
-        bucket.tokens = min(full, bucket.tokens + (now - bucket.filled_at) * rate)
+        tokens = bucket.tokens + (now - bucket.filled_at) * rate
+        if tokens > 1.0 and tokens > (full := rate * _BURST_S):
+            tokens = max(1.0, full)
+        bucket.tokens = tokens
         bucket.filled_at = now
-        return bucket
-
-    def _want(self, user: str, bucket: _Bucket, units: float) -> None:
         if bucket.period != self._period:
             bucket.period, bucket.wanted = self._period, 0
         bucket.wanted += units
         if bucket.wanted >= self._notable:
             self._busy[user] = bucket
+        return bucket
 
     async def run(self) -> None:
         """Report once a second, until cancelled.

@@ -114,8 +114,11 @@ class FlowControl:
         Returns an error for the client if the limits are exceeded; the caller then calls `throttle`.
         """
         limits, now = self._limits, time.monotonic()
-        self._frames_paid = limits.frames.spend(self._frames_paid, now, frames)
-        self._bytes_paid = limits.bytes.spend(self._bytes_paid, now, size)
+        # This runs for every message.
+        if frames:
+            self._frames_paid = limits.frames.spend(self._frames_paid, now, frames)
+        if size:
+            self._bytes_paid = limits.bytes.spend(self._bytes_paid, now, size)
         if self._throttled or not limits.frames.late_s(max(self._frames_paid, self._bytes_paid), now):
             return None
         late_frames = limits.frames.late_s(self._frames_paid, now)
