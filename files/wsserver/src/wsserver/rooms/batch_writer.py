@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Collects frames during one turn of the event loop, and writes once per client at its end.
 
-Most clients of a room wait for the same frames: the writer joins these once, and the clients share
-the buffer. A message to thousands of clients takes several turns, so that other work of the event
+Most clients of a room wait for the same frames: they share one tuple of frames, the writer joins
+these once, and the clients share the buffer. A message to thousands of clients takes several turns, so that other work of the event
 loop goes on meanwhile.
 """
 
@@ -23,7 +23,7 @@ _WRITES_PER_TURN = 500
 class Writable(Protocol):
     """Takes frames; `pending` belongs to the batch writer: None, or the frames queued in this turn."""
 
-    pending: list[bytes] | None
+    pending: tuple[bytes, ...] | None
     write: Callable[[bytes], None]
 
 
@@ -37,21 +37,28 @@ class BatchWriter:
 
     def queue(self, client: Writable, frame: bytes) -> None:
         if client.pending is None:
-            client.pending = [frame]
+            client.pending = (frame,)
             self._dirty.append(client)
             self._schedule()
         else:
-            client.pending.append(frame)
+            client.pending += (frame,)
 
     def broadcast(self, clients: Iterable[Writable], frame: bytes) -> None:
         """As `queue` for each client, without a call for each: this is the service's hottest loop."""
         dirty = self._dirty
+        alone = (frame,)
+        waited: tuple[bytes, ...] = ()
+        waiting: tuple[bytes, ...] = alone  # `waited` and the frame
         for client in clients:
-            if client.pending is None:
-                client.pending = [frame]
+            pending = client.pending
+            if pending is None:
+                client.pending = alone
                 dirty.append(client)
+            elif pending is waited:
+                client.pending = waiting
             else:
-                client.pending.append(frame)
+                waited = pending
+                client.pending = waiting = (*pending, frame)
         self._schedule()
 
     def observe(self, published: float, trace_id: str = "") -> None:
@@ -70,7 +77,7 @@ class BatchWriter:
     def flush(self) -> None:
         self._scheduled = False
         dirty, self._dirty = self._dirty[:_WRITES_PER_TURN], self._dirty[_WRITES_PER_TURN:]
-        frames: list[bytes] = []
+        frames: tuple[bytes, ...] = ()
         chunk = b""
         for client in dirty:
             pending, client.pending = client.pending, None

@@ -42,7 +42,7 @@ class Member(Protocol):
     """A session, as a room sees it."""
 
     codec: Codec
-    pending: list[bytes] | None
+    pending: tuple[bytes, ...] | None
     write: Callable[[bytes], None]
     open: bool
 

@@ -64,7 +64,7 @@ class Session:
         self.rooms: set[str] = set()
         self.messages_in = 0
         self.open = True
-        self.pending: list[bytes] | None = None
+        self.pending: tuple[bytes, ...] | None = None
         self.write: Callable[[bytes], None] = transport.write
         self.expiry_announced = False
         self.retiring = False  # got the hint to reconnect
@@ -310,7 +310,7 @@ class Session:
     def flush(self) -> None:
         """Write the queue now, before a frame that must follow it."""
         if self.pending:
-            chunk, self.pending = b"".join(self.pending), []
+            chunk, self.pending = b"".join(self.pending), ()
             self.write(chunk)
 
     def close(self) -> None:

@@ -10,7 +10,7 @@ from wsserver.telemetry import metrics
 
 class Client:
     def __init__(self) -> None:
-        self.pending: list[bytes] | None = None
+        self.pending: tuple[bytes, ...] | None = None
         self.written: list[bytes] = []
         self.write = self.written.append
 
@@ -44,7 +44,7 @@ async def test_clients_with_the_same_frames_share_one_buffer() -> None:
 async def test_frames_that_were_flushed_early_are_not_written_again() -> None:
     writer, client = BatchWriter(), Client()
     writer.queue(client, b"a")
-    client.pending = []  # as Session.flush does
+    client.pending = ()  # as Session.flush does
     writer.queue(client, b"b")
     await asyncio.sleep(0)
     assert client.written == [b"b"]
