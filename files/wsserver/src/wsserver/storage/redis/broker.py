@@ -50,6 +50,8 @@ _RETRY_DELAY_MAX_S = 1.0
 # Bounds one pipeline's memory, and how long a publish waits behind others.
 _PUBLISH_BATCH = 200
 _SUBSCRIBE_BATCH = 500
+# The live feed holds the event loop for so long at most, besides one message.
+_FEED_TURN_S = 0.01
 # Errors of a condition that passes.
 _PASSING = ("NOREPLICAS", "BUSY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN")
 _HEADS_BATCH = 500
@@ -159,11 +161,12 @@ class RedisBroker:
         self._feed_heard = time.monotonic()
         tasks.create_task(self._read_feed(self._feed, listener, carry_out))
         channels = [CONTROL_CHANNEL, *self._channels]
-        confirmed = [self._expect(channel) for channel in channels]
-        for start in range(0, len(channels), _SUBSCRIBE_BATCH):
-            await self._feed.send_command("SUBSCRIBE", *channels[start : start + _SUBSCRIBE_BATCH])
         async with asyncio.timeout(_SILENCE_LIMIT_S + len(channels) / 1000):
-            await asyncio.gather(*confirmed)
+            for start in range(0, len(channels), _SUBSCRIBE_BATCH):
+                batch = channels[start : start + _SUBSCRIBE_BATCH]
+                confirmed = [self._expect(channel) for channel in batch]
+                await self._feed.send_command("SUBSCRIBE", *batch)
+                await asyncio.gather(*confirmed)
         self.available = True
 
     async def _dedicated(self) -> AbstractConnection:
@@ -312,9 +315,14 @@ class RedisBroker:
     async def _read_feed(
         self, feed: AbstractConnection, listener: Listener, carry_out: Callable[[bytes], None]
     ) -> None:
+        turn_began = time.monotonic()
         while True:
             reply = await feed.read_response(timeout=math.inf)
             self._feed_heard = time.monotonic()
+            if self._feed_heard - turn_began > _FEED_TURN_S:
+                # Replies that have arrived are read without a turn of the event loop in between.
+                await asyncio.sleep(0)
+                turn_began = time.monotonic()
             match reply:
                 case [b"message", channel, payload] if channel == _CONTROL:
                     if payload == _PROVE:
