@@ -46,6 +46,7 @@ _Admit = Callable[[WebSocketConnection, Request], Coroutine[Any, Any, None]]
 
 _DOORS = ("/ws", "/events")
 _HANDSHAKES_PER_TURN = 20
+_LOSSES_PER_TURN = 50
 _RETRY_S = 1
 # Connections that opened together must not retire together.
 _AGE_JITTER = 0.1
@@ -74,6 +75,7 @@ class Acceptor:
         self._fullness = fullness
         self._pages = pages
         self._handshakes = TurnQueue(_HANDSHAKES_PER_TURN)
+        self._losses = TurnQueue(_LOSSES_PER_TURN)
         self._refusals = Refusals(settings.ip_refusals_per_s)
         self._tasks = Tasks()
         # The origins of the pages whose request for events is not answered yet.
@@ -131,9 +133,10 @@ class Acceptor:
 
     def lost(self, client: Connection) -> None:
         self._registry.lost(client)
-        session = client.session
-        if session is None:
-            return
+        if client.session is not None:
+            self._losses.enter(partial(self._count_lost, client, client.session))
+
+    def _count_lost(self, client: Connection, session: Session) -> None:
         _open(client).dec()
         self._context.quotas.released(session.identity.user, client.remote)
         code = client.close_code
