@@ -25,7 +25,7 @@ from wsserver.runtime.tasks import lasting
 from wsserver.sessions.context import SessionContext
 from wsserver.settings import Settings
 from wsserver.status import BrokerStatus, Counters, State, Status
-from wsserver.telemetry import metrics, snapshot
+from wsserver.telemetry import lag, metrics, snapshot
 from wsserver.telemetry.logs import log, surviving
 from wsserver.telemetry.tracing import Tracer
 from wsserver.transport import drain
@@ -156,6 +156,8 @@ class Worker:
                     self._context.authenticator.run(),
                     self._tick_often(),
                     self._check_heads(),
+                    lag.measure(),
+                    garbage.collect_often(),
                 )
             ]
             ready = tasks.create_task(self._tell_when_ready())
@@ -195,7 +197,6 @@ class Worker:
         await _notify(f"STATUS=serving, version {__version__}")
 
     async def _tick_often(self) -> None:
-        loop = asyncio.get_running_loop()
         while True:
             for work in (
                 self._registry.tick,
@@ -207,9 +208,7 @@ class Worker:
             # The event loop itself sends this signal, so systemd replaces a worker whose loop
             # hangs.
             systemd.notify("WATCHDOG=1")
-            due = loop.time() + _TICK_S
             await asyncio.sleep(_TICK_S)
-            metrics.EVENT_LOOP_LAG.observe(max(0.0, loop.time() - due))
 
     async def _check_heads(self) -> None:
         while True:

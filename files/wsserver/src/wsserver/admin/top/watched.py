@@ -181,7 +181,7 @@ class Watched:
             self._rates = rates.between(before.counters, answer.counters)
         if self._rates is not None:
             worst = rates.worst(self._rates.event_loop_lag)
-            # The worker measures its lag once a second, which may be less often than this poll.
+            # A worker whose loop hangs has no new measurement.
             self._lag_s = self._lag_s if worst is None else worst
 
     def _disconnect(self) -> None:
