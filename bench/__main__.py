@@ -25,14 +25,15 @@ from bench.peers.socketio import SocketIo
 from bench.peers.ws_server import WsServer
 from bench.process import Cores
 from bench.report import report
+from bench.stalls import stalls
 from bench.trials import Scale, opened
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / ".lab/bench/results"
 PEERS: list[Peer] = [WsServer(), Nats(), Nchan(), SocketIo(), Plain()]
-FULL = Scale(2000, 7, (100_000, 100_000, 200_000), (1000, 4000, 16000), 26.0, 10.0, 12800)
-QUICK = Scale(500, 3, (25_000, 25_000, 50_000), (500, 2000), 5.0, 2.0, 2560)
-SMOKE = Scale(20, 1, (40, 200, 1000), (40, 80), 0.2, 0.2, 256)
+FULL = Scale(2000, 7, (100_000, 100_000, 200_000), (1000, 4000, 16000), 26.0, 10.0, 12800, 18000)
+QUICK = Scale(500, 3, (25_000, 25_000, 50_000), (500, 2000), 5.0, 2.0, 2560, 2000)
+SMOKE = Scale(20, 1, (40, 200, 1000), (40, 80), 0.2, 0.2, 256, 80)
 # Files that a process has open in addition to its connections.
 _OTHER_FILES = 300
 
@@ -76,6 +77,7 @@ def fitting(scale: Scale) -> Scale:
     return scale._replace(
         subscribers=min(scale.subscribers, room // len(PEERS)),
         steps=tuple(sorted({min(step, room // 10 * 10) for step in scale.steps})),
+        crowd=min(scale.crowd, room // 10 * 10),
     )
 
 
@@ -92,7 +94,7 @@ def run(peers: list[Peer], scale: Scale) -> dict[str, Any]:
             peer.name: {"version": peer.version(), "auth": peer.auth, "across": peer.across_workers} for peer in peers
         },
     }
-    results |= {"growth": {}, "across": {}, "fsync": {}}
+    results |= {"growth": {}, "across": {}, "fsync": {}, "stalls": None}
     with opened(scale) as bench:
         results["one_room"] = _reported("one room", trials.one_room, bench, peers)
         for peer in peers:
@@ -107,6 +109,8 @@ def run(peers: list[Peer], scale: Scale) -> dict[str, Any]:
             for fsync in ("always", "everysec"):
                 with opened(scale, fsync) as bench:
                     results["fsync"][fsync] = _reported(f"appendfsync {fsync}", trials.acknowledged, bench, peer)
+            with opened(scale) as bench:
+                results["stalls"] = _reported(f"stalls of {peer.name}", stalls, bench, peer)
     results["seconds"] = time.monotonic() - begin
     return results
 

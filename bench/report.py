@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from statistics import median
 from typing import Any
@@ -64,6 +65,7 @@ def report(results: dict[str, Any]) -> str:
         *_growth(results),
         *_across(results),
         *_fsync(results),
+        *_stalls(results),
         _HOW,
     ]
     return "\n\n".join(parts)
@@ -183,6 +185,22 @@ def _fsync(results: dict[str, Any]) -> list[str]:
         " this machine's disk.",
         _table(["appendfsync", "p50", "p99", "acks/s"], rows),
     ]
+
+
+def _stalls(results: dict[str, Any]) -> list[str]:
+    if not results["stalls"]:
+        return []
+    rows = [[what, _bucket(seconds)] for what, seconds in results["stalls"]["longest_s"].items()]
+    return [
+        f"## Stalls of the event loop at {results['stalls']['connections']:,} connections",
+        "ws-server, without limits of a user's rate: the bucket of `ws_event_loop_lag_seconds` that has the longest stall during each input."
+        " The metric measures 20 times a second. A stall is wall time, so other programs on the worker's core add to it.",
+        _table(["input", "longest stall"], rows),
+    ]
+
+
+def _bucket(seconds: float) -> str:
+    return "more than 2.5 s" if seconds == math.inf else f"≤ {1000 * seconds:g} ms"
 
 
 def _goals(results: dict[str, Any]) -> list[str]:

@@ -33,7 +33,7 @@ _PACE_S = 0.01
 class Scale(NamedTuple):
     """The size of a run.
 
-    `deliveries` per sample, at the bursts of BURSTS; `steps` in connections.
+    `deliveries` per sample, at the bursts of BURSTS; `steps` and `crowd` in connections.
     """
 
     subscribers: int
@@ -43,6 +43,7 @@ class Scale(NamedTuple):
     idle_s: float
     latency_s: float
     publishes: int
+    crowd: int
 
 
 class Bench(NamedTuple):

@@ -25,10 +25,11 @@ class Place(NamedTuple):
 
 
 class Node(NamedTuple):
-    """One process of a server under test, and the port that clients connect to."""
+    """One process of a server under test, the port that clients connect to, and that of its API."""
 
     service: Service
     port: int
+    api_port: int = 0
 
 
 class Peer(Protocol):

@@ -53,11 +53,13 @@ class WsServer:
                 "WS_REDIS_URL": place.redis_url,
                 "WS_POSTGRES_DSN": place.postgres_dsn,
                 "WS_JWT_SECRET": SIGNING_KEY,
+                "WS_API_KEY": SIGNING_KEY,
                 "WS_HEARTBEAT_S": str(HEARTBEAT_S),
                 **_LIMITS,
             }
             command = [sys.executable, "-m", "wsserver", "serve"]
-            nodes.append(Node(Service(command, place.cores.server, place.directory / "ws-server.log", settings), port))
+            service = Service(command, place.cores.server, place.directory / "ws-server.log", settings)
+            nodes.append(Node(service, port, api_port))
         for node in nodes:
             node.service.await_port(node.port)
             _await_ready(node.port)
