@@ -108,6 +108,8 @@ async def test_refused_streams(start: Start) -> None:
         ("/events?room=%20", [good], 400, "not valid"),
         ("/events?room=r", [good, "Last-Event-ID: nonsense"], 400, "epoch"),
         ("/events?room=r", [good, "Last-Event-ID: 1-x"], 400, ""),
+        ("/events?room=r", [good, "Last-Event-ID: 1-1", "Last-Event-ID: 1-2"], 400, "more than one Last-Event-ID"),
+        ("/events?room=r&last_event_id=1-1&last_event_id=1-2", [good], 400, "more than one Last-Event-ID"),
         ("/events?room=s", [good], 403, "does not let you join"),
         ("/events?room=r", [good, "Origin: https://evil.example"], 403, "origin"),
     ):

@@ -6,12 +6,12 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
-from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from ipaddress import ip_address
 
-from aiohttp import hdrs, web
-from aiohttp.abc import AbstractAccessLogger
+from aiohttp import StreamReader, hdrs, web
+from aiohttp.abc import AbstractAccessLogger, AbstractStreamWriter
+from aiohttp.http import RawRequestMessage
 from msgspec import Raw, Struct
 
 from wsserver.api import Operations, bodies
@@ -43,8 +43,6 @@ _STATUS_ROUTE = "/v1/stats"
 _ROUTE = web.RequestKey("route", str)
 _TRACE = web.RequestKey("trace", dict[str, str])
 
-_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
 
 class PresenceAnswer(Struct, frozen=True):
     """`count`: the users in the room. `more`: whether more users follow this page."""
@@ -69,8 +67,8 @@ class Api:
         self._operations = operations
         self._publishing = Publishing(operations, settings.max_message_bytes)
         self._one_body_bytes = settings.max_message_bytes + _BODY_BYTES
-        self.app = web.Application(middlewares=[self._serve])
-        self.app.add_routes(
+        self.router = web.UrlDispatcher()
+        self.router.add_routes(
             [
                 web.post("/v1/publish", self._publish),
                 web.post("/v1/publish/batch", self._publish_batch),
@@ -81,15 +79,7 @@ class Api:
                 web.get(_STATUS_ROUTE, self._stats, allow_head=False),
             ]
         )
-        self._runner = web.AppRunner(
-            self.app,
-            access_log_class=_RequestLog,
-            logger=_redacted_logger(),
-            shutdown_timeout=_FINISH_S,
-            keepalive_timeout=_IDLE_S,
-            lingering_time=_LINGER_S,
-            auto_decompress=False,  # a small body must not expand to a large one
-        )
+        self._runner: web.ServerRunner | None = None
 
     # Life cycle.
 
@@ -97,6 +87,18 @@ class Api:
         """Raises OSError if an address cannot be listened on."""
         addresses, port = self._settings.api_listen_address, self._settings.api_port
         bound = sockets.bind_all(addresses, port)
+        # Without a `web.Application`, which answers an `Expect` header itself: before the access
+        # checks, and with 500 if the value is not UTF-8 or the client is gone.
+        server = web.Server(
+            self._serve,
+            request_factory=_request,
+            access_log_class=_RequestLog,
+            logger=_redacted_logger(),
+            keepalive_timeout=_IDLE_S,
+            lingering_time=_LINGER_S,
+            auto_decompress=False,  # a small body must not expand to a large one
+        )
+        self._runner = web.ServerRunner(server, shutdown_timeout=_FINISH_S)
         await self._runner.setup()
         for listener in bound:
             await web.SockSite(self._runner, listener).start()
@@ -104,22 +106,25 @@ class Api:
 
     async def stop(self) -> None:
         """Refuse new requests, and finish running requests within seconds."""
-        await self._runner.cleanup()
+        if self._runner is not None:
+            await self._runner.cleanup()
 
     # Every request.
 
-    @web.middleware
-    async def _serve(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
-        resource = request.match_info.route.resource
+    async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
+        assert isinstance(request, web.Request)
+        found = await self.router.resolve(request)
+        resource = found.route.resource
         route = "none" if resource is None else resource.canonical
         request[_ROUTE] = route
         request[_TRACE] = bodies.trace(request)
         try:
             self._check_client(request)
             self._authorize(request)
+            self._check_expectation(request)
             if route not in ("none", _STATUS_ROUTE):
                 self._check_ready()
-            return await handler(request)
+            return await found.handler(request)
         except Problem as problem:
             return problem.response()
         except BrokerError as exc:
@@ -136,8 +141,11 @@ class Api:
             return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal", why).response()
 
     def _check_client(self, request: web.Request) -> None:
-        client = ip_address(request.remote or "")
-        if not client.is_loopback and not any(client in network for network in self._settings.api_clients):
+        # A client that has reset its connection has no address.
+        client = ip_address(request.remote) if request.remote else None
+        if client is None or not (
+            client.is_loopback or any(client in network for network in self._settings.api_clients)
+        ):
             raise Problem(HTTPStatus.FORBIDDEN, "forbidden", "the API is not for this address (WS_API_CLIENTS)")
 
     def _authorize(self, request: web.Request) -> None:
@@ -147,6 +155,10 @@ class Api:
         if scheme.lower() != "bearer" or not fits:
             headers = {"WWW-Authenticate": "Bearer"}
             raise Problem(HTTPStatus.UNAUTHORIZED, "unauthorized", "send Authorization: Bearer KEY", headers)
+
+    def _check_expectation(self, request: web.Request) -> None:
+        if _expects(request) not in ("", "100-continue"):
+            raise Problem(HTTPStatus.EXPECTATION_FAILED, "expectation_failed", "Expect: 100-continue only")
 
     def _check_ready(self) -> None:
         # A draining worker sends its clients away, but serves backends until it exits.
@@ -160,11 +172,16 @@ class Api:
         body = bytearray()
         try:
             async with asyncio.timeout(self._settings.handshake_s):
+                if _expects(request):
+                    await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+                    request.writer.output_size = 0
                 while len(body) <= limit and (chunk := await request.content.readany()):
                     body += chunk
         except TimeoutError:
             why = f"the body took longer than {self._settings.handshake_s:g} seconds"
             raise Problem(HTTPStatus.REQUEST_TIMEOUT, "timeout", why) from None
+        except ConnectionError:
+            raise bad_request("the connection ended within the body") from None
         if len(body) > limit:
             raise too_large(f"the body: at most {limit} bytes")
         return bytes(body)
@@ -213,6 +230,21 @@ class Api:
 def _history_message(message: Message) -> HistoryMessage:
     epoch, seq = message.position
     return HistoryMessage(str(epoch), seq, message.user, message.ts, Raw(message.data))
+
+
+def _expects(request: web.Request) -> str:
+    """What the client waits for before it sends the body."""
+    return ", ".join(request.headers.getall(hdrs.EXPECT, [])).lower()
+
+
+def _request(
+    message: RawRequestMessage,
+    payload: StreamReader,
+    protocol: web.RequestHandler,
+    writer: AbstractStreamWriter,
+    task: asyncio.Task[None],
+) -> web.Request:
+    return web.Request(message, payload, protocol, writer, task, asyncio.get_running_loop())
 
 
 class _RequestLog(AbstractAccessLogger):

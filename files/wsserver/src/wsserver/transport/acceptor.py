@@ -344,9 +344,11 @@ def _wanted_events(request: Request) -> Join:
     rooms = query.get("room", [])
     if len(rooms) != 1:
         raise ValueError("name one room: /events?room=R")
+    last = [*filter(None, request.headers.get_all("Last-Event-ID"))] or query.get("last_event_id", [""])
+    if len(last) != 1:
+        raise ValueError("more than one Last-Event-ID")
     try:
-        last = request.headers.get("Last-Event-ID") or query.get("last_event_id", [""])[0]
-        return Join(msgspec.convert(rooms[0], Room), position_of(last), "members" in query)
+        return Join(msgspec.convert(rooms[0], Room), position_of(last[0]), "members" in query)
     except msgspec.ValidationError:
         raise ValueError("the room or the Last-Event-ID is not valid") from None
 
