@@ -11,9 +11,10 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,8 +22,10 @@ import pytest_asyncio
 from support.browser import ORIGIN
 from support.browser_driver import browser_driver, browser_talk
 from support.driver import Call, Driver, MakeDriver, MakeTalk
+from support.previous import PreviousWorker, previous_release
 from support.proxy import proxy
 from support.python_driver import impatient, python_driver, python_talk
+from support.redis_server import RedisServer
 from support.scripted import Peer, Scripted, scripted
 from support.wait import until
 from support.worker import SECRET, Worker
@@ -785,6 +788,21 @@ def start_worker(start: Start) -> Start:
     return partial(start, WS_ALLOWED_ORIGINS=ORIGIN)
 
 
+@pytest.fixture
+def previous_worker(redis: RedisServer, tmp_path: Path) -> Iterator[Start]:
+    """Start a worker of the previous release that the browser's pages may connect to."""
+    source = previous_release(tmp_path)
+    workers: list[Worker] = []
+
+    def start() -> Worker:
+        workers.append(PreviousWorker(redis.url, source, WS_ALLOWED_ORIGINS=ORIGIN))
+        return workers[-1]
+
+    yield start
+    for worker in workers:
+        worker.remove()
+
+
 async def test_kill_9_of_a_worker_loses_and_doubles_nothing(talk: MakeTalk, start_worker: Start) -> None:
     workers = [await start_worker().ready(), await start_worker().ready()]
     async with proxy(*(worker.port for worker in workers)) as balancer, talk(balancer.url):
@@ -800,6 +818,19 @@ async def test_a_drained_worker_loses_and_doubles_nothing(talk: MakeTalk, start_
     async with proxy(*(worker.port for worker in workers)) as balancer, talk(balancer.url):
         workers[0].signal(signal.SIGTERM)
         await until(lambda: workers[0].process.poll() == 0)
+
+
+async def test_clients_move_between_the_previous_release_and_this_one(
+    talk: MakeTalk, start_worker: Start, previous_worker: Start
+) -> None:
+    """In a rollout, workers of both releases serve one room."""
+    workers = [await previous_worker().ready(), await start_worker().ready()]
+    async with proxy(*(worker.port for worker in workers)) as balancer, talk(balancer.url):
+        for worker in workers:
+            worker.signal(signal.SIGKILL)
+            await asyncio.sleep(0.5)
+            worker.start_again()
+            await worker.ready()
 
 
 async def test_a_silently_dead_connection_is_noticed(talk: MakeTalk, start_worker: Start) -> None:
