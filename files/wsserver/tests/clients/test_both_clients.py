@@ -684,6 +684,24 @@ async def test_a_fixed_token_is_shown_twice_before_the_client_ends(make: MakeDri
         ]
 
 
+@pytest.mark.parametrize("kind", ["token", "ticket"])
+async def test_a_credential_that_no_request_has_room_for_ends_the_client_before_it_dials(
+    make: MakeDriver, server: Scripted, kind: str
+) -> None:
+    async def much() -> str:
+        return "secret" * 2000
+
+    async with make(server.url, **{f"{kind}_factory": much}) as client:
+        connecting = asyncio.ensure_future(client.connect())
+        await client.until(state="closed")
+        [reason] = [reason for state, reason in await client.states() if state == "closed"]
+        assert "characters, and the limit" in reason
+        assert "8000" in reason
+        assert "secret" not in reason
+        with pytest.raises(Exception, match="characters, and the limit"):
+            await connecting
+
+
 async def test_the_refusal_of_a_token_that_waited_for_a_connection_does_not_count(
     make: MakeDriver, server: Scripted
 ) -> None:

@@ -278,10 +278,11 @@ async def refused(client: Client) -> str:
     return str(closed.value)
 
 
-@pytest.mark.parametrize("status", [401, 403])
+@pytest.mark.parametrize("status", [401, 403, 414, 431])
 async def test_a_refused_token_is_final(server: Scripted, status: int) -> None:
     server.refusals = [status, 503, 429, status]
-    assert str(status) in await refused(Client(server.url, token="T"))
+    # The scripted server's text is "no".
+    assert f"HTTP {status}: no" in await refused(Client(server.url, token="T"))
     with pytest.raises(ValueError, match="one of"):
         Client(server.url)
 
@@ -293,6 +294,11 @@ def test_a_url_that_can_never_work_fails_at_once(url: str) -> None:
     with pytest.raises(ValueError, match="such as wss://") as bad:
         Client(url, token="T")
     assert "secret" not in str(bad.value)
+
+
+def test_a_token_that_no_header_has_room_for_fails_at_once() -> None:
+    with pytest.raises(ValueError, match="8001 characters, and the limit of a header is 8000: use a ticket"):
+        Client("ws://localhost/ws", token="x" * 8001)
 
 
 @pytest.mark.parametrize("token", ["secret\n", "secret\r\nX: y", "", "sec ret", "secr\u00e9t"])

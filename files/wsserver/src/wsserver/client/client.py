@@ -21,7 +21,7 @@ from websockets.frames import CloseCode
 from websockets.uri import parse_uri
 
 from wsserver.client.backoff import Backoff
-from wsserver.client.credentials import BadToken, CredentialFactory, Credentials
+from wsserver.client.credentials import BadCredential, CredentialFactory, Credentials
 from wsserver.client.errors import Closed, JoinError, ServerError, passes, pause_s
 from wsserver.client.link import Link
 from wsserver.client.publishes import Publishes
@@ -54,6 +54,9 @@ _CLOSE_S = 2.0
 # After a connection that lived this long, the waits start again from the shortest.
 _STABLE_S = 5.0
 _MAX_UNREAD = 1000
+# The statuses that refuse the credential: not valid, or too large for a request.
+_REFUSED = (401, 403, 414, 431)
+_REASON_MAX = 200
 
 
 class State(StrEnum):
@@ -200,10 +203,10 @@ class Client:
         try:
             link = await self._dial()
         except InvalidStatus as exc:
-            why, refused = str(exc), exc.response.status_code in (401, 403)
+            why, refused = _refusal(exc), exc.response.status_code in _REFUSED
         except (OSError, TimeoutError, WebSocketException) as exc:
             why = str(exc) or "no answer"
-        except (BadToken, ImportError) as exc:  # the proxy of the environment needs a package
+        except (BadCredential, ImportError) as exc:  # the proxy of the environment needs a package
             self._finish(str(exc), refused=True)
             return None
         else:
@@ -231,7 +234,7 @@ class Client:
     async def _dial(self) -> Link:
         try:
             url, headers = await self._credentials.present(self._url)
-        except BadToken:
+        except BadCredential:
             raise
         except Exception as exc:
             log.exception("no credentials")
@@ -612,6 +615,13 @@ def _checked_url(url: str) -> str:
     except (InvalidURI, ValueError):
         raise ValueError("the URL must be that of a WebSocket, such as wss://chat.example.org/ws") from None
     return url
+
+
+def _refusal(exc: InvalidStatus) -> str:
+    """The status of a refused handshake, with the reason of the service."""
+    text = exc.response.body.decode(errors="replace").strip()
+    plain = exc.response.headers.get("Content-Type", "").startswith("text/plain")
+    return f"{exc}: {text[:_REASON_MAX]}" if plain and text else str(exc)
 
 
 def _join(room: Room) -> Join:

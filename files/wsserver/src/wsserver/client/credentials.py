@@ -12,6 +12,8 @@ CredentialFactory = Callable[[], Awaitable[str]]
 
 # A header can have these characters. A line end would end the header.
 _TOKEN = re.compile(r"[\x21-\x7e]+")
+# The service and its edge read lines of 8,192 bytes: a header, or the method, the path and the query.
+_LENGTH_MAX = 8000
 # The deadline of a factory: after that the client tries again.
 ASK_S = 30.0
 # The least wait after the refusal of a fresh credential. Clocks may differ by some seconds.
@@ -20,11 +22,8 @@ AGAIN_S = 2.0
 _REFUSALS = 2
 
 
-class BadToken(ValueError):
-    """The token can be in no header. The text does not repeat the token."""
-
-    def __init__(self) -> None:
-        super().__init__("the token is empty, or has a space, a line end or another character that no token has")
+class BadCredential(ValueError):
+    """No request can have the token or the ticket. The text repeats neither."""
 
 
 class Credentials:
@@ -46,12 +45,17 @@ class Credentials:
     async def present(self, url: str) -> tuple[str, dict[str, str]]:
         """The URL and the headers of the next handshake.
 
-        Raises BadToken, and the exceptions of the factory.
+        Raises BadCredential, and the exceptions of the factory.
         """
         if self._ticket_factory is not None:
             ticket = await _ask(self._ticket_factory)
             self._fresh = True
-            return f"{url}{'&' if '?' in url else '?'}ticket={quote(ticket, safe='')}", {}
+            url = f"{url}{'&' if '?' in url else '?'}ticket={quote(ticket, safe='')}"
+            if len(url) > _LENGTH_MAX:
+                raise BadCredential(
+                    f"the URL with the ticket has {len(url)} characters, and the limit is {_LENGTH_MAX}"
+                )
+            return url, {}
         # A token may have expired since the last handshake. A fixed token is all there is.
         fresh = self._token is None or self._token_factory is None
         if self._token is None:
@@ -92,7 +96,12 @@ class Credentials:
 
 def _checked(token: str) -> str:
     if not _TOKEN.fullmatch(token):
-        raise BadToken
+        raise BadCredential("the token is empty, or has a space, a line end or another character that no token has")
+    if len(token) > _LENGTH_MAX:
+        raise BadCredential(
+            f"the token has {len(token)} characters, and the limit of a header is {_LENGTH_MAX}: use a ticket, "
+            "or a token with fewer claims"
+        )
     return token
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Generator, Sequence
+from http import HTTPStatus
 
 from websockets.frames import CloseCode, Frame, Opcode
-from websockets.http11 import Request
+from websockets.http11 import MAX_LINE_LENGTH, MAX_NUM_HEADERS, Request, Response
 from websockets.protocol import CONNECTING, SEND_EOF, Protocol
 from websockets.server import ServerProtocol
-from websockets.typing import Subprotocol
+from websockets.typing import StatusLike, Subprotocol
 
 from wsserver.auth import BEARER_SUBPROTOCOL
 
@@ -20,6 +21,15 @@ _QUIET = logging.getLogger("wsserver.websocket")
 _QUIET.setLevel(logging.WARNING)
 
 _BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+
+# The texts of the library speak of a WebSocket, and do not say what to change.
+_TOO_LARGE: dict[StatusLike, str] = {
+    HTTPStatus.REQUEST_URI_TOO_LONG: f"the URL is too long: a line of the request has at most {MAX_LINE_LENGTH} bytes\n",
+    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: (
+        f"the headers are too large: each has at most {MAX_LINE_LENGTH} bytes, and a request at most {MAX_NUM_HEADERS}; "
+        "use a ticket, a token with fewer claims, or fewer cookies\n"
+    ),
+}
 
 
 class _AfterAnswer(Protocol):
@@ -46,6 +56,10 @@ class WebSocketProtocol(ServerProtocol, _AfterAnswer):
     def select_subprotocol(self, subprotocols: Sequence[Subprotocol]) -> Subprotocol | None:
         bearer = Subprotocol(BEARER_SUBPROTOCOL)
         return bearer if bearer in subprotocols else None
+
+    def reject(self, status: StatusLike, text: str) -> Response:
+        """The answer to a request that is refused, also before it can be read."""
+        return super().reject(status, _TOO_LARGE.get(status, text))
 
     def receive(self, chunk: bytes) -> list[Request | bytes]:
         """Return a request, or the complete text messages in `chunk`; the library buffers the rest.

@@ -23,6 +23,9 @@ const LONGEST_WAIT_MS = 20_000;
 
 // A browser sends the token as a subprotocol, which can have these characters.
 const TOKEN = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/;
+// The service and its edge read lines of 8,192 bytes: a header, or the method, the path and the
+// query. A browser hides their refusal of a longer line.
+const LENGTH_MAX = 8_000;
 // The deadline of a factory of credentials: after that the client tries again.
 const ASK_MS = 30_000;
 // The least wait after the refusal of a fresh credential. Clocks may differ by some seconds.
@@ -226,6 +229,20 @@ class Credentials {
     this.#refusals += 1;
     return this.#refusals < REFUSALS ? AGAIN_MS : null;
   }
+}
+
+/** Why no request can have these, if so. The text repeats neither the token nor the ticket. */
+function faultOf(url, subprotocols) {
+  // The error of the browser would repeat the token.
+  if (!subprotocols.every((name) => TOKEN.test(name))) {
+    return "the token is empty, or has a space, a line end or another character that no token has";
+  }
+  const token = Math.max(...subprotocols.map((name) => String(name).length));
+  if (token > LENGTH_MAX) {
+    return `the token has ${token} characters, and the limit of a header is ${LENGTH_MAX}: use a ticket, or a token with fewer claims`;
+  }
+  if (url.length > LENGTH_MAX) return `the URL has ${url.length} characters, and the limit is ${LENGTH_MAX}`;
+  return undefined;
 }
 
 /** A credential of the factory. Throws its exceptions, and one if it takes too long. */
@@ -750,9 +767,9 @@ export class Client extends EventTarget {
       return;
     }
     if (this.#end !== null) return;
-    if (!subprotocols.every((name) => TOKEN.test(name))) {
-      // The error of the browser would repeat the token.
-      this.#finish("the token is empty, or has a space, a line end or another character that no token has");
+    const fault = faultOf(url, subprotocols);
+    if (fault) {
+      this.#finish(fault);
       return;
     }
     let link;

@@ -144,6 +144,20 @@ def test_a_bad_request_is_answered_and_closed(data: bytes, status: bytes) -> Non
     assert wire.data_to_send() == []
 
 
+def test_the_answer_to_a_request_that_is_too_large_names_the_limit_and_the_remedy() -> None:
+    for data, parts in (
+        (b"GET /" + b"x" * 10_000, ("URL", "8192 bytes")),
+        (b"GET /ws HTTP/1.1\r\nX: " + b"x" * 10_000, ("headers", "8192 bytes", "ticket")),
+        (b"GET /ws HTTP/1.1\r\n" + b"X: x\r\n" * 1000, ("headers", "at most 128")),
+    ):
+        wire = WebSocketProtocol(1024)
+        assert wire.receive(data) == []
+        answer = sent(wire).decode()
+        assert "Content-Type: text/plain" in answer
+        for part in parts:
+            assert part in answer.partition("\r\n\r\n")[2]
+
+
 def test_only_the_bearer_subprotocol_is_chosen() -> None:
     for offered, chosen in (("bearer, token", "bearer"), ("chat", None), ("chat, bearer", "bearer")):
         wire = WebSocketProtocol(1024)
