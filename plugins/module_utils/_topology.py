@@ -187,6 +187,16 @@ class Topology:
         listed: list[str] | None = self._own("ws_server_allowed_origins")
         if listed is not None:
             return listed
+        return self._own_pages
+
+    @property
+    def edge_origins(self) -> list[str]:
+        """The web pages that may read an edge's answers: all that may connect to any worker."""
+        every = (self._of(host).get("ws_server_allowed_origins", self._own_pages) for host in self._workers)
+        return _unique(_flat(every))
+
+    @property
+    def _own_pages(self) -> list[str]:
         return _unique(f"https://{url_host(self._domain(edge).lower())}" for edge in self._edges)
 
     # The server API. It stays on loopback, unless the inventory lets backends on other hosts use

@@ -10,6 +10,7 @@ import json
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -84,6 +85,44 @@ async def test_each_event_arrives_at_once_and_the_last_id_resumes(fleet: Fleet) 
                 return [next_message(arriving)[1] for _ in range(3)]
 
         assert await asyncio.to_thread(read_on) == [2, 3, 4]
+
+
+def tcp_connections(pid: int) -> int:
+    sockets = {end.readlink().name for end in Path(f"/proc/{pid}/fd").iterdir()}
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return sum(f"socket:[{row[9]}]" in sockets for row in rows)
+
+
+async def test_many_streams_of_a_client_share_a_connection(fleet: Fleet) -> None:
+    """With HTTP/1.1, a browser opens six connections and lets a seventh stream wait for ever."""
+    edge = fleet.address(fleet.edge)
+    rooms = [uuid.uuid4().hex for _ in range(7)]
+    command = ["curl", "--http2", "--silent", "--no-buffer", "--insecure", "--noproxy", "*", "--parallel"]
+    command += ["--header", f"Authorization: Bearer {fleet.token('reader')}"]
+    for room in rooms:
+        command += [f"https://{edge}/events?room={room}", "--output", "-"]
+    curl = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    assert curl.stdout is not None
+    heard: dict[str, set[str]] = {"joined": set(), "message": set()}
+
+    async def until_all(kind: str) -> None:
+        assert curl.stdout is not None
+        while heard[kind] != set(rooms):
+            line = await asyncio.wait_for(curl.stdout.readline(), 30)
+            if line.startswith(b"data: "):
+                event = json.loads(line.removeprefix(b"data: "))
+                heard.setdefault(event["type"], set()).add(event.get("room", ""))
+
+    try:
+        await until_all("joined")
+        assert tcp_connections(curl.pid) == 1
+        async with connection(fleet, "alice") as alice:
+            for room in rooms:
+                await send(alice, type="publish", room=room, data=1, id=room)
+            await until_all("message")
+    finally:
+        curl.terminate()
+        await curl.wait()
 
 
 @pytest.mark.parametrize("path", ["/events?room=lobby", "/events?room=lobby&ticket=none"])

@@ -79,6 +79,10 @@ BAD = [
     ({"nginx_domain": "https://ws.example.org/"}, ["nginx_domain", "'https://ws.example.org/'", "without scheme"]),
     ({"nginx_tls_extra_names": ["größe.example.org", "a b"]}, ["contains 'größe.example.org', 'a b'", "xn--"]),
     ({"nginx_max_clients": 0}, ["nginx_max_clients is 0", "1 to 500000"]),
+    (
+        {"nginx_allowed_origins": ["https://a/b; }"]},
+        ["nginx_allowed_origins", "'https://a/b; }'", "https://chat.example"],
+    ),
     ({"nginx_worker_shutdown_timeout": "soon"}, ["nginx_worker_shutdown_timeout is 'soon'", "4h"]),
     ({"nginx_tls_days": 1}, ["nginx_tls_days is 1", "6 to 365"]),
     ({"nginx_tls_days": 366}, ["nginx_tls_days is 366", "6 to 365"]),
@@ -253,6 +257,7 @@ def test_a_bad_value(changed, words):
 GOOD = [
     {"nginx_domain": "192.0.2.7", "nginx_tls_extra_names": ["2001:db8::1", "*.example.org"][:1]},
     {"nginx_api_clients": ["10.0.0.20", "10.1.0.0/24", "2001:db8::/64"], "nginx_api_listen_address": "10.0.0.5"},
+    {"nginx_allowed_origins": ["*", "https://[2001:db8::1]:8443", "capacitor://localhost"]},
     {"nginx_max_clients": "500000", "nginx_tls_days": "6"},
     {"redis_port": "65535", "redis_maxclients": "65504", "redis_password": "a!#(]~"},
     {"postgres_clients_local": "false", "postgres_client_addresses": ["10.0.0.2", "10.0.0.3/32"]},

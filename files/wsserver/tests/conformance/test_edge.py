@@ -8,8 +8,9 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from support.ports import free_port
 from support.wire import text, upgrade_request
-from support.worker import Worker
+from support.worker import ORIGIN, Worker
 
 from conformance.edge import Edge
 from conformance.test_autobahn import AutobahnWorker
@@ -70,3 +71,50 @@ async def test_the_close_frame_reaches_a_client_that_is_still_sending(worker: Wo
     for port in (worker.port, edge.port):
         for _four in range(5):
             assert all(await asyncio.gather(*(close_that_reaches(port) for _ in range(4))))
+
+
+async def ask(port: int, target: str, *headers: str) -> str:
+    """The whole answer to a request."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        lines = [f"GET {target} HTTP/1.1", "Host: x", "Connection: close", *headers, "", ""]
+        writer.write("\r\n".join(lines).encode())
+        return (await asyncio.wait_for(reader.read(), 20)).decode()
+    finally:
+        writer.close()
+
+
+@pytest.fixture
+def lonely_edge() -> Iterator[Edge]:
+    """An edge without a worker."""
+    started = Edge(free_port(), origins=[ORIGIN, "https://[2001:db8::1]:8443"])
+    yield started
+    started.remove()
+
+
+async def test_pages_of_listed_origins_may_read_that_no_worker_is_ready(lonely_edge: Edge) -> None:
+    for origin in (ORIGIN, "https://[2001:db8::1]:8443"):
+        answer = await ask(lonely_edge.port, "/events?room=r", f"Origin: {origin}")
+        assert answer.startswith("HTTP/1.1 503 ")
+        assert f"Access-Control-Allow-Origin: {origin}\r\n" in answer
+        assert "Access-Control-Allow-Credentials: true\r\n" in answer
+        assert "Retry-After: 1\r\n" in answer
+        assert "Vary: Origin\r\n" in answer
+    for header in ("Origin: https://evil.example", f"Origin: {ORIGIN}.evil.example", "X: y"):
+        answer = await ask(lonely_edge.port, "/events?room=r", header)
+        assert answer.startswith("HTTP/1.1 503 ")
+        assert "Access-Control-Allow" not in answer
+
+
+async def test_a_request_that_is_too_large_is_told_so(worker: Worker, edge: Edge) -> None:
+    await worker.ready()
+    for port in (worker.port, edge.port):
+        answer = await ask(port, "/events?room=r", f"Authorization: Bearer {'x' * 9000}")
+        assert answer.startswith("HTTP/1.1 431 ")
+        assert "he headers are too large" in answer
+        assert "8192 bytes" in answer
+        assert (await ask(port, "/ws?ticket=" + "x" * 9000)).startswith("HTTP/1.1 414 ")
+        # What the clients take as the limit passes. (The worker of these tests adds a token.)
+        answer = await ask(port, "/events?room=r", f"Authorization: Bearer {'x' * 8000}")
+        assert "more than one Origin or Authorization header" in answer
+        assert "name one room" in await ask(port, f"/events?ticket={'x' * 7985}")

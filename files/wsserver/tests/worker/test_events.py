@@ -170,6 +170,17 @@ async def test_a_page_may_read_why_its_stream_is_refused(start: Start) -> None:
         assert "Access-Control" not in answer
 
 
+async def test_a_page_may_read_that_its_address_was_refused_too_often(start: Start) -> None:
+    worker = await start(WS_IP_REFUSALS_PER_S="1").ready()
+    async with asyncio.timeout(30):
+        while (await worker.http("/events?room=r", f"Origin: {ORIGIN}"))[0] != 429:
+            pass
+    _, answer = await worker.http("/events?room=r", f"Origin: {ORIGIN}")
+    assert f"Access-Control-Allow-Origin: {ORIGIN}\r\n" in answer
+    _, answer = await worker.http("/events?room=r", "Origin: https://evil.example")
+    assert "Access-Control" not in answer
+
+
 async def test_streams_count_as_connections(start: Start) -> None:
     worker = await start(WS_MAX_CONNECTIONS_PER_USER="2").ready()
     good = f"Authorization: Bearer {mint(SECRET, 'alice', 60)}"

@@ -114,7 +114,10 @@ class Acceptor:
         if path in _DOORS and self._refusals.exceeded(connection.remote):
             metrics.HANDSHAKES_REFUSED.labels(HTTPStatus.TOO_MANY_REQUESTS.value).inc()
             text = "too many requests of this address were refused"
-            connection.answer(responses.text(HTTPStatus.TOO_MANY_REQUESTS, text, Retry_After=str(_RETRY_S)))
+            response = responses.text(HTTPStatus.TOO_MANY_REQUESTS, text, Retry_After=str(_RETRY_S))
+            if path == "/events" and (origin := self._page_origin(request)) is not None:
+                responses.readable_by(response, origin)
+            connection.answer(response)
         elif path == "/ws":
             self._handshakes.enter(partial(self._let_in, connection, request, self._websocket))
         elif path == "/events":
