@@ -66,8 +66,10 @@ class Status(Struct, frozen=True):
 
     `drained_by`: the holders of drains. `archive`: None without Postgres.
 
-    `connections` are those of users; `handshaking` and `closing` are not among them. Only the
-    control socket reports `counters`, since the release of `ws-server ctl top`.
+    `connections` are those of users; `handshaking` and `closing` are not among them.
+    `descriptors_scarce`: the worker refuses new clients, because it needs its last file
+    descriptors. Only the control socket reports `counters`, since the release of `ws-server ctl
+    top`.
     """
 
     version: str
@@ -83,4 +85,5 @@ class Status(Struct, frozen=True):
     rooms: int
     broker: BrokerStatus
     archive: ArchiveStatus | None = None
+    descriptors_scarce: bool = False
     counters: Counters | UnsetType = UNSET

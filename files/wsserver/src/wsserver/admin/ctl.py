@@ -287,9 +287,11 @@ def _print_table(answers: dict[str, dict[str, Any]]) -> None:
 
 def _cells(status: dict[str, Any]) -> list[str]:
     by = f" by {', '.join(status['drained_by'])}" if status["drained_by"] else ""
+    # A worker of the release before does not tell.
+    scarce = ", no descriptors" if status.get("descriptors_scarce") else ""
     archive = status["archive"]
     return [
-        status["state"].replace("_", " ") + by,
+        status["state"].replace("_", " ") + by + scarce,
         str(status["connections"]),
         str(status["rooms"]),
         _broker(status["broker"]),

@@ -24,6 +24,7 @@ from websockets.http11 import Request, Response
 from wsserver.auth import CannotTell, Identity, Refused
 from wsserver.errors import BrokerError
 from wsserver.limits.addresses import Refusals
+from wsserver.limits.descriptors import Descriptors
 from wsserver.protocol.commands import Join
 from wsserver.protocol.json_codec import JsonCodec
 from wsserver.protocol.sse_codec import SseCodec, position_of
@@ -77,6 +78,7 @@ class Acceptor:
         self._handshakes = TurnQueue(_HANDSHAKES_PER_TURN)
         self._losses = TurnQueue(_LOSSES_PER_TURN)
         self._refusals = Refusals(settings.ip_refusals_per_s)
+        self._descriptors = Descriptors()
         self._tasks = Tasks()
         # The origins of the pages whose request for events is not answered yet.
         self._pages_waiting: dict[WebSocketConnection, str] = {}
@@ -90,10 +92,19 @@ class Acceptor:
     def tick(self) -> None:
         """Call once a second."""
         self._refusals.tick()
+        self._descriptors.tick()
+
+    @property
+    def descriptors_scarce(self) -> bool:
+        """Whether new clients are refused, because the worker needs its last file descriptors."""
+        return self._descriptors.scarce
 
     # Owner of connections and event streams.
 
     def opened(self, connection: WebSocketConnection) -> None:
+        if not self._descriptors.for_request():
+            connection.transport.abort()  # the edge tries the next worker
+            return
         connection.transport.set_write_buffer_limits(high=self._settings.send_buffer_bytes)
         self._registry.opened(connection)
 
@@ -112,18 +123,27 @@ class Acceptor:
             return
         connection.remote = _client_address(connection, request)
         if path in _DOORS and self._refusals.exceeded(connection.remote):
-            metrics.HANDSHAKES_REFUSED.labels(HTTPStatus.TOO_MANY_REQUESTS.value).inc()
             text = "too many requests of this address were refused"
-            response = responses.text(HTTPStatus.TOO_MANY_REQUESTS, text, Retry_After=str(_RETRY_S))
-            if path == "/events" and (origin := self._page_origin(request)) is not None:
-                responses.readable_by(response, origin)
-            connection.answer(response)
+            self._refuse_unchecked(
+                connection, request, responses.text(HTTPStatus.TOO_MANY_REQUESTS, text, Retry_After=str(_RETRY_S))
+            )
+        elif path in _DOORS and not self._descriptors.for_client():
+            # 503, not 429: the edge prefers the worker with the fewest clients, and must pass this
+            # client on.
+            self._refuse_unchecked(connection, request, _not_ready("no file descriptor is free for new clients"))
         elif path == "/ws":
             self._handshakes.enter(partial(self._let_in, connection, request, self._websocket))
         elif path == "/events":
             self._handshakes.enter(partial(self._let_in, connection, request, self._events))
         else:
             connection.answer(self._page(path, ",".join(request.headers.get_all("Accept"))))
+
+    def _refuse_unchecked(self, connection: WebSocketConnection, request: Request, response: Response) -> None:
+        """Refuse a client before its credential is looked at."""
+        metrics.HANDSHAKES_REFUSED.labels(response.status_code).inc()
+        if request.path.startswith("/events") and (origin := self._page_origin(request)) is not None:
+            responses.readable_by(response, origin)
+        connection.answer(response)
 
     def schedule(self, client: Connection) -> None:
         self._registry.schedule(client)
@@ -160,10 +180,19 @@ class Acceptor:
             return responses.text(HTTPStatus.OK, "ok")
         if path == "/readyz":
             why = self._unready()
-            return _not_ready(why) if why is not None else responses.text(HTTPStatus.OK, _ready(self._fullness()))
+            return _not_ready(why) if why is not None else responses.text(HTTPStatus.OK, self._ready())
         if path == "/metrics":
             return responses.metrics_page(accept)
         return self._pages.get(path) or responses.text(HTTPStatus.NOT_FOUND, "not found")
+
+    def _ready(self) -> str:
+        """The text of a worker that is ready, with what the operator should know."""
+        notes = []
+        if self._descriptors.scarce:
+            notes.append("no file descriptor is free for new clients")
+        if (fullness := self._fullness()) >= NEARLY_FULL:
+            notes.append(f"the broker's memory is {fullness:.0%} full")
+        return ", but ".join(["ready", *notes[:1]]) + "".join(f", and {note}" for note in notes[1:])
 
     def _preflight(self, request: Request) -> Response:
         """The answer to a browser that asks before a page's `fetch` with Authorization."""
@@ -331,10 +360,6 @@ class Acceptor:
 
 def _open(client: Connection) -> Gauge:
     return metrics.EVENT_STREAMS if isinstance(client, EventStream) else metrics.ACTIVE_CONNECTIONS
-
-
-def _ready(fullness: float) -> str:
-    return f"ready, but the broker's memory is {fullness:.0%} full" if fullness >= NEARLY_FULL else "ready"
 
 
 def _not_ready(why: str) -> Response:

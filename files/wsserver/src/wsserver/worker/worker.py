@@ -119,6 +119,7 @@ class Worker:
             rooms=self._context.hub.rooms,
             broker=BrokerStatus(self._components.broker.available, round(self._components.broker.fullness, 3)),
             archive=self._components.archive_status,
+            descriptors_scarce=self._acceptor.descriptors_scarce,
         )
 
     def counters(self) -> Counters:
