@@ -20,6 +20,16 @@ class BrokerUnavailable(BrokerError):
         super().__init__(text)
 
 
+class BrokerBusy(BrokerUnavailable):
+    """Too many requests wait for the broker; nothing was done."""
+
+    code = "rate_limited"
+    retry_after_ms = 1000
+
+    def __init__(self, text: str = "the broker is busy; repeat the request later") -> None:
+        super().__init__(text)
+
+
 class ArchiveUnavailable(BrokerUnavailable):
     """The store of older messages is unavailable; nothing was done."""
 

@@ -43,8 +43,9 @@ class Problem(Exception):
     def response(self) -> web.Response:
         response = answer({"error": self.body}, self.status)
         response.headers.update(self._headers)
-        if self.status is HTTPStatus.SERVICE_UNAVAILABLE:
+        if self.status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS):
             response.headers["Retry-After"] = _RETRY_AFTER_S
+        if self.status is HTTPStatus.SERVICE_UNAVAILABLE:
             response.force_close()  # the next connection may reach a worker that is ready
         return response
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-from wsserver.errors import BrokerUnavailable
+from wsserver.errors import BrokerError, BrokerUnavailable
 from wsserver.protocol.types import Message, Since
 from wsserver.rooms.batch_writer import BatchWriter
 from wsserver.rooms.broker import Broker, Delivered
@@ -58,7 +58,8 @@ class Hub:
         room.joining += 1
         try:
             if room.opening is not None:
-                await asyncio.shield(room.opening)
+                if (failure := await asyncio.shield(room.opening)) is not None:
+                    raise failure
                 if self._rooms.get(name) is not room:
                     raise BrokerUnavailable()
             await room.join(member, since, wants_members, id)
@@ -66,15 +67,17 @@ class Hub:
             room.joining -= 1
             room.idle_since = time.monotonic()
 
-    async def _open(self, room: Room) -> None:
+    async def _open(self, room: Room) -> BrokerError | None:
+        """Returns the error for each join that waits for the room."""
         try:
             await room.open()
         except Exception as exc:
             del self._rooms[room.name]  # the next join starts over
-            if isinstance(exc, BrokerUnavailable):
-                return  # each join that waits for the room finds it gone
+            if isinstance(exc, BrokerError):
+                return exc
             raise
         room.opened()
+        return None
 
     def leave(self, member: Member, name: str) -> None:
         room = self._rooms.get(name)

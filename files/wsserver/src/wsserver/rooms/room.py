@@ -20,7 +20,7 @@ from typing import Protocol
 
 import msgspec
 
-from wsserver.errors import ArchiveUnavailable, BrokerUnavailable
+from wsserver.errors import ArchiveUnavailable, BrokerError, BrokerUnavailable
 from wsserver.protocol.codec import Codec
 from wsserver.protocol.events import Delivery, Event, Gap, Joined, MemberEvent, Reset
 from wsserver.protocol.types import Message, Position, Since
@@ -96,7 +96,7 @@ class Room:
         self.name = name
         self.position = Position(0, 0)
         self.joining = 0
-        self.opening: asyncio.Task[None] | None = None
+        self.opening: asyncio.Task[BrokerError | None] | None = None
         self.syncing: asyncio.Task[bool] | None = None
         self.idle_since = time.monotonic()
         self._context = context

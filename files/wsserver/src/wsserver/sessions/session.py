@@ -252,7 +252,7 @@ class Session:
             if published.position.seq == 1 and not published.repeat:
                 self._context.quotas.opened_room(self.identity.user)
         except BrokerError as exc:
-            self.refuse(Error(exc.code, str(exc), id))
+            self.refuse(Error(exc.code, str(exc), id, retry_after_ms=exc.retry_after_ms))
         except (Exception, asyncio.CancelledError):
             # Without an answer the client would wait for ever; this answer makes it repeat the
             # publish.

@@ -27,7 +27,7 @@ import msgspec
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import NoScriptError, OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
 
-from wsserver.errors import ArchiveUnavailable, BrokerError, BrokerFull, BrokerUnavailable, OutcomeUnknown
+from wsserver.errors import ArchiveUnavailable, BrokerBusy, BrokerError, BrokerFull, BrokerUnavailable, OutcomeUnknown
 from wsserver.protocol.types import Message, Position
 from wsserver.rooms.broker import READ_BYTES, Delivered, Listener, Published
 from wsserver.runtime.tasks import fail
@@ -52,6 +52,10 @@ _PUBLISH_BATCH = 200
 _SUBSCRIBE_BATCH = 500
 # The live feed holds the event loop for so long at most, besides one message.
 _FEED_TURN_S = 0.01
+# Publishes of all clients that may wait for a slow Redis, in bytes; each takes some more than its
+# data.
+_WAITING_BYTES_MAX = 32 * 2**20
+_PUBLISH_BYTES = 1024
 # Errors of a condition that passes.
 _PASSING = ("NOREPLICAS", "BUSY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN")
 _HEADS_BATCH = 500
@@ -109,7 +113,8 @@ class RedisBroker:
         self._prove_now = asyncio.Event()
         self._witnessed = False  # whether the witness was heard about this process
         self._acknowledged: dict[str, Delivered] = {}  # room -> its last publish; the latest rooms
-        self._queue: list[tuple[str, float, tuple[Any, ...], asyncio.Future[Published]]] = []
+        self._queue: list[tuple[str, float, int, tuple[Any, ...], asyncio.Future[Published]]] = []
+        self._waiting_bytes = 0  # of the publishes that have no answer
         self._queued = asyncio.Event()
         self._feed: AbstractConnection | None = None
         self._feed_heard = 0.0
@@ -177,7 +182,7 @@ class RedisBroker:
 
     async def _disconnected(self) -> None:
         self.available = False
-        queue, self._queue = self._queue, []
+        queue, self._queue, self._waiting_bytes = self._queue, [], 0
         for *_publish, future in queue:
             fail(future, BrokerUnavailable("the broker is unavailable; nothing was published"))
         for confirmation in self._confirmations.values():
@@ -361,6 +366,12 @@ class RedisBroker:
         if not self.available:
             future.set_exception(BrokerUnavailable("the broker is unavailable; nothing was published"))
             return future
+        if self._waiting_bytes >= _WAITING_BYTES_MAX:
+            metrics.LIMITED.labels("broker_queue").inc()
+            future.set_exception(BrokerBusy("too many publishes wait for the broker; nothing was published"))
+            return future
+        size = len(data) + _PUBLISH_BYTES
+        self._waiting_bytes += size
         names = RoomKeys(room)
         keys = [names.hash, names.stream, names.once(user, room, id), names.channel]
         ts = now()
@@ -370,7 +381,7 @@ class RedisBroker:
             keys.append(names.archive)
             values.append(room)
         arguments = (len(keys), *keys, *values)
-        self._queue.append((room, ts, arguments, future))
+        self._queue.append((room, ts, size, arguments, future))
         self._queued.set()
         return future
 
@@ -400,7 +411,8 @@ class RedisBroker:
                 for *_publish, future in batch:
                     fail(future, unknown)
                 raise
-            for (room, ts, _arguments, future), reply in zip(batch, replies, strict=True):
+            for (room, ts, size, _arguments, future), reply in zip(batch, replies, strict=True):
+                self._waiting_bytes -= size
                 if isinstance(reply, Exception):
                     fail(future, _broker_error(reply))
                     continue

@@ -16,7 +16,8 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
-from wsserver.errors import BrokerUnavailable
+from wsserver.errors import BrokerBusy, BrokerUnavailable
+from wsserver.telemetry import metrics
 
 # A burst of joins waits for a free connection; that does not mean that Redis is slow.
 _READ_WAIT_S = 15.0
@@ -53,6 +54,21 @@ class SoundConnection(AbstractConnection):
             raise asyncio.CancelledError
 
 
+class PoolFull(RedisConnectionError):
+    """A command waited for a free connection for too long. Redis is busy then, not down."""
+
+
+class _Pool(BlockingConnectionPool):
+    async def get_connection(self, *arguments: Any, **options: Any) -> Any:
+        try:
+            return await super().get_connection(*arguments, **options)  # type: ignore[no-untyped-call]
+        except RedisConnectionError as exc:
+            if not isinstance(exc.__cause__, TimeoutError):
+                raise
+            metrics.LIMITED.labels("broker_reads").inc()
+            raise PoolFull(str(exc)) from exc
+
+
 class RedisAddress(NamedTuple):
     """The address of Redis (a URL without credentials), and the credentials."""
 
@@ -64,7 +80,7 @@ class RedisAddress(NamedTuple):
         """A client with at most `connections` connections; a command waits for a free one."""
         where: dict[str, Any] = dict(parse_url(self.url))
         kind = where.pop("connection_class", Connection)
-        pool = BlockingConnectionPool(
+        pool = _Pool(
             connection_class=type("SoundConnection", (SoundConnection, kind), {}),
             **{"username": self.username, "password": self.password, **where},
             max_connections=connections,
@@ -79,9 +95,11 @@ class RedisAddress(NamedTuple):
 
 @asynccontextmanager
 async def reading() -> AsyncIterator[None]:
-    """Raises BrokerUnavailable in place of the errors of a connection to Redis."""
+    """Raises BrokerUnavailable, or BrokerBusy, in place of the errors of a connection to Redis."""
     try:
         yield
+    except PoolFull as exc:
+        raise BrokerBusy() from exc
     except (RedisError, OSError) as exc:
         raise BrokerUnavailable() from exc
 

@@ -11,6 +11,7 @@ import socket
 import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any, cast
 
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -19,9 +20,12 @@ from support.members import calls
 from support.redis_server import RedisServer
 from support.wait import until
 
-from wsserver.errors import ArchiveUnavailable, BrokerFull, BrokerUnavailable, OutcomeUnknown
+from wsserver.archive.history import History
+from wsserver.errors import ArchiveUnavailable, BrokerBusy, BrokerError, BrokerFull, BrokerUnavailable, OutcomeUnknown
 from wsserver.protocol.types import Message, Position
+from wsserver.rooms.batch_writer import BatchWriter
 from wsserver.rooms.broker import Delivered
+from wsserver.rooms.hub import Hub
 from wsserver.storage.redis import broker as broker_redis
 from wsserver.storage.redis.broker import RedisBroker
 from wsserver.storage.redis.connection import RedisAddress, SoundConnection
@@ -556,6 +560,59 @@ async def test_a_burst_of_reads_is_served_without_an_error(redis: RedisServer) -
         await broker.publish("r", "u", "1", b"1")
         heads = await asyncio.gather(*(broker.head(f"r{n}") for n in range(3000)))
         assert len(heads) == 3000
+        assert broker.available
+
+
+async def test_a_full_pool_of_connections_is_busy_and_no_outage(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wsserver.storage.redis.connection._READ_WAIT_S", 0.2)
+    async with connected(redis) as (broker, _):
+        hub = Hub(broker, History(broker, None), BatchWriter())
+        limited = metrics.LIMITED.labels("broker_reads")
+        before = limited._value.get()
+        await broker.read("r", Position(0, 0), 10)
+        redis.signal(signal.SIGSTOP)
+        try:
+            held = [asyncio.create_task(broker.read("r", Position(0, 0), 10)) for _ in range(8)]
+            await asyncio.sleep(0)
+            with pytest.raises(BrokerBusy):
+                await broker.read("r", Position(0, 0), 10)
+        finally:
+            redis.signal(signal.SIGCONT)
+        assert [await each for each in held] == [[]] * 8
+        assert limited._value.get() == before + 1
+        assert broker.available
+
+        async def busy(room: str) -> Position:
+            raise BrokerBusy
+
+        monkeypatch.setattr(broker, "head", busy)
+        with pytest.raises(BrokerBusy):
+            await hub.join(cast(Any, None), "r", None)
+
+
+async def test_publishes_that_wait_for_a_slow_redis_are_bounded_in_all(redis: RedisServer) -> None:
+    async with connected(redis) as (broker, _):
+        limited = metrics.LIMITED.labels("broker_queue")
+        before = limited._value.get()
+        redis.signal(signal.SIGSTOP)
+        try:
+            data = b'"' + b"x" * 2**20 + b'"'
+            futures = [broker.publish("r", "u", str(n), data) for n in range(50)]
+            refused = [future for future in futures if future.done()]
+            assert len(futures) - len(refused) == 32
+            with pytest.raises(BrokerBusy, match="nothing was published"):
+                await refused[0]
+            tiny = [broker.publish("r", "u", f"tiny {n}", b"1") for n in range(10)]
+            assert all(future.done() for future in tiny)
+        finally:
+            redis.signal(signal.SIGCONT)
+        outcomes = await asyncio.gather(*futures, *tiny, return_exceptions=True)
+        assert sum(isinstance(outcome, BrokerError) for outcome in outcomes) == 18 + 10
+        assert limited._value.get() == before + 28
+        assert (await broker.publish("r", "u", "after", b"1")).position.seq == 33
+        assert broker._waiting_bytes == 0
         assert broker.available
 
 
