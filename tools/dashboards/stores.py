@@ -70,6 +70,13 @@ DASHBOARD = Dashboard(
                     runbook="WsRedisMemoryHigh",
                 ),
                 Panel(
+                    "Redis's disk is full",
+                    "1 while Redis cannot write to its disk, as one of the workers sees it.",
+                    "none",
+                    (Query("max(ws_broker_disk_full)", "disk full"),),
+                    runbook="WsRedisDiskFull",
+                ),
+                Panel(
                     "Data that Redis lost",
                     "Shards whose data was older than before when Redis came back, and logs of archived messages that a full Redis gave up.",
                     "short",

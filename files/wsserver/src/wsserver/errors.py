@@ -47,13 +47,16 @@ class ArchiveBusy(ArchiveUnavailable):
         super().__init__("the archive is busy; repeat the request later")
 
 
+class BrokerFull(BrokerUnavailable):
+    """The broker refuses writes rather than dropping old messages; nothing was done."""
+
+    code = "broker_full"
+
+    def __init__(self, text: str = "the broker is full") -> None:
+        super().__init__(text)
+
+
 class OutcomeUnknown(BrokerError):
     """The connection broke while a publish was under way: it may or may not have happened."""
 
     code = "outcome_unknown"
-
-
-class BrokerFull(BrokerError):
-    """The broker refuses new messages rather than dropping old ones."""
-
-    code = "broker_full"

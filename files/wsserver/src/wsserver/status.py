@@ -16,10 +16,13 @@ NEARLY_FULL = 0.8
 
 
 class BrokerStatus(Struct, frozen=True):
-    """`fullness`: the used part of its memory, 0 to 1; 0 if its memory has no limit."""
+    """`fullness`: the used part of its memory, 0 to 1; 0 if its memory has no limit. `disk_full`: it
+    cannot write to its disk.
+    """
 
     available: bool
     fullness: float = 0.0
+    disk_full: bool = False
 
 
 class ArchiveStatus(Struct, frozen=True):

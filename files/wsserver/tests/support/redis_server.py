@@ -15,9 +15,9 @@ import redis
 
 
 class RedisServer:
-    def __init__(self, fsync: str = "always") -> None:
+    def __init__(self, fsync: str = "always", directory: Path | None = None) -> None:
         # Not pytest's directory: its name may be too long for a socket.
-        self.directory = Path(tempfile.mkdtemp(prefix="ws-redis-"))
+        self.directory = directory or Path(tempfile.mkdtemp(prefix="ws-redis-"))
         self.socket = self.directory / "redis.sock"
         self.url = f"unix://{self.socket}"
         self.fsync = fsync
@@ -59,6 +59,10 @@ class RedisServer:
             self._process.kill()
             self._process.wait()
             self._process = None
+
+    @property
+    def ended(self) -> bool:
+        return self._process is not None and self._process.poll() is not None
 
     def remove(self) -> None:
         self.kill()

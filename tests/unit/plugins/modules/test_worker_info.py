@@ -60,7 +60,7 @@ def test_a_running_worker(host):
         "connections": 1,
         "rooms": 1,
         "drained_by": [],
-        "broker": {"available": True, "fullness": 0.0},
+        "broker": {"available": True, "fullness": 0.0, "disk_full": False},
         "archive": None,
         "complaint": None,
     }

@@ -303,9 +303,12 @@ def _cells(status: dict[str, Any]) -> list[str]:
 
 
 def _broker(broker: dict[str, Any]) -> str:
+    # A worker of the release before tells neither of both.
+    if broker.get("disk_full", False):
+        return "disk full"
     if not broker["available"]:
         return "unavailable"
-    fullness = broker.get("fullness", 0.0)  # a worker of the release before does not tell
+    fullness = broker.get("fullness", 0.0)
     return f"{fullness:.0%} full" if fullness >= NEARLY_FULL else "available"
 
 

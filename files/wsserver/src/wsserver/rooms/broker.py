@@ -61,13 +61,16 @@ class Listener(Protocol):
 class Broker(Protocol):
     """One worker's way to all rooms.
 
-    Reads raise BrokerUnavailable while the broker is unavailable.
+    Reads raise BrokerUnavailable while the broker is unavailable, and BrokerFull if the broker
+    would have to write, and cannot.
 
-    fullness: the used part of its memory, 0 to 1, some seconds old.
+    fullness: the used part of its memory, 0 to 1, some seconds old. disk_full: the broker cannot
+    write to its disk.
     """
 
     available: bool
     fullness: float
+    disk_full: bool
 
     async def run(self, listener: Listener, carry_out: Callable[[bytes], None]) -> None:
         """Keep the broker connected, and its subscriptions in place, until cancelled.

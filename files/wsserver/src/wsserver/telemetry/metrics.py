@@ -78,6 +78,9 @@ BROKER_DATA_LOST = Counter(
 )
 BROKER_AVAILABLE = Gauge("ws_broker_available", "1 while Redis answers.")
 
+BROKER_DISK_FULL = Gauge(
+    "ws_broker_disk_full", "1 while Redis cannot write to its disk, and refuses publishes and new rooms."
+)
 BROKER_MEMORY = Gauge("ws_broker_memory_ratio", "The used part of Redis's memory limit, 0 to 1.")
 
 # The server API.

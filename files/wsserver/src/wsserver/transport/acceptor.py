@@ -34,7 +34,7 @@ from wsserver.runtime.turns import TurnQueue
 from wsserver.sessions.context import SessionContext
 from wsserver.sessions.session import Session
 from wsserver.settings import Settings
-from wsserver.status import NEARLY_FULL
+from wsserver.status import NEARLY_FULL, BrokerStatus
 from wsserver.telemetry import metrics
 from wsserver.telemetry.logs import log
 from wsserver.transport import responses
@@ -56,8 +56,8 @@ _AGE_JITTER = 0.1
 class Acceptor:
     """Owns the connections of one worker from their first byte to their last.
 
-    `unready`: the reason to refuse new clients now, or None. `fullness`: `Broker.fullness`.
-    `pages`: other responses, by path.
+    `unready`: the reason to refuse new clients now, or None. `broker`: the
+    state of the broker. `pages`: other responses, by path.
     """
 
     def __init__(
@@ -66,14 +66,14 @@ class Acceptor:
         context: SessionContext,
         registry: ConnectionRegistry,
         unready: Callable[[], str | None],
-        fullness: Callable[[], float],
+        broker: Callable[[], BrokerStatus],
         pages: dict[str, Response],
     ) -> None:
         self._settings = settings
         self._context = context
         self._registry = registry
         self._unready = unready
-        self._fullness = fullness
+        self._broker = broker
         self._pages = pages
         self._handshakes = TurnQueue(_HANDSHAKES_PER_TURN)
         self._losses = TurnQueue(_LOSSES_PER_TURN)
@@ -190,8 +190,11 @@ class Acceptor:
         notes = []
         if self._descriptors.scarce:
             notes.append("no file descriptor is free for new clients")
-        if (fullness := self._fullness()) >= NEARLY_FULL:
-            notes.append(f"the broker's memory is {fullness:.0%} full")
+        broker = self._broker()
+        if broker.disk_full:
+            notes.append("the broker cannot write to its disk")
+        if broker.fullness >= NEARLY_FULL:
+            notes.append(f"the broker's memory is {broker.fullness:.0%} full")
         return ", but ".join(["ready", *notes[:1]]) + "".join(f", and {note}" for note in notes[1:])
 
     def _preflight(self, request: Request) -> Response:

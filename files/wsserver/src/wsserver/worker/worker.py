@@ -70,13 +70,14 @@ class Worker:
             ),
         )
         self._acceptor = Acceptor(
-            settings, self._context, self._registry, self._unready, lambda: components.broker.fullness, pages or {}
+            settings, self._context, self._registry, self._unready, lambda: self._broker_status, pages or {}
         )
         metrics.MAX_CONNECTIONS.set(settings.max_connections)
         metrics.READY.set_function(lambda: float(self.state == "ready"))
         metrics.DRAINING.set_function(lambda: float(self._drain.state is not None))
         metrics.ROOMS.set_function(lambda: float(self._context.hub.rooms))
         metrics.BROKER_MEMORY.set_function(lambda: components.broker.fullness)
+        metrics.BROKER_DISK_FULL.set_function(lambda: float(components.broker.disk_full))
         metrics.BROKER_AVAILABLE.set_function(lambda: float(components.broker.available))
 
     # State.
@@ -98,6 +99,8 @@ class Worker:
         match self.state:
             case "ready":
                 return None
+            case "starting" | "broker_unavailable" if not self._available and self._components.broker.disk_full:
+                return "the broker cannot write to its disk"
             case "starting" | "broker_unavailable":
                 return "the keys of tokens are not available" if self._available else "the broker is unavailable"
             case state:
@@ -117,10 +120,15 @@ class Worker:
             handshaking=self._registry.handshaking_count,
             closing=self._registry.closing_count,
             rooms=self._context.hub.rooms,
-            broker=BrokerStatus(self._components.broker.available, round(self._components.broker.fullness, 3)),
+            broker=self._broker_status,
             archive=self._components.archive_status,
             descriptors_scarce=self._acceptor.descriptors_scarce,
         )
+
+    @property
+    def _broker_status(self) -> BrokerStatus:
+        broker = self._components.broker
+        return BrokerStatus(broker.available, round(broker.fullness, 3), broker.disk_full)
 
     def counters(self) -> Counters:
         return snapshot.read()

@@ -99,7 +99,10 @@ async def test_status(worker: Worker, dial: Dial) -> None:
         status = answer["result"]
         assert (status["state"], status["version"], status["pid"]) == ("ready", "1.2.3", os.getpid())
         assert (status["connections"], status["handshaking"], status["closing"], status["rooms"]) == (5, 1, 0, 2)
-        assert (status["broker"], status["archive"]["pending"]) == ({"available": True, "fullness": 0.0}, 12)
+        assert (status["broker"], status["archive"]["pending"]) == (
+            {"available": True, "fullness": 0.0, "disk_full": False},
+            12,
+        )
         assert status["drained_by"] == []
 
 

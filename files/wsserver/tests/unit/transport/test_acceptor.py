@@ -23,6 +23,7 @@ from wsserver.protocol.types import Position
 from wsserver.rooms.batch_writer import BatchWriter
 from wsserver.rooms.hub import Hub
 from wsserver.settings import Settings
+from wsserver.status import BrokerStatus
 from wsserver.storage.memory.broker import MemoryBroker
 from wsserver.storage.memory.counts import MemoryCounts
 from wsserver.storage.memory.tickets import MemoryTickets
@@ -60,7 +61,9 @@ class Place:
         self.context.quotas = self.quotas
         self.why: str | None = None
         self.registry = ConnectionRegistry(10, 25, 30)
-        self.acceptor = Acceptor(settings, self.context, self.registry, lambda: self.why, lambda: 0.0, {})
+        self.acceptor = Acceptor(
+            settings, self.context, self.registry, lambda: self.why, lambda: BrokerStatus(True), {}
+        )
         self.port = 0
 
     def drain(self) -> None:

@@ -20,6 +20,7 @@ from wsserver.rooms.batch_writer import BatchWriter
 from wsserver.rooms.hub import Hub
 from wsserver.sessions.session import Session
 from wsserver.settings import Settings
+from wsserver.status import BrokerStatus
 from wsserver.storage.memory.broker import MemoryBroker
 from wsserver.transport.acceptor import Acceptor
 from wsserver.transport.connection import Connection
@@ -34,7 +35,7 @@ async def test_a_lost_connection_is_freed_without_a_collection() -> None:
     registry = ConnectionRegistry(handshake_s=10, heartbeat_s=25, slow_client_s=30)
     settings = Settings(jwt_secret=SecretStr(SECRET))
     context = make_services(hub, broker, writer)
-    acceptor = Acceptor(settings, context, registry, lambda: None, lambda: 0.0, {})
+    acceptor = Acceptor(settings, context, registry, lambda: None, lambda: BrokerStatus(True), {})
     running = [asyncio.create_task(work) for work in (broker.run(hub, lambda payload: None), context.quotas.run())]
     await until(lambda: context.quotas.available)
     server = await asyncio.get_running_loop().create_server(acceptor.connection, "127.0.0.1", 0)

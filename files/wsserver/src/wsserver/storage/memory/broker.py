@@ -20,6 +20,7 @@ class MemoryBroker:
     def __init__(self, log_length: int) -> None:
         self.available = False
         self.fullness = 0.0
+        self.disk_full = False
         self._log_length = log_length
         self._epoch = time.time_ns() // 1_000_000
         self._logs: dict[str, deque[Message]] = {}

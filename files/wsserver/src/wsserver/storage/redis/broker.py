@@ -25,17 +25,26 @@ from typing import Any, Protocol
 import hiredis
 import msgspec
 from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import NoScriptError, OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 
 from wsserver.errors import ArchiveUnavailable, BrokerBusy, BrokerError, BrokerFull, BrokerUnavailable, OutcomeUnknown
 from wsserver.protocol.types import Message, Position
 from wsserver.rooms.broker import READ_BYTES, Delivered, Listener, Published
 from wsserver.runtime.tasks import fail
 from wsserver.status import NEARLY_FULL
-from wsserver.storage.redis.connection import COMMAND_TIMEOUT_S, RedisAddress, SoundConnection, reading, script
+from wsserver.storage.redis.connection import (
+    COMMAND_TIMEOUT_S,
+    RedisAddress,
+    SoundConnection,
+    full,
+    is_disk_full,
+    reading,
+    script,
+)
 from wsserver.storage.redis.envelope import decode, now, publisher_fields
 from wsserver.storage.redis.keys import CONTROL_CHANNEL, SHARDS, LogLimits, RoomKeys, archive_stream, life, shard_of
-from wsserver.storage.redis.memory import fullness
+from wsserver.storage.redis.memory import disk_full, fullness
 from wsserver.telemetry import metrics
 from wsserver.telemetry.logs import log
 
@@ -61,6 +70,11 @@ _PASSING = ("NOREPLICAS", "BUSY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAG
 _HEADS_BATCH = 500
 # The rooms of which a worker remembers its last publish: a Redis that lost data lost the newest.
 _ACKNOWLEDGED_ROOMS = 1000
+# With "appendfsync always", a Redis that cannot write to its disk does not say so, but ends, and
+# systemd starts the next one. So many that ended at a write, one after the other, are no accident.
+_DEATHS_OF_A_FULL_DISK = 3
+# A Redis that lives for so long can write.
+_ALIVE_S = 5.0
 # Longer than a healthy Postgres takes; publishing must not wait for one that hangs.
 _WITNESS_TIMEOUT_S = 2.0
 
@@ -95,6 +109,9 @@ class RedisBroker:
     def __init__(self, address: RedisAddress, log: LogLimits, witness: Witness | None = None) -> None:
         self.available = False
         self.fullness = 0.0
+        self.disk_full = False
+        self._writing = 0  # writes that Redis has not answered
+        self._deaths = 0  # processes of Redis that ended so, without a healthy one in between
         self._log = log
         self._witness = witness
         self._redis = address.client(connections=8)
@@ -137,6 +154,7 @@ class RedisBroker:
                     attempt.cancel()
                     await asyncio.wait([attempt])
                 was_available = self.available
+                self._note_death(attempt)
                 await self._disconnected()
                 delay = 0.0 if was_available else delay
                 log.warning("broker_unavailable", error=_cause(attempt), retry_s=delay)
@@ -180,11 +198,32 @@ class RedisBroker:
         await connection.connect()  # type: ignore[no-untyped-call]
         return connection
 
+    def _note_death(self, attempt: asyncio.Task[None]) -> None:
+        """Find out whether the disk is full, from what ended the connection."""
+        causes = [] if attempt.cancelled() else _causes(attempt.exception())
+        broke = any(isinstance(cause, RedisConnectionError | ConnectionError) for cause in causes)
+        self._deaths += broke and self._writing > 0
+        self._writing = 0
+        if any(map(is_disk_full, causes)) or self._deaths >= _DEATHS_OF_A_FULL_DISK:
+            self._measured_disk(True)
+
+    def _measured_disk(self, full: bool) -> None:
+        if full and not self.disk_full:
+            log.error("broker_disk_full", hint="publishes and joins of new rooms are refused until space is free")
+        elif self.disk_full and not full:
+            log.info("broker_disk_has_room")
+        self.disk_full = full
+
+    def _unavailable(self) -> BrokerUnavailable:
+        if self.disk_full:
+            return BrokerFull("the broker cannot write to its disk; nothing was published")
+        return BrokerUnavailable("the broker is unavailable; nothing was published")
+
     async def _disconnected(self) -> None:
         self.available = False
         queue, self._queue, self._waiting_bytes = self._queue, [], 0
         for *_publish, future in queue:
-            fail(future, BrokerUnavailable("the broker is unavailable; nothing was published"))
+            fail(future, self._unavailable())
         for confirmation in self._confirmations.values():
             fail(confirmation, BrokerUnavailable())
         self._confirmations.clear()
@@ -203,6 +242,7 @@ class RedisBroker:
             self._witnessed = False
         seen = {} if self._witnessed else await self._ask_witness(process)
         kind = await self._kind_of_incarnation(process)
+        self._writing += 1
         async with self._control.pipeline(transaction=False) as pipeline:
             for shard in range(SHARDS):
                 await self._prove_shard(
@@ -211,6 +251,7 @@ class RedisBroker:
                     client=pipeline,
                 )
             replies = await pipeline.execute()
+        self._writing -= 1
         # What was missing is accounted for: the next start of Redis must not find it once more.
         for room in [room for room in self._acknowledged if shard_of(room) in missing]:
             del self._acknowledged[room]
@@ -267,6 +308,7 @@ class RedisBroker:
         process).
         """
         assert self._feed is not None
+        alive_at = time.monotonic() + _ALIVE_S
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_CHECK_INTERVAL_S):
@@ -276,6 +318,9 @@ class RedisBroker:
                 self._prove_now.clear()
                 await self._prove(listener)
             self._measured(await fullness(self._control))
+            if time.monotonic() >= alive_at:
+                self._deaths = 0
+            self._measured_disk(await disk_full(self._control) or self._deaths >= _DEATHS_OF_A_FULL_DISK)
             await self._feed.send_command("PING")
             if time.monotonic() - self._feed_heard > _SILENCE_LIMIT_S:
                 raise TimeoutError("the live feed is silent")
@@ -291,7 +336,7 @@ class RedisBroker:
 
     async def subscribe(self, room: str) -> None:
         if not self.available or self._feed is None:
-            raise BrokerUnavailable()
+            raise BrokerFull("the broker cannot write to its disk") if self.disk_full else BrokerUnavailable()
         channel = RoomKeys(room).channel
         self._channels[channel] = room
         confirmation = self._expect(channel)
@@ -322,7 +367,12 @@ class RedisBroker:
     ) -> None:
         turn_began = time.monotonic()
         while True:
-            reply = await feed.read_response(timeout=math.inf)
+            try:
+                reply = await feed.read_response(timeout=math.inf)
+            except ResponseError as exc:
+                if not is_disk_full(exc):
+                    raise
+                reply = None  # the answer to the ping of a Redis that refuses writes, and pings
             self._feed_heard = time.monotonic()
             if self._feed_heard - turn_began > _FEED_TURN_S:
                 # Replies that have arrived are read without a turn of the event loop in between.
@@ -364,7 +414,7 @@ class RedisBroker:
     def publish(self, room: str, user: str, id: str, data: bytes, trace: str = "") -> asyncio.Future[Published]:
         future: asyncio.Future[Published] = asyncio.get_running_loop().create_future()
         if not self.available:
-            future.set_exception(BrokerUnavailable("the broker is unavailable; nothing was published"))
+            future.set_exception(self._unavailable())
             return future
         if self._waiting_bytes >= _WAITING_BYTES_MAX:
             metrics.LIMITED.labels("broker_queue").inc()
@@ -401,10 +451,12 @@ class RedisBroker:
                 for *_place, arguments, _future in batch
             ]
             sent = time.monotonic()
+            self._writing += 1
             try:
                 await connection.send_packed_command(commands)
                 async with asyncio.timeout(COMMAND_TIMEOUT_S):
                     replies = [await _reply(connection) for _publish in batch]
+                self._writing -= 1
                 metrics.BROKER_PUBLISH.observe(time.monotonic() - sent)
             except BaseException:
                 unknown = OutcomeUnknown("the broker's answer was lost; repeat the publish with the same id")
@@ -513,11 +565,15 @@ def _cause(attempt: asyncio.Task[None]) -> str:
     if attempt.cancelled():
         return "CancelledError: a timeout of the client library was left behind"
     failure = attempt.exception()
-    causes = failure.exceptions if isinstance(failure, BaseExceptionGroup) else [failure]
+    causes = _causes(failure)
     # The first exception is the cause of the others.
     if failure is not None and not all(isinstance(cause, RedisError | OSError | TimeoutError) for cause in causes):
         raise failure
     return f"{type(causes[0]).__name__}: {causes[0]}"
+
+
+def _causes(failure: BaseException | None) -> list[BaseException | None]:
+    return list(failure.exceptions) if isinstance(failure, BaseExceptionGroup) else [failure]
 
 
 def _broker_error(reply: Exception) -> BrokerError:
@@ -526,9 +582,7 @@ def _broker_error(reply: Exception) -> BrokerError:
         return BrokerUnavailable("the broker is unavailable; nothing was published")
     if isinstance(reply, ResponseError) and str(reply).startswith(_PASSING):
         return BrokerUnavailable("the broker cannot accept the publish now; nothing was published")
-    if isinstance(reply, OutOfMemoryError):
-        return BrokerFull("the broker is out of memory; nothing was published")
-    if isinstance(reply, ResponseError) and "MISCONF" in str(reply):
-        return BrokerFull("the broker cannot write to its disk; nothing was published")
+    if (refusal := full(reply)) is not None:
+        return BrokerFull(f"{refusal}; nothing was published")
     log.error("broker_error", error=f"{type(reply).__name__}: {reply}")
     return BrokerError("the broker refused the publish; nothing was published")

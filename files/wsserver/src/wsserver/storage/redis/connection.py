@@ -14,9 +14,9 @@ from redis.asyncio.connection import AbstractConnection, Connection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
+from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
 
-from wsserver.errors import BrokerBusy, BrokerUnavailable
+from wsserver.errors import BrokerBusy, BrokerFull, BrokerUnavailable
 from wsserver.telemetry import metrics
 
 # A burst of joins waits for a free connection; that does not mean that Redis is slow.
@@ -95,13 +95,28 @@ class RedisAddress(NamedTuple):
 
 @asynccontextmanager
 async def reading() -> AsyncIterator[None]:
-    """Raises BrokerUnavailable, or BrokerBusy, in place of the errors of a connection to Redis."""
+    """Raises BrokerUnavailable, BrokerBusy or BrokerFull in place of the errors of a connection to
+    Redis.
+    """
     try:
         yield
     except PoolFull as exc:
         raise BrokerBusy() from exc
     except (RedisError, OSError) as exc:
-        raise BrokerUnavailable() from exc
+        raise (full(exc) or BrokerUnavailable()) from exc
+
+
+def full(exc: BaseException) -> BrokerFull | None:
+    """The error for what Redis says when its memory or disk is full."""
+    if isinstance(exc, OutOfMemoryError):
+        return BrokerFull("the broker is out of memory")
+    if is_disk_full(exc):
+        return BrokerFull("the broker cannot write to its disk")
+    return None
+
+
+def is_disk_full(exc: BaseException | None) -> bool:
+    return isinstance(exc, ResponseError) and "MISCONF" in str(exc)
 
 
 def script(*names: str, flags: str | None = None) -> str:
