@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from itertools import accumulate
+from operator import add
 
 import msgspec
 from msgspec import Struct
@@ -26,14 +27,31 @@ _SIMPLE = rb'"(\w{1,32})"\s*:\s*("(?:[^"\\]|\\.)*"|[\w.+-]+)\s*'
 _MEMBER = re.compile(_SIMPLE)
 _HEAD = re.compile(rb"\s*\{\s*((?:%b,\s*)*)" % _SIMPLE)
 _TAIL = re.compile(rb"((?:,\s*%b){1,4})\}\s*\Z" % _SIMPLE)
-_STEP = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
+_BITS = bytes.maketrans(b"[{]}", b"1100")
+
+
+def _levels(brackets: int) -> list[int]:
+    """The depth after each of eight brackets, which are bits: 1 opens, 0 closes."""
+    return list(accumulate(1 if brackets >> bit & 1 else -1 for bit in range(7, -1, -1)))
+
+
+# Of each eight brackets, the depth behind them, as a signed byte, and their greatest depth.
+_RISES = bytes(_levels(brackets)[-1] % 256 for brackets in range(256))
+_PEAKS = bytes(max(0, *_levels(brackets)) for brackets in range(256))
 
 
 def nested_too_deeply(json: bytes) -> bool:
-    """Whether arrays and objects are more than NESTING_MAX deep in `json`, which must be valid."""
+    """Whether arrays and objects are more than NESTING_MAX deep in `json`, which must be valid.
+
+    Looks at eight brackets at a time: a client must not hold the event loop with many.
+    """
     if not _has_many_brackets(json):
         return False
-    return max(accumulate(map(_STEP.__getitem__, _brackets(json))), default=0) > NESTING_MAX
+    bits = _brackets(json).translate(_BITS)
+    bits += b"0" * (-len(bits) % 8)
+    eights = int(bits or b"0", 2).to_bytes(len(bits) // 8, "big")
+    depths = accumulate(memoryview(eights.translate(_RISES)).cast("b"), initial=0)
+    return max(map(add, depths, eights.translate(_PEAKS)), default=0) > NESTING_MAX
 
 
 def _brackets(json: bytes) -> bytes:

@@ -4,7 +4,9 @@ from __future__ import annotations
 import contextlib
 import json
 import time
+import timeit
 import tracemalloc
+from itertools import accumulate, pairwise
 from typing import Any
 
 import msgspec
@@ -263,6 +265,13 @@ def test_brackets_in_strings_do_not_nest(value: Any) -> None:
         assert nested_too_deeply(nested) != fits
 
 
+def deep(depth: int, count: int) -> Any:
+    value: list[Any] = []
+    for _ in range(depth - 1):
+        value = [value]
+    return [value] * count
+
+
 @pytest.mark.parametrize(
     "value",
     ["[" * 60_000, "n[" * 30_000, '["' * 20_000, "[\\" * 20_000, ["["] * 15_000, [["["], ""] * 7_000, [[]] * 20_000],
@@ -277,6 +286,26 @@ def test_counting_the_depth_takes_the_memory_of_the_message_a_few_times(value: A
     finally:
         tracemalloc.stop()
     assert peak < 24 * len(data)
+
+
+@given(st.lists(st.booleans(), min_size=150, max_size=300), st.integers(0, NESTING_MAX))
+def test_any_tree_is_measured_exactly(steps: list[bool], start: int) -> None:
+    depths = [start]
+    for deeper in steps:
+        depths.append(depths[-1] + (1 if deeper or depths[-1] == 0 else -1))
+    tree = b"".join(b"[" if after > before else b"]" for before, after in pairwise(depths))
+    assert nested_too_deeply(b"[" * start + tree + b"]" * depths[-1]) == (max(depths) > NESTING_MAX)
+
+
+@pytest.mark.parametrize("value", [[[]] * 21_000, deep(100, 300), deep(8, 3_500)], ids=["flat", "deep", "teeth"])
+def test_many_brackets_cost_little(value: Any) -> None:
+    """A third of the time that a step for each bracket would take, which no client may demand."""
+    data = msgspec.json.encode(value)
+    ours = min(timeit.repeat(lambda: nested_too_deeply(data), number=1, repeat=20))
+    each = min(
+        timeit.repeat(lambda: max(accumulate(map({91: 1, 93: -1, 44: 0}.__getitem__, data))), number=1, repeat=20)
+    )
+    assert ours < each / 2
 
 
 def test_the_last_of_duplicate_keys_counts() -> None:
