@@ -43,7 +43,7 @@ GROUPS = {
     "Rooms": "room_log_length room_log_bytes room_ttl_s",
     "Connections": "heartbeat_s handshake_s slow_client_s send_buffer_bytes max_connection_age_s drain_window_s",
     "Limits": "max_message_bytes messages_per_s bytes_per_s user_messages_per_s user_bytes_per_s user_queries_per_s "
-    "max_connections max_connections_per_user max_connections_per_ip ip_refusals_per_s max_rooms_per_connection",
+    "max_connections max_connections_per_user max_connections_per_ip ip_refusals_per_s max_rooms_per_connection max_rooms_per_user",
     "The server API": "api_listen_address api_port api_key api_clients",
     "What an operator sees": "log_level otlp_endpoint trace_ratio",
 }

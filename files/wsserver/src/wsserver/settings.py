@@ -217,6 +217,12 @@ class Settings(BaseSettings):
         description="requests to connect a second of one address (IPv6: one /64) that a worker checks and refuses",
     )
     max_rooms_per_connection: int = Field(100, ge=1, le=10_000, description="rooms that one connection may be in")
+    max_rooms_per_user: int = Field(
+        1000,
+        ge=1,
+        le=1_000_000,
+        description="rooms that the connections of one user may be in over all workers, counted once for each of them",
+    )
     max_connection_age_s: float = Field(
         21600, ge=10, le=30 * 86400, description="seconds after which a client is asked to reconnect"
     )

@@ -12,6 +12,7 @@ from wsserver.auth import Authenticator, any_of
 from wsserver.limits.connection import ConnectionLimits, Rate
 from wsserver.limits.quotas import Quotas, UserRates
 from wsserver.limits.user_rate import UserRate
+from wsserver.limits.user_total import UserTotal
 from wsserver.rooms.batch_writer import BatchWriter
 from wsserver.rooms.broker import Broker
 from wsserver.rooms.hub import Hub
@@ -33,6 +34,7 @@ def make_services(hub: Hub, broker: Broker, writer: BatchWriter, **changes: Any)
         "user_messages_per_s": 1e6,
         "user_bytes_per_s": 2**30,
         "user_queries_per_s": 1e6,
+        "max_rooms_per_user": 1_000_000,
     }
     settings = Settings(jwt_secret=SecretStr(SECRET), **{**far, **changes})
     rates = UserRates(
@@ -47,7 +49,7 @@ def make_services(hub: Hub, broker: Broker, writer: BatchWriter, **changes: Any)
         publisher=Publisher(broker, None, any_of(()), None),
         presence=Presence(MemoryPresence(hub.on_member)),
         history=History(broker, None),
-        quotas=Quotas(MemoryCounts(), rates, 1000, 1000),
+        quotas=Quotas(MemoryCounts(), rates, 1000, 1000, UserTotal(settings.max_rooms_per_user, None)),
         limits=ConnectionLimits(
             Rate(settings.messages_per_s), Rate(settings.bytes_per_s), settings.max_rooms_per_connection
         ),

@@ -99,6 +99,47 @@ async def test_rooms_of_a_connection(start: Start) -> None:
     await client.join("r3")
 
 
+async def test_rooms_of_a_user_over_all_workers(start: Start) -> None:
+    """Each worker learns within two seconds what the user has elsewhere."""
+    workers = [await start(WS_MAX_ROOMS_PER_USER="20").ready() for _ in range(2)]
+    clients = [await worker.client("alice") for worker in workers]
+    for n in range(18):
+        await clients[0].join(f"r{n}")
+    for n in range(2):  # the same rooms, on another connection
+        await clients[1].join(f"r{n}")
+
+    async def refused() -> bool:
+        await clients[1].send(type="join", room="another")
+        event = await clients[1].next()
+        if event["type"] == "joined":
+            await clients[1].send(type="leave", room="another")
+            await clients[1].event("left")
+            return False
+        assert (event["code"], event["room"], event["retry_after_ms"]) == ("rate_limited", "another", 1000)
+        return True
+
+    async def until_refused(wanted: bool) -> None:
+        for _attempt in range(300):
+            if await refused() == wanted:
+                return
+            await asyncio.sleep(0.1)
+        pytest.fail("the limit is not known")
+
+    await until_refused(True)
+    assert await limited(workers[1], "user_rooms") == 1
+    await clients[1].join("r0")  # again
+    await (await workers[1].client("bob")).join("another")
+    for n in range(10):
+        await clients[0].send(type="leave", room=f"r{n}")
+        await clients[0].event("left")
+    await until_refused(False)
+    await clients[0].connection.close()
+    await asyncio.sleep(3)  # a report counts for so long
+    for n in range(18):
+        await clients[1].join(f"s{n}")
+    await until_refused(True)
+
+
 async def test_frames_of_a_connection_are_slowed_down_and_none_is_lost(start: Start) -> None:
     worker = await start(WS_MESSAGES_PER_S="10").ready()
     client = await worker.client()

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""The limits of a user and of an address over all workers: connections, and what a user requests
-per second.
+"""The limits of a user and of an address over all workers: connections, rooms, and what a user
+requests per second.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ from typing import NamedTuple
 from wsserver.cluster.leased_counts import CountStore, LeasedCounts, Limited
 from wsserver.limits.addresses import limited_address
 from wsserver.limits.user_rate import UserRate
+from wsserver.limits.user_total import UserTotal
 from wsserver.status import NEARLY_FULL
 from wsserver.telemetry import metrics
 
 
 class Refusal(NamedTuple):
-    """A refused connection: the limit as the metric names it, and the reason for the client."""
+    """A refused connection, publish or join: the limit as the metric names it, and the reason for the client."""
 
     limit: str
     text: str
@@ -47,16 +48,18 @@ class UserRates(NamedTuple):
 
 
 class Quotas:
-    """`per_user`, `per_ip`: how many connections a user and an address may have.
+    """`per_user`, `per_ip`: how many connections a user and an address may have. `rooms`: the rooms
+    of a user, each counted once for each of its connections there.
 
     See `limited_address`.
     """
 
-    def __init__(self, store: CountStore, rates: UserRates, per_user: int, per_ip: int) -> None:
+    def __init__(self, store: CountStore, rates: UserRates, per_user: int, per_ip: int, rooms: UserTotal) -> None:
         self._counts = LeasedCounts(store)
         self._rates = rates
         self._per_user = per_user
         self._per_ip = per_ip
+        self._rooms = rooms
 
     @property
     def available(self) -> bool:
@@ -75,6 +78,19 @@ class Quotas:
         """Count one connection less, which `admit` counted."""
         self._counts.add(0, _user(user), -1)
         self._counts.add(0, limited_address(ip), -1)
+
+    def join(self, user: str) -> Refusal | None:
+        """Whether a connection of the user may join one more room; if so, count it with `rooms`.
+
+        Each membership takes memory of the broker.
+        """
+        if not self._rooms.reached(user):
+            return None
+        return Refusal("user_rooms", f"this user is in {self._rooms.most} rooms over all connections")
+
+    def rooms(self, user: str, number: int) -> None:
+        """A connection of the user joined so many rooms, or left them (below 0)."""
+        self._rooms.add(user, number)
 
     def publish(self, user: str, size: int) -> Refusal | None:
         """Count one publish of `size` bytes, unless a rate is exceeded."""
@@ -107,14 +123,14 @@ class Quotas:
         """Keep the counts and rates current, until cancelled. Survives outages of the store."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._counts.run())
-            for rate in self._rates:
-                tasks.create_task(rate.run())
+            for limit in (*self._rates, self._rooms):
+                tasks.create_task(limit.run())
 
     async def stop(self) -> None:
         """Release the counts and rates. Call after `run`."""
         await self._counts.stop(grace_s=0)
-        for rate in self._rates:
-            await rate.stop()
+        for limit in (*self._rates, self._rooms):
+            await limit.stop()
 
 
 def _user(user: str) -> str:

@@ -26,8 +26,8 @@ _NOTABLE = 1 / 16
 
 class RateStore(Protocol):
     async def exchange(self, rates: dict[str, float]) -> dict[str, float]:
-        """Report the units per second of each user on this worker; returns the sums over all
-        workers.
+        """Report the units per second of each user on this worker, or what it has; returns the sums
+        over all workers.
 
         A report counts for a little more than two seconds. Raises BrokerUnavailable.
         """

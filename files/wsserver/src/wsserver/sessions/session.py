@@ -128,6 +128,9 @@ class Session:
                     metrics.LIMITED.labels("rooms").inc()
                     text = f"one connection may be in {self._context.limits.rooms} rooms: leave one first"
                     self.refuse(Error("too_many_rooms", text, command.id, room))
+                elif room not in self.rooms and (over := self._context.quotas.join(self.identity.user)) is not None:
+                    metrics.LIMITED.labels(over.limit).inc()
+                    self.refuse(Error("rate_limited", over.text, command.id, room, retry_after_ms=1000))
                 elif self._allowed(room, command.id):
                     self._take_time(partial(self._join, command), room, command.id)
             case Leave(room, id):
@@ -182,14 +185,16 @@ class Session:
     async def _join(self, command: Join) -> None:
         room = command.room
         again = room in self.rooms
-        self.rooms.add(room)
+        if not again:
+            self.rooms.add(room)
+            self._context.quotas.rooms(self.identity.user, 1)
         self._entering = None if again else room
         try:
             await self._context.hub.join(self, room, command.since, command.members, command.id)
         except BaseException:
             if again:
                 self._leave(room)
-            self.rooms.discard(room)
+            self._forget(room)
             raise
         finally:
             self._entering = None
@@ -198,9 +203,14 @@ class Session:
 
     def _leave(self, room: str) -> None:
         if room in self.rooms:
-            self.rooms.discard(room)
+            self._forget(room)
             self._context.hub.leave(self, room)
             self._context.presence.left(room, self.identity.user)
+
+    def _forget(self, room: str) -> None:
+        if room in self.rooms:
+            self.rooms.discard(room)
+            self._context.quotas.rooms(self.identity.user, -1)
 
     async def _presence(self, command: Presence) -> None:
         page = await self._context.presence.page(command.room, command.after, command.limit, self.identity.user)
@@ -328,6 +338,7 @@ class Session:
             self._context.hub.leave(self, room)
             if room != self._entering:
                 self._context.presence.dropped(room, self.identity.user)
+        self._context.quotas.rooms(self.identity.user, -len(self.rooms))
         self.rooms = set()
 
 

@@ -18,6 +18,7 @@ from wsserver.auth import TicketStore
 from wsserver.cluster.leased_counts import CountStore
 from wsserver.limits.quotas import Quotas, UserRates
 from wsserver.limits.user_rate import RateStore, UserRate
+from wsserver.limits.user_total import UserTotal
 from wsserver.rooms.broker import Broker
 from wsserver.rooms.presence import Presence
 from wsserver.settings import Settings
@@ -97,4 +98,5 @@ def _quotas(settings: Settings, connections: CountStore, store: Callable[[str], 
         bytes=UserRate(settings.user_bytes_per_s, store("rate-bytes")),
         queries=UserRate(settings.user_queries_per_s, store("rate-queries")),
     )
-    return Quotas(connections, rates, settings.max_connections_per_user, settings.max_connections_per_ip)
+    rooms = UserTotal(settings.max_rooms_per_user, store("rooms"))
+    return Quotas(connections, rates, settings.max_connections_per_user, settings.max_connections_per_ip, rooms)

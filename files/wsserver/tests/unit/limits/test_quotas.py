@@ -22,6 +22,7 @@ from wsserver.cluster.leased_counts import CountStore
 from wsserver.errors import BrokerUnavailable
 from wsserver.limits.quotas import Quotas, UserRates
 from wsserver.limits.user_rate import UserRate
+from wsserver.limits.user_total import UserTotal
 from wsserver.storage.memory.counts import MemoryCounts
 from wsserver.storage.redis.connection import RedisAddress
 from wsserver.storage.redis.counts import RedisCounts
@@ -33,7 +34,9 @@ PER_IP = 5
 class Worker(Pausable, Quotas):
     def __init__(self, store: CountStore, per_user: int = PER_USER, per_ip: int = PER_IP) -> None:
         self.store = store
-        super().__init__(store, UserRates(*(UserRate(1000, None) for _ in range(3))), per_user, per_ip)
+        super().__init__(
+            store, UserRates(*(UserRate(1000, None) for _ in range(3))), per_user, per_ip, UserTotal(10, None)
+        )
 
     async def start(self) -> None:
         self.go_on()
@@ -318,7 +321,7 @@ async def test_quotas_in_memory() -> None:
 
 async def test_the_rates_of_a_user() -> None:
     rates = UserRates(messages=UserRate(5, None), bytes=UserRate(10_000, None), queries=UserRate(10, None))
-    quotas = Quotas(MemoryCounts(), rates, 10, 10)
+    quotas = Quotas(MemoryCounts(), rates, 10, 10, UserTotal(10, None))
     assert [quotas.publish("alice", 10) for _ in range(10)] == [None] * 10
     refusal = quotas.publish("alice", 10)
     assert refusal is not None
@@ -337,7 +340,7 @@ async def test_the_rates_of_a_user() -> None:
 
 async def test_users_get_fewer_bytes_while_the_broker_is_nearly_full() -> None:
     rates = UserRates(messages=UserRate(1000, None), bytes=UserRate(100_000, None), queries=UserRate(10, None))
-    quotas = Quotas(MemoryCounts(), rates, 10, 10)
+    quotas = Quotas(MemoryCounts(), rates, 10, 10, UserTotal(10, None))
 
     def publishes(user: str, size: int) -> int:
         """How many publishes of this size pass at once."""
@@ -356,7 +359,7 @@ async def test_users_get_fewer_bytes_while_the_broker_is_nearly_full() -> None:
 
 async def test_new_rooms_count_like_large_messages() -> None:
     rates = UserRates(messages=UserRate(1000, None), bytes=UserRate(2**20, None), queries=UserRate(10, None))
-    quotas = Quotas(MemoryCounts(), rates, 10, 10)
+    quotas = Quotas(MemoryCounts(), rates, 10, 10, UserTotal(10, None))
     opened = 0
     while quotas.publish("alice", 1) is None:
         quotas.opened_room("alice")

@@ -19,6 +19,7 @@ from wsserver.auth import Authenticator, issue_ticket, mint
 from wsserver.errors import BrokerUnavailable
 from wsserver.limits.quotas import Quotas, Refusal, UserRates
 from wsserver.limits.user_rate import UserRate
+from wsserver.limits.user_total import UserTotal
 from wsserver.protocol.types import Position
 from wsserver.rooms.batch_writer import BatchWriter
 from wsserver.rooms.hub import Hub
@@ -35,7 +36,9 @@ class ScriptedQuotas(Quotas):
     """`before`: called by each admission."""
 
     def __init__(self) -> None:
-        super().__init__(MemoryCounts(), UserRates(*(UserRate(1e6, None) for _ in range(3))), 1000, 1000)
+        super().__init__(
+            MemoryCounts(), UserRates(*(UserRate(1e6, None) for _ in range(3))), 1000, 1000, UserTotal(1000, None)
+        )
         self.before: Callable[[], None] = lambda: None
         self.admitted = 0
 
@@ -188,6 +191,7 @@ async def test_a_stream_whose_join_fails_ends_with_closed(places: list[Place], m
     assert "event: error\n" in answer
     closed = '{"code":1013,"reason":"the room cannot be joined now"}'
     assert answer.endswith(f"event: closed\ndata: {closed}\n\n")
+    assert not place.quotas._rooms._here, "the user is in no room"
 
 
 async def broken_head(room: str) -> Position:

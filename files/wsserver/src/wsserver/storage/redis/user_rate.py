@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A rate of each user on each worker, in Redis, for two seconds.
+"""A number of each user on each worker, such as a rate, in Redis, for two seconds.
 
 See scripts/rates.lua.
 """
@@ -17,7 +17,7 @@ _CHUNK = 250
 
 
 class RedisRates:
-    """`kind`: the name of the rate in keys; "rate" is the one of publishes."""
+    """`kind`: the name of the number in keys; "rate" is the rate of publishes."""
 
     def __init__(self, address: RedisAddress, kind: str) -> None:
         self._kind = kind
