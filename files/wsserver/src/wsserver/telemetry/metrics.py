@@ -66,6 +66,10 @@ EVENT_LOOP_LAG = Histogram(
     "How late the event loop was for its tick, 20 times a second.",
     buckets=[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5],
 )
+PAUSES = Counter(
+    "ws_pauses",
+    "Times that the worker stood still for so long (stopped, or on a suspended machine) that it dropped its connections.",
+)
 BROKER_PUBLISH = Histogram(
     "ws_broker_publish_seconds",
     "Round trip of a batch of publishes to Redis.",

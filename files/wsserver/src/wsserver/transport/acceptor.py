@@ -29,6 +29,7 @@ from wsserver.protocol.commands import Join
 from wsserver.protocol.json_codec import JsonCodec
 from wsserver.protocol.sse_codec import SseCodec, position_of
 from wsserver.protocol.types import Room
+from wsserver.runtime.pauses import Pauses
 from wsserver.runtime.tasks import Tasks
 from wsserver.runtime.turns import TurnQueue
 from wsserver.sessions.context import SessionContext
@@ -56,8 +57,8 @@ _AGE_JITTER = 0.1
 class Acceptor:
     """Owns the connections of one worker from their first byte to their last.
 
-    `unready`: the reason to refuse new clients now, or None. `broker`: the
-    state of the broker. `pages`: other responses, by path.
+    `unready`: the reason to refuse new clients now, or None. `broker`: the state of the broker.
+    `pages`: other responses, by path. `pauses`: of this process.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Acceptor:
         unready: Callable[[], str | None],
         broker: Callable[[], BrokerStatus],
         pages: dict[str, Response],
+        pauses: Pauses,
     ) -> None:
         self._settings = settings
         self._context = context
@@ -75,6 +77,8 @@ class Acceptor:
         self._unready = unready
         self._broker = broker
         self._pages = pages
+        self._pauses = pauses
+        pauses.then(self._stood_still)
         self._handshakes = TurnQueue(_HANDSHAKES_PER_TURN)
         self._losses = TurnQueue(_LOSSES_PER_TURN)
         self._refusals = Refusals(settings.ip_refusals_per_s)
@@ -99,14 +103,21 @@ class Acceptor:
         """Whether new clients are refused, because the worker needs its last file descriptors."""
         return self._descriptors.scarce
 
+    def _stood_still(self, seconds: float) -> None:
+        metrics.PAUSES.inc()
+        log.warning("stood_still", seconds=round(seconds, 1), dropped=self._registry.drop_all())
+
     # Owner of connections and event streams.
 
     def opened(self, connection: WebSocketConnection) -> None:
-        if not self._descriptors.for_request():
+        if self._pauses.check() or not self._descriptors.for_request():
             connection.transport.abort()  # the edge tries the next worker
             return
         connection.transport.set_write_buffer_limits(high=self._settings.send_buffer_bytes)
         self._registry.opened(connection)
+
+    def stale(self) -> bool:
+        return self._pauses.check()
 
     def requested(self, connection: WebSocketConnection, request: Request) -> None:
         path = request.path.partition("?")[0]

@@ -81,6 +81,12 @@ class ConnectionRegistry:
         found = self._by_user.get(user, set())
         return list(found) if isinstance(found, set) else [found]
 
+    def drop_all(self) -> int:
+        """End all connections at once, and read nothing more of them. Returns their number."""
+        clients = [*self.open_connections, *self._handshaking, *self._closing]
+        self._each(clients, _drop)
+        return len(clients)
+
     def by_id(self, id: str) -> list[Connection]:
         """The open connection with this id (hex), or none."""
         try:
@@ -253,6 +259,12 @@ class ConnectionRegistry:
             session.retiring = True
             session.send(Reconnect(random.randint(0, _AFTER_MS_MAX), "connected for long enough"))
         return True
+
+
+def _drop(client: Connection) -> None:
+    if client.session is not None:
+        client.session.close()
+    client.abort()
 
 
 def _abort(client: Connection) -> None:

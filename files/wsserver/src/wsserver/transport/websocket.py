@@ -30,6 +30,9 @@ class Acceptor(Owner, Protocol):
 
     def opened(self, connection: WebSocketConnection) -> None: ...
 
+    def stale(self) -> bool:
+        """Whether what was just read may be old. The connection is then at its end."""
+
     def requested(self, connection: WebSocketConnection, request: Request) -> None:
         """Now or soon: call one of `connection.answer`, `turn_away` and `upgrade`, or start an
         event stream on it.
@@ -65,6 +68,8 @@ class WebSocketConnection(Connection, asyncio.BufferedProtocol):
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
+        if self._owner.stale():
+            return
         self._receive(bytes(self._buffer[:nbytes]))
 
     def _receive(self, chunk: bytes) -> None:

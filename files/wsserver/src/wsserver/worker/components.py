@@ -21,6 +21,7 @@ from wsserver.limits.user_rate import RateStore, UserRate
 from wsserver.limits.user_total import UserTotal
 from wsserver.rooms.broker import Broker
 from wsserver.rooms.presence import Presence
+from wsserver.runtime.pauses import Pauses
 from wsserver.settings import Settings
 from wsserver.status import ArchiveStatus
 from wsserver.storage.memory.broker import MemoryBroker
@@ -45,6 +46,7 @@ class Components:
     tickets: TicketStore
     history: History
     archive: Archiver | None
+    pauses: Pauses
 
     @property
     def archive_status(self) -> ArchiveStatus | None:
@@ -65,7 +67,8 @@ def in_redis(settings: Settings) -> Components:
     address = RedisAddress(settings.redis_url, settings.redis_username, password)
     postgres = Postgres(settings.postgres_dsn.get_secret_value()) if settings.postgres_dsn is not None else None
     log = LogLimits(settings.room_log_length, settings.room_log_bytes, settings.room_ttl_s)
-    broker = RedisBroker(address, log, witness=ArchiveMarks(postgres) if postgres is not None else None)
+    pauses = Pauses()
+    broker = RedisBroker(address, log, ArchiveMarks(postgres) if postgres is not None else None, pauses)
     archive = None
     if postgres is not None:
         stream = ArchiveStream(address, log)
@@ -77,6 +80,7 @@ def in_redis(settings: Settings) -> Components:
         tickets=RedisTickets(address),
         history=History(broker, ArchivedMessages(postgres) if postgres is not None else None),
         archive=archive,
+        pauses=pauses,
     )
 
 
@@ -89,6 +93,7 @@ def in_memory(settings: Settings) -> Components:
         tickets=MemoryTickets(),
         history=History(broker, None),
         archive=None,
+        pauses=Pauses(),
     )
 
 

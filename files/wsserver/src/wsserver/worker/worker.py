@@ -70,7 +70,13 @@ class Worker:
             ),
         )
         self._acceptor = Acceptor(
-            settings, self._context, self._registry, self._unready, lambda: self._broker_status, pages or {}
+            settings,
+            self._context,
+            self._registry,
+            self._unready,
+            lambda: self._broker_status,
+            pages or {},
+            components.pauses,
         )
         metrics.MAX_CONNECTIONS.set(settings.max_connections)
         metrics.READY.set_function(lambda: float(self.state == "ready"))
@@ -208,6 +214,7 @@ class Worker:
     async def _tick_often(self) -> None:
         while True:
             for work in (
+                self._components.pauses.check,
                 self._registry.tick,
                 self._acceptor.tick,
                 lambda: self._context.quotas.squeeze(self._components.broker.fullness),

@@ -23,6 +23,7 @@ from wsserver.limits.user_total import UserTotal
 from wsserver.protocol.types import Position
 from wsserver.rooms.batch_writer import BatchWriter
 from wsserver.rooms.hub import Hub
+from wsserver.runtime.pauses import Pauses
 from wsserver.settings import Settings
 from wsserver.status import BrokerStatus
 from wsserver.storage.memory.broker import MemoryBroker
@@ -65,7 +66,7 @@ class Place:
         self.why: str | None = None
         self.registry = ConnectionRegistry(10, 25, 30)
         self.acceptor = Acceptor(
-            settings, self.context, self.registry, lambda: self.why, lambda: BrokerStatus(True), {}
+            settings, self.context, self.registry, lambda: self.why, lambda: BrokerStatus(True), {}, Pauses()
         )
         self.port = 0
 

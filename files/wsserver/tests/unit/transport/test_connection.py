@@ -18,6 +18,7 @@ from wsserver.archive.history import History
 from wsserver.auth import mint
 from wsserver.rooms.batch_writer import BatchWriter
 from wsserver.rooms.hub import Hub
+from wsserver.runtime.pauses import Pauses
 from wsserver.sessions.session import Session
 from wsserver.settings import Settings
 from wsserver.status import BrokerStatus
@@ -35,7 +36,7 @@ async def test_a_lost_connection_is_freed_without_a_collection() -> None:
     registry = ConnectionRegistry(handshake_s=10, heartbeat_s=25, slow_client_s=30)
     settings = Settings(jwt_secret=SecretStr(SECRET))
     context = make_services(hub, broker, writer)
-    acceptor = Acceptor(settings, context, registry, lambda: None, lambda: BrokerStatus(True), {})
+    acceptor = Acceptor(settings, context, registry, lambda: None, lambda: BrokerStatus(True), {}, Pauses())
     running = [asyncio.create_task(work) for work in (broker.run(hub, lambda payload: None), context.quotas.run())]
     await until(lambda: context.quotas.available)
     server = await asyncio.get_running_loop().create_server(acceptor.connection, "127.0.0.1", 0)

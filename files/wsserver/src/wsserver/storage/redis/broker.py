@@ -31,6 +31,7 @@ from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseE
 from wsserver.errors import ArchiveUnavailable, BrokerBusy, BrokerError, BrokerFull, BrokerUnavailable, OutcomeUnknown
 from wsserver.protocol.types import Message, Position
 from wsserver.rooms.broker import READ_BYTES, Delivered, Listener, Published
+from wsserver.runtime.pauses import Pauses
 from wsserver.runtime.tasks import fail
 from wsserver.status import NEARLY_FULL
 from wsserver.storage.redis.connection import (
@@ -103,10 +104,16 @@ class RedisBroker:
     for the reads.
 
     `witness`: Postgres, if messages go there. A room's log then also keeps the messages that
-    Postgres does not have.
+    Postgres does not have. `pauses`: of this process; publishes from before a pause are refused.
     """
 
-    def __init__(self, address: RedisAddress, log: LogLimits, witness: Witness | None = None) -> None:
+    def __init__(
+        self,
+        address: RedisAddress,
+        log: LogLimits,
+        witness: Witness | None = None,
+        pauses: Pauses | None = None,
+    ) -> None:
         self.available = False
         self.fullness = 0.0
         self.disk_full = False
@@ -114,6 +121,8 @@ class RedisBroker:
         self._deaths = 0  # processes of Redis that ended so, without a healthy one in between
         self._log = log
         self._witness = witness
+        self._pauses = pauses or Pauses()
+        self._pauses.then(self._stood_still)
         self._redis = address.client(connections=8)
         self._control = address.client(connections=1)
         self._publisher: AbstractConnection | None = None
@@ -221,9 +230,8 @@ class RedisBroker:
 
     async def _disconnected(self) -> None:
         self.available = False
-        queue, self._queue, self._waiting_bytes = self._queue, [], 0
-        for *_publish, future in queue:
-            fail(future, self._unavailable())
+        self._drop_queue(self._unavailable())
+        self._waiting_bytes = 0
         for confirmation in self._confirmations.values():
             fail(confirmation, BrokerUnavailable())
         self._confirmations.clear()
@@ -231,6 +239,16 @@ class RedisBroker:
             if connection is not None:
                 await connection.disconnect(nowait=True)
         self._feed = self._publisher = None
+
+    def _drop_queue(self, error: BrokerError) -> None:
+        queue, self._queue = self._queue, []
+        for _room, _ts, size, _arguments, future in queue:
+            self._waiting_bytes -= size
+            fail(future, error)
+
+    def _stood_still(self, _seconds: float) -> None:
+        """Redis recognises the queued publishes as repeats no longer."""
+        self._drop_queue(_stood_still())
 
     async def _prove(self, listener: Listener) -> None:
         """Learn the incarnation of each shard, and change it where the data is older than before."""
@@ -416,6 +434,9 @@ class RedisBroker:
         if not self.available:
             future.set_exception(self._unavailable())
             return future
+        if self._pauses.check():
+            future.set_exception(_stood_still())
+            return future
         if self._waiting_bytes >= _WAITING_BYTES_MAX:
             metrics.LIMITED.labels("broker_queue").inc()
             future.set_exception(BrokerBusy("too many publishes wait for the broker; nothing was published"))
@@ -441,9 +462,12 @@ class RedisBroker:
         connection = self._publisher
         while True:
             await self._queued.wait()
+            self._pauses.check()
             batch, self._queue = self._queue[:_PUBLISH_BATCH], self._queue[_PUBLISH_BATCH:]
             if not self._queue:
                 self._queued.clear()
+            if not batch:
+                continue
             # hiredis packs, and one deadline serves all replies: redis-py's own cost as much as all
             # else here.
             commands = [
@@ -574,6 +598,10 @@ def _cause(attempt: asyncio.Task[None]) -> str:
 
 def _causes(failure: BaseException | None) -> list[BaseException | None]:
     return list(failure.exceptions) if isinstance(failure, BaseExceptionGroup) else [failure]
+
+
+def _stood_still() -> BrokerUnavailable:
+    return BrokerUnavailable("this worker stood still, and has dropped what waited; nothing was published")
 
 
 def _broker_error(reply: Exception) -> BrokerError:

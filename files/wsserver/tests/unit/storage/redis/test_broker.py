@@ -26,6 +26,7 @@ from wsserver.protocol.types import Message, Position
 from wsserver.rooms.batch_writer import BatchWriter
 from wsserver.rooms.broker import Delivered
 from wsserver.rooms.hub import Hub
+from wsserver.runtime import pauses
 from wsserver.storage.redis import broker as broker_redis
 from wsserver.storage.redis.broker import RedisBroker
 from wsserver.storage.redis.connection import RedisAddress, SoundConnection
@@ -614,6 +615,26 @@ async def test_publishes_that_wait_for_a_slow_redis_are_bounded_in_all(redis: Re
         assert (await broker.publish("r", "u", "after", b"1")).position.seq == 33
         assert broker._waiting_bytes == 0
         assert broker.available
+
+
+async def test_publishes_from_before_a_pause_are_refused(redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr(pauses, "_now", lambda: now)
+    async with connected(redis) as (broker, _):
+        assert (await broker.publish("r", "u", "1", b"1")).position.seq == 1
+        redis.signal(signal.SIGSTOP)
+        under_way = broker.publish("r", "u", "2", b"1")
+        await asyncio.sleep(0.1)  # it is sent, and the next ones wait
+        queued = [broker.publish("r", "u", str(n), b"1") for n in (3, 4)]
+        now += 100
+        redis.signal(signal.SIGCONT)
+        assert (await under_way).position.seq == 2, "Redis had it before the pause"
+        for future in (*queued, broker.publish("r", "u", "5", b"1")):
+            with pytest.raises(BrokerUnavailable, match="stood still"):
+                await future
+        now += 5
+        assert (await broker.publish("r", "u", "6", b"1")).position.seq == 3
+        assert broker._waiting_bytes == 0
 
 
 async def test_a_cancellation_at_any_moment_ends_it(redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
