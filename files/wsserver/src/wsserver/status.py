@@ -16,8 +16,9 @@ NEARLY_FULL = 0.8
 
 
 class BrokerStatus(Struct, frozen=True):
-    """`fullness`: the used part of its memory, 0 to 1; 0 if its memory has no limit. `disk_full`: it
-    cannot write to its disk.
+    """`fullness`: the used part of its memory, 0 to 1; 0 if its memory has no limit.
+
+    `disk_full`: it cannot write to its disk.
     """
 
     available: bool

@@ -28,6 +28,7 @@ class Worker:
         self.state: State = "ready"
         self.started_at = 1.7e9
         self.broker = BrokerStatus(True)
+        self.descriptors_scarce = False
         # The counters at each poll; the real counters by default.
         self.counted: list[Counters] = []
         self.archive: ArchiveStatus | None = ArchiveStatus(True, 12, 0.25)
@@ -56,6 +57,7 @@ class Worker:
             rooms=2,
             broker=self.broker,
             archive=self.archive,
+            descriptors_scarce=self.descriptors_scarce,
         )
 
     def counters(self) -> Counters:

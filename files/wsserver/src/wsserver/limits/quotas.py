@@ -17,7 +17,9 @@ from wsserver.telemetry import metrics
 
 
 class Refusal(NamedTuple):
-    """A refused connection, publish or join: the limit as the metric names it, and the reason for the client."""
+    """A refused connection, publish or join: the limit as the metric names it, and the reason for
+    the client.
+    """
 
     limit: str
     text: str

@@ -27,6 +27,7 @@ from support.worker import environment
 from wsserver.admin import control_socket as control
 from wsserver.admin import ctl
 from wsserver.admin.control_socket import ControlSocket
+from wsserver.status import BrokerStatus
 from wsserver.transport.drain import DrainHeldByOthers, WorkerDrain
 
 
@@ -465,6 +466,16 @@ async def test_ctl_status_is_a_table_of_all_workers(fleet: dict[str, Worker], ty
     ]
     columns = [line.index("available") for line in output.splitlines()[1:]]
     assert len(set(columns)) == 1
+
+
+async def test_ctl_status_tells_what_is_used_up(fleet: dict[str, Worker], typed: Typed) -> None:
+    fleet["9"].descriptors_scarce = True
+    fleet["80"].broker = BrokerStatus(True, 0.91)
+    fleet["100"].broker = BrokerStatus(False, 0.91, disk_full=True)
+    _, output, _ = await typed("status")
+    rows = [[cell.strip() for cell in line.split("  ") if cell] for line in output.splitlines()[1:]]
+    assert [row[1] for row in rows] == ["ready, no descriptors", "ready", "ready"]
+    assert [row[4] for row in rows] == ["available", "91% full", "disk full"]
 
 
 async def test_ctl_without_a_verb_is_status(fleet: dict[str, Worker], typed: Typed) -> None:
