@@ -31,7 +31,18 @@ _INTERVALS_S = (0.5, 60.0)
 
 
 class CannotAsk(Exception):
-    """A worker did not carry out a command. The text is one sentence for the operator."""
+    """A worker did not carry out a command. The text is one sentence for the operator.
+
+    `state`: the failure in a word, as the table shows it.
+    """
+
+    def __init__(self, text: str, state: str = "fault") -> None:
+        super().__init__(text)
+        self.state = state
+
+
+# Each worker's result, or why there is none.
+Answers = dict[str, dict[str, Any] | CannotAsk]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -89,12 +100,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _status(arguments: argparse.Namespace) -> int:
-    answers = _ask_each(_sockets(arguments), {"cmd": "status"})
+    answers = _ask_each(_expected_sockets(arguments), {"cmd": "status"})
     if arguments.json:
-        print(json.dumps([{"worker": name, **answer} for name, answer in answers.items()], indent=2))
+        print(json.dumps(_rows(answers), indent=2))
     else:
         _print_table(answers)
-    return 1 if any("error" in answer for answer in answers.values()) else 0
+    return 1 if any(isinstance(answer, CannotAsk) for answer in answers.values()) else 0
 
 
 def _top(arguments: argparse.Namespace) -> int:
@@ -145,14 +156,14 @@ def _kick(arguments: argparse.Namespace) -> int:
             command[field] = getattr(arguments, field)
     answers = _ask_each(_sockets(arguments), command)
     for name, answer in answers.items():
-        if "error" in answer:
-            print(f"ws-server: {answer['error']}", file=sys.stderr)
+        if isinstance(answer, CannotAsk):
+            print(f"ws-server: {answer}", file=sys.stderr)
         elif not arguments.json:
             print(f"{name}: {answer['kicked']} closed")
     if arguments.json:
-        print(json.dumps([{"worker": name, **answer} for name, answer in answers.items()]))
-    closed = any(answer.get("kicked") for answer in answers.values())
-    return 0 if closed and not any("error" in answer for answer in answers.values()) else 1
+        print(json.dumps(_rows(answers)))
+    closed = [0 if isinstance(answer, CannotAsk) else answer["kicked"] for answer in answers.values()]
+    return 0 if any(closed) and not any(isinstance(answer, CannotAsk) for answer in answers.values()) else 1
 
 
 # Which workers.
@@ -216,17 +227,14 @@ def _operator() -> str:
 # The conversation.
 
 
-def _ask_each(paths: list[Path], command: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Each worker's result, or {"error": sentence}.
+def _ask_each(paths: list[Path], command: dict[str, Any]) -> Answers:
+    """Ask all workers at once: a worker that hangs does not delay the others."""
 
-    A worker that hangs does not delay the others.
-    """
-
-    def ask(path: Path) -> dict[str, Any]:
+    def ask(path: Path) -> dict[str, Any] | CannotAsk:
         try:
             return _result(path, command)
         except CannotAsk as exc:
-            return {"error": str(exc)}
+            return exc
 
     with ThreadPoolExecutor(len(paths)) as threads:
         return dict(zip(map(_name, paths), threads.map(ask, paths), strict=True))
@@ -258,34 +266,47 @@ def _ask(path: Path, command: dict[str, Any], deadline: float) -> Iterator[tuple
                     yield answer["result" if final else "progress"], final
                     heard = True
     except TimeoutError:
-        late = heard and time.monotonic() >= deadline
-        raise _cannot(path, "is not done in time, and continues" if late else "does not answer") from None
+        if heard and time.monotonic() >= deadline:
+            raise _cannot(path, "is not done in time, and continues") from None
+        raise _cannot(path, "does not answer", "no answer") from None
     except OSError as exc:
-        raise _cannot(path, str(explain(exc))) from None
+        failure = explain(exc)
+        raise _cannot(path, str(failure), failure.state) from None
     except ValueError as exc:
         raise _cannot(path, f"cannot be asked: {exc}") from None
 
 
-def _cannot(path: Path, why: str) -> CannotAsk:
-    return CannotAsk(f"worker {_name(path)} {why} ({path})")
+def _cannot(path: Path, why: str, state: str = "fault") -> CannotAsk:
+    return CannotAsk(f"worker {_name(path)} {why} ({path})", state)
 
 
 # Output.
 
 
-def _print_table(answers: dict[str, dict[str, Any]]) -> None:
-    rows = [["WORKER", "STATE", "CONNECTIONS", "ROOMS", "BROKER", "ARCHIVE", "UPTIME", "VERSION", "PID"]]
-    rows += [[name, *_cells(answer)] for name, answer in answers.items() if "error" not in answer]
+_HEAD = ["WORKER", "STATE", "CONNECTIONS", "ROOMS", "BROKER", "ARCHIVE", "UPTIME", "VERSION", "PID"]
+
+
+def _rows(answers: Answers) -> list[dict[str, Any]]:
+    """The answers as JSON has them."""
+    return [
+        {"worker": name, **({"error": str(answer)} if isinstance(answer, CannotAsk) else answer)}
+        for name, answer in answers.items()
+    ]
+
+
+def _print_table(answers: Answers) -> None:
+    rows = [_HEAD, *([name, *_cells(answer)] for name, answer in answers.items())]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    if len(rows) > 1:
-        for row in rows:
-            print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     for answer in answers.values():
-        if "error" in answer:
-            print(f"ws-server: {answer['error']}", file=sys.stderr)
+        if isinstance(answer, CannotAsk):
+            print(f"ws-server: {answer}", file=sys.stderr)
 
 
-def _cells(status: dict[str, Any]) -> list[str]:
+def _cells(status: dict[str, Any] | CannotAsk) -> list[str]:
+    if isinstance(status, CannotAsk):
+        return [status.state, *["-"] * (len(_HEAD) - 2)]
     by = f" by {', '.join(status['drained_by'])}" if status["drained_by"] else ""
     # A worker of the release before does not tell.
     scarce = ", no descriptors" if status.get("descriptors_scarce") else ""

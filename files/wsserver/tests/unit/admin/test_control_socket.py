@@ -503,7 +503,11 @@ async def test_ctl_names_a_worker_that_does_not_run(
         hung.listen()
         status, output, errors = await typed("status")
         assert status == 1
-        assert [line.split()[0] for line in output.splitlines()] == ["WORKER", "9", "80", "100"]
+        assert [line.split("  ")[0].strip() for line in output.splitlines()] == ["WORKER", "9", "80", "81", "82", "100"]
+        assert [line.split()[1:] for line in output.splitlines()[3:5]] == [
+            ["down", *"-------"],
+            ["no", "answer", *"-------"],
+        ]
         stuck = f"ws-server: worker 82 does not answer ({run_directory}/82/control.sock)\n"
         assert errors == f"ws-server: worker 81 is dead ({run_directory}/81/control.sock)\n{stuck}"
         monkeypatch.setattr(ctl, "_ANSWER_S", 0.2)
@@ -511,11 +515,34 @@ async def test_ctl_names_a_worker_that_does_not_run(
         assert (status, [list(worker) for worker in json.loads(output)]) == (1, [["worker", "error"]])
         for verb in (["drain"], ["undrain"], ["kick", "--user", "alice"]):
             assert await typed(*verb, "--instance", "82") == (1, "", stuck)
-    assert await typed("status", "--instance", "83") == (
-        1,
-        "",
-        f"ws-server: worker 83 does not run ({run_directory}/83/control.sock)\n",
-    )
+    status, output, errors = await typed("status", "--instance", "83")
+    assert (status, output.splitlines()[1].split()[:2]) == (1, ["83", "down"])
+    assert errors == f"ws-server: worker 83 does not run ({run_directory}/83/control.sock)\n"
+
+
+async def test_ctl_status_has_every_worker_that_should_run(
+    fleet: dict[str, Worker], typed: Typed, run_directory: Path
+) -> None:
+    """systemd removes the directory of a worker that has ended, and the role keeps its link."""
+    for name in ("80", "81"):
+        (run_directory / "instances" / name).mkdir(parents=True)
+    status, output, errors = await typed("status")
+    assert (status, errors) == (1, f"ws-server: worker 81 does not run ({run_directory}/81/control.sock)\n")
+    assert [line.split()[:2] for line in output.splitlines()[1:]] == [
+        ["9", "ready"],
+        ["80", "ready"],
+        ["81", "down"],
+        ["100", "ready"],
+    ]
+    _, output, _ = await typed("status", "--json")
+    assert [(worker["worker"], "error" in worker) for worker in json.loads(output)] == [
+        ("9", False),
+        ("80", False),
+        ("81", True),
+        ("100", False),
+    ]
+    # A worker that does not run has no connections to close.
+    assert (await typed("kick", "--user", "alice"))[::2] == (0, "")
 
 
 async def test_ctl_on_a_host_without_workers(run_directory: Path, typed: Typed) -> None:
