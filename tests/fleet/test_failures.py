@@ -52,6 +52,47 @@ async def test_the_watchdog_replaces_a_hung_worker(fleet: Fleet) -> None:
     assert max(waits) < WEDGED_S
 
 
+async def test_what_anything_but_systemctl_ends_comes_back(fleet: Fleet) -> None:
+    """SIGTERM ends nginx and a worker with status 0, and `kill -9` of the postmaster leaves its
+    processes and files behind. A worker that systemctl stopped stays down.
+    """
+
+    def main_pid(host: str, unit: str) -> int:
+        return int(fleet.ssh(host, f"systemctl show --property=MainPID --value '{unit}'"))
+
+    def state(instance: str) -> str:
+        table = fleet.ssh(fleet.worker_host, "ws-server ctl 2>/dev/null", check=False)
+        return next((row.split()[1] for row in table.splitlines() if row.startswith(f"{instance} ")), "not listed")
+
+    async def again(host: str, unit: str, pid: int) -> None:
+        await asyncio.to_thread(eventually, lambda: main_pid(host, unit) not in (0, pid), 60, f"{unit} again")
+
+    def answers() -> bool:
+        return fleet.ssh(fleet.postgres_host, "psql -U postgres -tAc 'SELECT 1' ws", check=False).strip() == "1"
+
+    [cluster] = fleet.ssh(
+        fleet.postgres_host, "systemctl list-units --plain --no-legend 'postgresql@*' | cut -d' ' -f1"
+    ).split()
+    ends = [
+        (fleet.worker_host, "ws-server@81", "TERM"),
+        (fleet.edge, "nginx", "TERM"),
+        (fleet.postgres_host, cluster, "KILL"),
+    ]
+    async with watching(fleet) as witness:
+        await asyncio.to_thread(fleet.ssh, fleet.worker_host, "systemctl stop ws-server@80")
+        before = [await asyncio.to_thread(main_pid, host, unit) for host, unit, _signal in ends]
+        for (host, _unit, signal), pid in zip(ends, before, strict=True):
+            await asyncio.to_thread(fleet.ssh, host, f"kill -{signal} {pid}")
+        await asyncio.to_thread(eventually, lambda: state("81") == "down", 30, "ctl shows the dead worker")
+        for (host, unit, _signal), pid in zip(ends, before, strict=True):
+            await again(host, unit, pid)
+        await until_ready(fleet, "81")
+        await asyncio.to_thread(eventually, answers, 60, "Postgres answers")
+        assert state("80") == "down", "systemd restarted a worker that systemctl had stopped"
+        await asyncio.to_thread(fleet.ssh, fleet.worker_host, "systemctl start ws-server@80")
+        await progress(witness, 50)
+
+
 async def test_redis_is_stopped_and_started(fleet: Fleet) -> None:
     """Without Redis no worker is ready: new clients get 503 at once, open ones stay, nothing is
     lost.

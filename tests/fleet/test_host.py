@@ -32,7 +32,7 @@ def test_the_workers_unit(fleet: Fleet, instance: str) -> None:
     wanted = {
         "Type": "notify",
         "User": "app",
-        "Restart": "on-failure",
+        "Restart": "always",
         "RestartUSec": "5s",
         "LimitNOFILE": "1048576",
         "LimitCORE": "0",
@@ -47,6 +47,16 @@ def test_the_workers_unit(fleet: Fleet, instance: str) -> None:
     security = fleet.ssh(fleet.worker_host, f"systemd-analyze security --no-pager ws-server@{instance} | tail -1")
     exposure = float(security.split("ws-server@")[1].split(":")[1].split()[0])
     assert exposure <= 1.5
+
+
+def test_every_service_restarts_after_any_end(fleet: Fleet) -> None:
+    ours = "nginx* redis-* postgresql@* prometheus* ws-* grafana-* loki* tempo* alloy*"
+    for host in fleet.hosts:
+        command = f"systemctl show --property=Id,Restart,StartLimitIntervalUSec --state=running --type=service {ours}"
+        shown = [
+            dict(line.split("=", 1) for line in unit.splitlines()) for unit in fleet.ssh(host, command).split("\n\n")
+        ]
+        assert [unit for unit in shown if (unit["Restart"], unit["StartLimitIntervalUSec"]) != ("always", "0")] == []
 
 
 def test_only_root_and_services_read_secrets(fleet: Fleet) -> None:
