@@ -120,19 +120,23 @@ async def test_old_processes_of_nginx_linger(fleet: Fleet, calm: Observer) -> No
 
 
 def test_limits_are_nearly_reached(fleet: Fleet, calm: Observer) -> None:
-    """The limits of Redis' memory and a worker's files are lowered to just above their use."""
+    """The limits of Redis' memory and a worker's files are lowered to just above their use, and a
+    small file system is filled.
+    """
     login = 'REDISCLI_AUTH="$(cat /etc/redis/admin-password)" redis-cli -s /run/redis/redis-server.sock --user admin'
     memory = fleet.ssh(fleet.redis_host, f"{login} CONFIG GET maxmemory").split()[1]
     used = "$(" + login + " INFO memory | sed -n 's/^used_memory:\\([0-9]*\\).*/\\1/p')"
     prlimit = f"prlimit --pid {fleet.pid('81')}"
     files = fleet.ssh(fleet.worker_host, f"{prlimit} --nofile --output SOFT --noheadings").strip()
     opened = f"$(ls /proc/{fleet.pid('81')}/fd | wc -l)"
-    alerts = ("WsRedisMemoryHigh", "WsDescriptorsNearLimit")
+    alerts = ("WsRedisMemoryHigh", "WsDescriptorsNearLimit", "WsDiskFilling", "WsDiskFull")
     try:
         fleet.ssh(fleet.redis_host, f"{login} CONFIG SET maxmemory $(({used} * 11 / 10))")
         fleet.ssh(fleet.worker_host, f"{prlimit} --nofile=$(({opened} * 11 / 10)):")
+        fleet.ssh(fleet.worker_host, "mount -t tmpfs -o size=1M tmpfs /srv && head -c 1000K /dev/zero >/srv/filled")
         calm.raised(*alerts)
     finally:
+        fleet.ssh(fleet.worker_host, "umount /srv")
         fleet.ssh(fleet.redis_host, f"{login} CONFIG SET maxmemory {memory}")
         fleet.ssh(fleet.worker_host, f"{prlimit} --nofile={files}:")
     calm.cleared(*alerts)

@@ -7,7 +7,6 @@ from __future__ import annotations
 from .panels import Dashboard, Panel, Query, Variable
 
 _OF = 'host=~"$host"'
-_DISK = f'{{{_OF}, fstype!~"ramfs|squashfs|nsfs", mountpoint!~"/(run/|proc|sys|dev).*"}}'
 _LINK = f'{{{_OF}, device!~"lo|veth.*|docker.*|br-.*"}}'
 
 DASHBOARD = Dashboard(
@@ -78,13 +77,20 @@ DASHBOARD = Dashboard(
                     "Space used",
                     "By file system. A tmpfs uses memory.",
                     "percentunit",
+                    (Query(f"disk:node_filesystem_used:ratio{{{_OF}}}", "{{host}} {{mountpoint}}"),),
+                    limit=0.8,
+                    runbook="WsDiskFilling",
+                ),
+                Panel(
+                    "Time until full",
+                    "If the use grows as in the last hour, at most a week.",
+                    "s",
                     (
                         Query(
-                            f"1 - node_filesystem_avail_bytes{_DISK} / node_filesystem_size_bytes{_DISK}",
-                            "{{host}} {{mountpoint}}",
+                            f"clamp_max(disk:node_filesystem_full:seconds{{{_OF}}}, 604800)", "{{host}} {{mountpoint}}"
                         ),
                     ),
-                    limit=0.9,
+                    runbook="WsDiskFull",
                 ),
                 Panel(
                     "Busy",
