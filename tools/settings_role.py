@@ -19,8 +19,6 @@ ROLE = Path(__file__).resolve().parents[1] / "roles/ws_server"
 # The keys of a setting's schema that the check needs.
 CHECKED = ("type", "default", "minimum", "maximum", "enum", "pattern", "items")
 TYPES = {"integer": "int", "number": "float", "string": "str", "array": "list"}
-# The role allows less than the service: systemd kills a worker TimeoutStopSec after its stop.
-NARROWER = {"WS_DRAIN_WINDOW_S": {"maximum": 20}}
 # Sentences that the role adds to a setting's description.
 NOTES = {
     "WS_API_CLIENTS": [
@@ -29,7 +27,7 @@ NOTES = {
     "WS_AUTH_COOKIE": ["For pages of O(main:ws_server_allowed_origins)."],
     "WS_DEFAULT_JOIN": ["None when empty."],
     "WS_DEFAULT_PUBLISH": ["None when empty."],
-    "WS_DRAIN_WINDOW_S": ["The service allows more, but systemd kills a worker 30 seconds after its stop."],
+    "WS_DRAIN_WINDOW_S": ["The unit's C(TimeoutStopSec) is 25 seconds longer."],
     "WS_JWT_JWKS": [
         "Tokens may be signed with these keys beside O(main:ws_server_jwt_secret). Set O(main:ws_server_jwt_issuer) and "
         "O(main:ws_server_jwt_audience) as well.",
@@ -61,7 +59,7 @@ def settings_of_role(properties: dict[str, Any]) -> dict[str, dict[str, Any]]:
         for line in (ROLE / "templates" / file).read_text().splitlines()
         for name in re.findall(r"\b(WS_[A-Z_]+|PORT)=", line)
     }
-    return {name: {**made, **NARROWER.get(name, {})} for name, made in properties.items() if name not in named}
+    return {name: made for name, made in properties.items() if name not in named}
 
 
 def variables(properties: dict[str, Any]) -> str:

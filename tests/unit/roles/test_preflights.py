@@ -316,7 +316,7 @@ def test_bad_settings_of_the_service_are_reported_at_once():
         "ws_server",
         ws_server_messages_per_s=0,
         ws_server_trace_ratio=1.5,
-        ws_server_drain_window_s=21,
+        ws_server_drain_window_s=-1,
         ws_server_jwt_jwks="jwks.json",
         ws_server_jwt_audience='a "chat"',
         ws_server_auth_cookie="a cookie",
@@ -332,7 +332,7 @@ def test_bad_settings_of_the_service_are_reported_at_once():
     begins = [
         "ws_server_messages_per_s is 0: set it to a number from 1 to 100000, or leave it out",
         "ws_server_trace_ratio is 1.5: set it to a number from 0 to 1",
-        "ws_server_drain_window_s is 21: set it to a number from 0 to 20",
+        "ws_server_drain_window_s is -1: set it to a number from 0 to 600",
         "ws_server_jwt_jwks is 'jwks.json': set it to the path of a JWKS file on the host, or its https URL",
         "ws_server_jwt_audience is 'a \"chat\"': set it to the aud",
         "ws_server_auth_cookie is 'a cookie': set it to the name of the cookie that may hold a token, of letters, digits, _ and -",

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 import logging
 from http import HTTPStatus
@@ -38,6 +39,8 @@ _IDLE_S = 60
 _LINGER_S = 2
 # A publish has an answer within this time (or its outcome is unknown).
 _FINISH_S = 8
+# How long the connections may take to close afterwards. (aiohttp waits for half of it twice.)
+_CLOSE_S = 2
 _STATUS_ROUTE = "/v1/stats"
 
 _ROUTE = web.RequestKey("route", str)
@@ -67,6 +70,9 @@ class Api:
         self._operations = operations
         self._publishing = Publishing(operations, settings.max_message_bytes)
         self._one_body_bytes = settings.max_message_bytes + _BODY_BYTES
+        self._running = 0
+        self._finished = asyncio.Event()
+        self._finish_by: float | None = None
         self.router = web.UrlDispatcher()
         self.router.add_routes(
             [
@@ -98,16 +104,34 @@ class Api:
             lingering_time=_LINGER_S,
             auto_decompress=False,  # a small body must not expand to a large one
         )
-        self._runner = web.ServerRunner(server, shutdown_timeout=_FINISH_S)
+        self._runner = web.ServerRunner(server, shutdown_timeout=_CLOSE_S / 2)
         await self._runner.setup()
         for listener in bound:
             await web.SockSite(self._runner, listener).start()
         log.info("api_listening", address=sockets.words(addresses), port=port)
 
+    async def finish(self) -> None:
+        """Wait until no request runs, for at most _FINISH_S from the first call on.
+
+        Call while the worker drains: new requests are refused then.
+        """
+        loop = asyncio.get_running_loop()
+        if self._finish_by is None:
+            self._finish_by = loop.time() + _FINISH_S
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(self._finish_by):
+                while self._running:
+                    self._finished.clear()
+                    await self._finished.wait()
+
     async def stop(self) -> None:
         """Refuse new requests, and finish running requests within seconds."""
-        if self._runner is not None:
-            await self._runner.cleanup()
+        if self._runner is None:
+            return
+        for site in list(self._runner.sites):
+            await site.stop()
+        await self.finish()
+        await self._runner.cleanup()
 
     # Every request.
 
@@ -118,6 +142,7 @@ class Api:
         route = "none" if resource is None else resource.canonical
         request[_ROUTE] = route
         request[_TRACE] = bodies.trace(request)
+        self._running += 1
         try:
             self._check_client(request)
             self._authorize(request)
@@ -139,6 +164,9 @@ class Api:
             log.exception("api_failed", route=route, **request[_TRACE])
             why = "a fault of the server; it is in its log"
             return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal", why).response()
+        finally:
+            self._running -= 1
+            self._finished.set()
 
     def _check_client(self, request: web.Request) -> None:
         # A client that has reset its connection has no address.

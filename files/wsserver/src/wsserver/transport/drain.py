@@ -34,6 +34,8 @@ async def drain(connections: ConnectionRegistry, window_s: float) -> None:
     clients = connections.open_connections
     random.shuffle(clients)  # clients that arrived together, often from one place, must not leave together
     batch_size = int(max(len(clients) / max(window_s, _STEP_S), _UNPACED_PER_S) * _STEP_S) + 1
+    loop = asyncio.get_running_loop()
+    due = loop.time()
     async with asyncio.TaskGroup() as closing:
         for start in range(0, len(clients), batch_size):
             batch = clients[start : start + batch_size]
@@ -41,10 +43,10 @@ async def drain(connections: ConnectionRegistry, window_s: float) -> None:
                 if client.session is not None:
                     client.session.send(Reconnect(random.randint(0, _AFTER_MS_MAX), _WHY))
             closing.create_task(_close(batch))
-            await asyncio.sleep(_STEP_S)
-    for _wait in range(int(_CLOSE_WAIT_S / _STEP_S)):
-        if connections.idle:
-            break
+            due += _STEP_S  # the work of a step must not make the window longer
+            await asyncio.sleep(due - loop.time())
+    until = loop.time() + _CLOSE_WAIT_S
+    while not connections.idle and loop.time() < until:
         # A client may have connected since: it had spent its ticket when the drain began.
         for client in connections.open_connections:
             client.close(CloseCode.GOING_AWAY, _WHY)

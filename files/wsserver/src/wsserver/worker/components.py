@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -29,13 +30,16 @@ from wsserver.storage.memory.counts import MemoryCounts, MemoryPresence
 from wsserver.storage.memory.tickets import MemoryTickets
 from wsserver.storage.redis.archive_stream import ArchiveStream
 from wsserver.storage.redis.broker import RedisBroker
-from wsserver.storage.redis.connection import RedisAddress
+from wsserver.storage.redis.connection import COMMAND_TIMEOUT_S, RedisAddress
 from wsserver.storage.redis.counts import RedisCounts
 from wsserver.storage.redis.keys import LogLimits
 from wsserver.storage.redis.memory import LogShedder
 from wsserver.storage.redis.presence import RedisPresence
 from wsserver.storage.redis.tickets import RedisTickets
 from wsserver.storage.redis.user_rate import RedisRates
+
+# A Redis that hangs is noticed within the deadline of one command.
+_STOP_S = COMMAND_TIMEOUT_S + 1.0
 
 
 @dataclass(frozen=True)
@@ -58,8 +62,13 @@ class Components:
         return work if self.archive is None else [*work, self.archive.run()]
 
     async def stop(self) -> None:
-        """Call after the background coroutines were cancelled."""
-        await asyncio.gather(self.presence.stop(), self.quotas.stop())
+        """Call after the background coroutines were cancelled.
+
+        Takes at most _STOP_S: other workers correct the counts of a worker that did not tell Redis.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_STOP_S):
+                await asyncio.gather(self.presence.stop(), self.quotas.stop())
 
 
 def in_redis(settings: Settings) -> Components:

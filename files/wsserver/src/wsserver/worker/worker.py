@@ -179,17 +179,21 @@ class Worker:
             await stop.wait()
             ready.cancel()
             systemd.notify("STOPPING=1\nSTATUS=draining")
-            await self._drain.stop()
-            for server in servers:
-                await server.stop()
+            # The unit grants the sum of these deadlines: plugins/module_utils/_stopping.py.
+            await asyncio.gather(
+                self._drain.stop(), *(server.finish() for server in servers if isinstance(server, Api))
+            )
+            await asyncio.gather(*(server.stop() for server in servers))
             for task in background:
                 task.cancel()
-        await self._components.stop()
         for listener in listeners:
             listener.close()
+        await asyncio.gather(self._components.stop(), self._stop_tracer())
+        log.info("stopped")
+
+    async def _stop_tracer(self) -> None:
         if self._tracer is not None:
             await self._tracer.stop()
-        log.info("stopped")
 
     def _other_servers(self) -> list[Api | ControlSocket]:
         servers: list[Api | ControlSocket] = []
