@@ -334,6 +334,7 @@ class Session:
         self.write = _discard
         if self._busy is not None:
             self._busy.cancel()
+            self._busy = None  # its traceback refers to this session
         for room in self.rooms:
             self._context.hub.leave(self, room)
             if room != self._entering:

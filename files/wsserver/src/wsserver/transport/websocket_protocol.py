@@ -83,8 +83,9 @@ class WebSocketProtocol(ServerProtocol, _AfterAnswer):
         return received
 
     def end(self) -> None:
-        """Let the protocol be freed: its parser is a generator, which refers to the protocol."""
+        """Let the protocol be freed: its parser and the tracebacks of its errors refer to it."""
         self.parser.close()
+        self.parser_exc = self.handshake_exc = None
 
     def recv_frame(self, frame: Frame) -> None:
         """Leave one event for each complete text message.

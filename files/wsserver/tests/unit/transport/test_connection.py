@@ -9,6 +9,7 @@ from typing import Any
 from unittest.mock import Mock
 from uuid import uuid4
 
+import pytest
 from pydantic import SecretStr
 from support.services import SECRET, make_services
 from support.wait import until
@@ -29,7 +30,11 @@ from wsserver.transport.registry import ConnectionRegistry
 from wsserver.transport.websocket_protocol import WebSocketProtocol
 
 
-async def test_a_lost_connection_is_freed_without_a_collection() -> None:
+async def _never(*_arguments: object) -> None:
+    await asyncio.Event().wait()
+
+
+async def test_a_lost_connection_is_freed_without_a_collection(monkeypatch: pytest.MonkeyPatch) -> None:
     """A collection visits all objects, and the event loop waits for it."""
     broker, writer = MemoryBroker(100), BatchWriter()
     hub = Hub(broker, History(broker, None), writer)
@@ -49,6 +54,25 @@ async def test_a_lost_connection_is_freed_without_a_collection() -> None:
             await client.recv()
             await client.send('{"type":"join","room":"r"}')
             await client.recv()
+        monkeypatch.setattr(Hub, "join", _never)
+        lost = await connect(f"ws://127.0.0.1:{port}/ws", additional_headers=headers, proxy=None)
+        await lost.recv()
+        await lost.send('{"type":"join","room":"r"}')
+        await until(lambda: any(client.session._busy for client in registry.open_connections if client.session))
+        for client in registry.open_connections:
+            client.abort()
+        await lost.wait_closed()
+        monkeypatch.undo()
+        # Without a close frame.
+        lost = await connect(f"ws://127.0.0.1:{port}/ws", additional_headers=headers, proxy=None)
+        await lost.recv()
+        lost.transport.abort()
+        del client, lost
+        await until(lambda: registry.idle)
+        reader, plain = await asyncio.open_connection("127.0.0.1", port)
+        plain.write(b"no request\r\n\r\n")
+        await reader.read()
+        plain.close()
         reader, plain = await asyncio.open_connection("127.0.0.1", port)
         request = f"GET /events?room=r HTTP/1.1\r\nHost: x\r\nAuthorization: {headers['Authorization']}\r\n\r\n"
         plain.write(request.encode())
@@ -57,7 +81,7 @@ async def test_a_lost_connection_is_freed_without_a_collection() -> None:
         await until(lambda: registry.idle)
         await asyncio.sleep(0.1)
         kinds = (Connection, Session, WebSocketProtocol)
-        assert [thing for thing in gc.get_objects() if isinstance(thing, kinds)] == []
+        assert [thing for thing in gc.get_objects() if issubclass(type(thing), kinds)] == []
     finally:
         gc.enable()
         server.close()
