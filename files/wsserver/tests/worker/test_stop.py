@@ -59,14 +59,18 @@ async def test_a_stop_does_not_wait_for_a_hung_redis_and_a_slow_request_one_afte
 
 
 class _Slow:
-    """A client that takes long to notify."""
+    """A client that takes long to notify. took_s: for all of them."""
+
+    took_s = 0.0
 
     def __init__(self) -> None:
         self.session = self
         self.codes: list[int] = []
 
     def send(self, event: object) -> None:
-        time.sleep(0.007)
+        began = time.monotonic()
+        time.sleep(0.02)
+        _Slow.took_s += time.monotonic() - began
 
     def close(self, code: int, reason: str) -> None:
         self.codes.append(code)
@@ -75,10 +79,12 @@ class _Slow:
 async def test_the_work_of_a_drain_does_not_make_its_window_longer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(drain, "_UNPACED_PER_S", 1)
     monkeypatch.setattr(drain, "_GRACE_S", 0.0)
+    monkeypatch.setattr(_Slow, "took_s", 0.0)
     clients = [_Slow() for _ in range(100)]
     registry = ConnectionRegistry(10, 25, 30)
     monkeypatch.setattr(ConnectionRegistry, "open_connections", property(lambda self: list(clients)))
     began = time.monotonic()
-    await drain.drain(registry, 1.0)
-    assert time.monotonic() - began < 1.3
+    await drain.drain(registry, 3.0)
+    # Half of the work is what a busy machine may add.
+    assert time.monotonic() - began < max(3.0, _Slow.took_s) + _Slow.took_s / 2
     assert [client.codes for client in clients] == [[1001]] * 100

@@ -103,7 +103,8 @@ async def reading() -> AsyncIterator[None]:
     except PoolFull as exc:
         raise BrokerBusy() from exc
     except (RedisError, OSError) as exc:
-        raise (full(exc) or BrokerUnavailable()) from exc
+        error = full(exc) or BrokerUnavailable()
+        raise error from exc
 
 
 def full(exc: BaseException) -> BrokerFull | None:

@@ -559,8 +559,8 @@ async def test_messages_of_unsubscribed_rooms_are_not_received(redis: RedisServe
 async def test_a_burst_of_reads_is_served_without_an_error(redis: RedisServer) -> None:
     async with connected(redis) as (broker, _):
         await broker.publish("r", "u", "1", b"1")
-        heads = await asyncio.gather(*(broker.head(f"r{n}") for n in range(3000)))
-        assert len(heads) == 3000
+        heads = await asyncio.gather(*(broker.head(f"r{n}") for n in range(500)))
+        assert len(heads) == 500
         assert broker.available
 
 
