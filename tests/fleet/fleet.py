@@ -121,16 +121,16 @@ class Fleet:
         return self._setting("WS_API_KEY")
 
     @cached_property
-    def _jwt_secret(self) -> str:
+    def jwt_secret(self) -> str:
         return self._setting("WS_JWT_SECRET")
 
     def token(self, user: str) -> str:
         """A token, signed as by an application's backend."""
-        return jwt.encode({"sub": user, "exp": time.time() + 3600}, self._jwt_secret, "HS256")
+        return jwt.encode({"sub": user, "exp": time.time() + 3600}, self.jwt_secret, "HS256")
 
     def credentials(self, user: str) -> CredentialFactory:
         """Credentials for a witness."""
-        return from_secret(self._jwt_secret)(user)
+        return from_secret(self.jwt_secret)(user)
 
     def _setting(self, name: str) -> str:
         return self.ssh(self.worker_host, f". /etc/ws-server/env; echo ${name}").strip()

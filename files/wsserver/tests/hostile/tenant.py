@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """One user with an ordinary token, who asks for as much as the limits allow.
 
-`python -m hostile.tenant ATTACK SECONDS PORT...` runs one attack against workers on these ports, and
-prints how many of each answer came.
+`python -m hostile.tenant ATTACK SECONDS` reads a `Target` from standard input as JSON, runs one
+attack against it, and prints how many of each answer came.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ import contextlib
 import itertools
 import json
 import socket
+import ssl
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 from support.wire import text, upgrade_request
-from support.worker import SECRET
 
 from wsserver.auth import mint
 
@@ -31,51 +32,68 @@ _BURST_BYTES = 2 * 16384
 Commands = Iterator[dict[str, Any]]
 
 
-def history(_connection: int) -> Commands:
+class Target(NamedTuple):
+    """The WebSocket URLs of the service, its key for HS256, and the file of its authority, if any."""
+
+    urls: list[str]
+    secret: str
+    ca_file: str | None = None
+
+    def token(self) -> str:
+        return mint(self.secret, USER, 600)
+
+    async def connect(self, number: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        url = urlsplit(self.urls[number % len(self.urls)])
+        trust = ssl.create_default_context(cafile=self.ca_file) if url.scheme == "wss" else None
+        port = url.port or (443 if trust else 80)
+        return await asyncio.open_connection(url.hostname, port, ssl=trust, limit=_CHUNK)
+
+
+def history(_target: Target, _connection: int) -> Commands:
     return itertools.repeat({"type": "history", "room": "chat-0", "limit": 100})
 
 
-def presence(_connection: int) -> Commands:
+def presence(_target: Target, _connection: int) -> Commands:
     return itertools.repeat({"type": "presence", "room": "chat-0"})
 
 
-def fresh_rooms(connection: int) -> Commands:
+def fresh_rooms(_target: Target, connection: int) -> Commands:
     for n in itertools.count():
         yield {"type": "join", "room": f"fresh-{connection}-{n}"}
         yield {"type": "leave", "room": f"fresh-{connection}-{n}"}
 
 
-def memberships(connection: int) -> Commands:
+def memberships(_target: Target, connection: int) -> Commands:
     for n in itertools.count():
         yield {"type": "join", "room": f"{'long' * 25}-{connection}-{n}", "members": True}
 
 
-def publish_to_fresh_rooms(connection: int) -> Commands:
+def publish_to_fresh_rooms(_target: Target, connection: int) -> Commands:
     for n in itertools.count():
         yield {"type": "publish", "room": f"fresh-{connection}-{n}", "data": 1, "id": str(n)}
 
 
-def publish_large(connection: int) -> Commands:
+def publish_large(_target: Target, connection: int) -> Commands:
     data = "x" * 60_000
     for n in itertools.count():
         yield {"type": "publish", "room": f"large-{connection % 4}", "data": data, "id": f"{connection}-{n}"}
 
 
-def publish_brackets(connection: int) -> Commands:
+def publish_brackets(_target: Target, connection: int) -> Commands:
     for n in itertools.count():
         yield {"type": "publish", "room": "chat-1", "data": [[]] * 20_000, "id": f"{connection}-{n}"}
 
 
-def tokens(_connection: int) -> Commands:
-    return itertools.repeat({"type": "auth", "token": mint(SECRET, USER, 600)})
+def tokens(target: Target, _connection: int) -> Commands:
+    return itertools.repeat({"type": "auth", "token": target.token()})
 
 
-def pings(_connection: int) -> Commands:
+def pings(_target: Target, _connection: int) -> Commands:
     return itertools.repeat({"type": "ping"})
 
 
 # `unread`: as `history`, without reading the answers.
-ATTACKS: dict[str, Callable[[int], Commands]] = {
+ATTACKS: dict[str, Callable[[Target, int], Commands]] = {
     "history": history,
     "unread": history,
     "presence": presence,
@@ -91,14 +109,15 @@ HANDSHAKES = "handshakes"
 NAMES = [*ATTACKS, HANDSHAKES]
 
 
-async def session(port: int, commands: Commands, reads: bool) -> None:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=_CHUNK)
+async def session(target: Target, number: int, name: str) -> None:
+    commands = ATTACKS[name](target, number)
+    reader, writer = await target.connect(number)
     try:
         writer.transport.set_write_buffer_limits(high=_BURST_BYTES)
         writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BURST_BYTES)
-        writer.write(upgrade_request(Authorization=f"Bearer {mint(SECRET, USER, 600)}", X_Real_IP="192.0.2.66"))
+        writer.write(upgrade_request(Authorization=f"Bearer {target.token()}", X_Real_IP="192.0.2.66"))
         await reader.readuntil(b"\r\n\r\n")
-        reading = asyncio.create_task(discarded(reader)) if reads else None
+        reading = asyncio.create_task(discarded(reader)) if name != "unread" else None
         try:
             while not writer.is_closing():
                 writer.write(burst(commands))
@@ -126,28 +145,27 @@ async def discarded(reader: asyncio.StreamReader) -> None:
         pass
 
 
-async def handshakes(port: int, answers: Counter[str]) -> None:
+async def handshakes(target: Target, number: int, answers: Counter[str]) -> None:
     """Bad requests, one after the other."""
     while True:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        reader, writer = await target.connect(number)
         writer.write(upgrade_request(Authorization="Bearer wrong", X_Real_IP="192.0.2.66"))
         answers[(await reader.read(_CHUNK))[9:12].decode()] += 1
         writer.transport.abort()
 
 
-async def attack(name: str, seconds: float, ports: list[int]) -> Counter[str]:
+async def attack(name: str, seconds: float, target: Target) -> Counter[str]:
     ran: Counter[str] = Counter()
 
     async def again_and_again(number: int) -> None:
-        port = ports[number % len(ports)]
         while True:
             # A refused or closed connection comes back, like that of a determined user.
             with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
                 if name == HANDSHAKES:
-                    await handshakes(port, ran)
+                    await handshakes(target, number, ran)
                 else:
                     ran["connections"] += 1
-                    await session(port, ATTACKS[name](number), reads=name != "unread")
+                    await session(target, number, name)
             await asyncio.sleep(0.1)
 
     attackers = [asyncio.create_task(again_and_again(number)) for number in range(_CONNECTIONS)]
@@ -161,4 +179,4 @@ async def attack(name: str, seconds: float, ports: list[int]) -> Counter[str]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(asyncio.run(attack(sys.argv[1], float(sys.argv[2]), list(map(int, sys.argv[3:]))))))
+    print(json.dumps(asyncio.run(attack(sys.argv[1], float(sys.argv[2]), Target(**json.load(sys.stdin))))))
