@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from support.browser import chromium
 from support.ports import free_port
 from support.wire import text, upgrade_request
 from support.worker import ORIGIN, Worker
@@ -104,6 +105,26 @@ async def test_pages_of_listed_origins_may_read_that_no_worker_is_ready(lonely_e
         answer = await ask(lonely_edge.port, "/events?room=r", header)
         assert answer.startswith("HTTP/1.1 503 ")
         assert "Access-Control-Allow" not in answer
+
+
+async def test_a_page_that_sends_authorization_may_read_that_no_worker_is_ready(worker: Worker) -> None:
+    """The browser's preflight finds no worker either."""
+    await worker.ready()
+    page_url = f"http://127.0.0.1:{worker.port}"
+    listed, unlisted = Edge(free_port(), origins=[page_url]), Edge(free_port(), origins=[ORIGIN])
+    try:
+        async with chromium() as browser:
+            page = await browser.new_page()  # a tab with a page of its own would answer preflights itself
+            await page.goto(f"{page_url}/healthz")
+            for edge, status in ((listed, 503), (unlisted, "TypeError")):
+                url, headers = f"http://127.0.0.1:{edge.port}/events?room=r", "{ Authorization: 'Bearer x' }"
+                fetched = (
+                    f"fetch('{url}', {{ headers: {headers} }}).then(({{ status }}) => status, ({{ name }}) => name)"
+                )
+                assert await page.evaluate(fetched) == status
+    finally:
+        listed.remove()
+        unlisted.remove()
 
 
 async def test_a_request_that_is_too_large_is_told_so(worker: Worker, edge: Edge) -> None:
