@@ -59,7 +59,7 @@ class Hub:
         try:
             if room.opening is not None:
                 if (failure := await asyncio.shield(room.opening)) is not None:
-                    raise failure
+                    raise failure.with_traceback(None)  # shared by all who wait
                 if self._rooms.get(name) is not room:
                     raise BrokerUnavailable()
             await room.join(member, since, wants_members, id)

@@ -117,7 +117,6 @@ TALLY_REAPED = Counter(
 # rate() does not see the first value of a series, so the series that alerts query exist from the
 # start.
 LIMITED.labels("slow_client")
-LIMITED.labels("descriptors")
 for code in ("unavailable", "outcome_unknown", "not_archived", "broker_full", "broker_error", "internal"):
     ERRORS.labels(code)
 
