@@ -469,6 +469,9 @@ async def test_a_full_redis_refuses_and_drops_nothing(redis: RedisServer) -> Non
         with pytest.raises(BrokerFull, match="nothing was published"):
             await broker.publish("r", "u", "2", b"1")
         assert await broker.publish("r", "u", "1", b"1") == (before, True), "a repeat needs no memory"
+        assert await broker.head("r") == before
+        with pytest.raises(BrokerFull, match="out of memory"):
+            await broker.head("new")
         client.config_set("maxmemory", 0)
         assert (await broker.publish("r", "u", "2", b"1")).position == before.next()
         await heard.until(2)
