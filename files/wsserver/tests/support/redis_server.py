@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import resource
 import shutil
 import signal
 import subprocess
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +17,14 @@ import redis
 
 
 class RedisServer:
-    def __init__(self, fsync: str = "always", directory: Path | None = None) -> None:
+    def __init__(self, fsync: str = "always") -> None:
         # Not pytest's directory: its name may be too long for a socket.
-        self.directory = directory or Path(tempfile.mkdtemp(prefix="ws-redis-"))
+        self.directory = Path(tempfile.mkdtemp(prefix="ws-redis-"))
         self.socket = self.directory / "redis.sock"
         self.url = f"unix://{self.socket}"
         self.fsync = fsync
         self._process: subprocess.Popen[bytes] | None = None
+        self._file_bytes: int | None = None
 
     def start(self) -> None:
         program = shutil.which("redis-server")
@@ -29,7 +32,10 @@ class RedisServer:
         self.socket.unlink(missing_ok=True)
         arguments = ["--port", "0", "--unixsocket", self.socket, "--dir", self.directory, "--save", ""]
         arguments += ["--appendonly", "yes", "--appendfsync", self.fsync, "--logfile", "redis.log"]
-        self._process = subprocess.Popen([program, *map(str, arguments)], stdin=subprocess.DEVNULL)
+        # SIGXFSZ stays ignored: see `fill_disk`.
+        command = [program, *map(str, arguments)]
+        self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, restore_signals=False)
+        self._limit_files()
         deadline = time.monotonic() + 120
         while True:
             try:
@@ -59,6 +65,23 @@ class RedisServer:
             self._process.kill()
             self._process.wait()
             self._process = None
+
+    def fill_disk(self) -> None:
+        """Let no write to the append only file succeed. To Redis, a file that may not grow is as a
+        full disk, and needs no root.
+        """
+        self._file_bytes = self.aof().stat().st_size
+        self._limit_files()
+
+    def free_disk(self) -> None:
+        self._file_bytes = None
+        self._limit_files()
+
+    def _limit_files(self) -> None:
+        assert self._process is not None
+        limit = resource.RLIM_INFINITY if self._file_bytes is None else self._file_bytes
+        with suppress(ProcessLookupError):  # it has ended, and the next one gets the limit
+            resource.prlimit(self._process.pid, resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
 
     @property
     def ended(self) -> bool:

@@ -15,20 +15,18 @@ from typing import Any
 
 import pytest
 from support.redis_server import RedisServer
-from support.small_disk import SmallDisk, small_disk
 from support.wait import until
 from support.worker import Client, Worker
 
 
 @contextmanager
-def redis_on_small_disk(fsync: str) -> Iterator[tuple[RedisServer, SmallDisk]]:
-    with small_disk() as disk:
-        redis = RedisServer(fsync, disk.directory)
-        redis.start()
-        try:
-            yield redis, disk
-        finally:
-            redis.kill()
+def started(fsync: str) -> Iterator[RedisServer]:
+    redis = RedisServer(fsync)
+    redis.start()
+    try:
+        yield redis
+    finally:
+        redis.remove()
 
 
 @asynccontextmanager
@@ -85,7 +83,7 @@ async def ask(socket: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize("fsync", ["everysec", "always"])
 async def test_clients_and_the_operator_hear_that_the_disk_is_full(fsync: str, run_directory: Path) -> None:
-    with redis_on_small_disk(fsync) as (redis, disk):
+    with started(fsync) as redis:
         socket = run_directory / "control.sock"
         worker = Worker(redis.url, WS_CONTROL_SOCKET=str(socket))
         try:
@@ -93,7 +91,7 @@ async def test_clients_and_the_operator_hear_that_the_disk_is_full(fsync: str, r
             client = await worker.client("alice")
             await publish_until(client, "ack")
             async with supervised(redis):
-                disk.fill()
+                redis.fill_disk()
                 error = await publish_until(client, "broker_full")
                 assert error["message"] == "the broker cannot write to its disk; nothing was published"
                 assert await join_refused(client) == "the broker cannot write to its disk"
@@ -106,7 +104,7 @@ async def test_clients_and_the_operator_hear_that_the_disk_is_full(fsync: str, r
                     await client.join("r")
                     assert not worker.log("broker_unavailable")
                 assert len(worker.log("broker_disk_full")) == 1
-                disk.free()
+                redis.free_disk()
                 await publish_until(client, "ack")
                 await until(lambda: worker.log("broker_disk_has_room"))
                 await worker.ready()
