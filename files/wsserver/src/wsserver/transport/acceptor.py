@@ -360,7 +360,8 @@ class Acceptor:
     def _refuse_unchecked(self, connection: WebSocketConnection, request: Request, response: Response) -> None:
         """As `_refuse`, without a line in the log."""
         metrics.HANDSHAKES_REFUSED.labels(response.status_code).inc()
-        if (origin := self._page_origin(request)) is not None:
+        stream = request.path.partition("?")[0] == "/events"
+        if stream and (origin := self._page_origin(request)) is not None:
             responses.readable_by(response, origin)
         connection.answer(response)
 
