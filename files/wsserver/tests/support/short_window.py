@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A worker whose broker recognises repeats for five seconds, and that may stand still for three:
+"""A worker whose broker recognises repeats for five seconds, and that may stand still for four:
 `python -m support.short_window serve`.
 """
 
@@ -15,5 +15,5 @@ WINDOW_S = 5
 
 if __name__ == "__main__":
     broker._DEDUPE_TTL_S = WINDOW_S
-    pauses.LONGEST_S = 3.0
+    pauses.LONGEST_S = 4.0
     sys.exit(cli.main())

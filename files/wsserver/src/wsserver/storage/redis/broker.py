@@ -119,6 +119,7 @@ class RedisBroker:
         self.disk_full = False
         self._writing = 0  # writes that Redis has not answered
         self._deaths = 0  # processes of Redis that ended so, without a healthy one in between
+        self._connected_to = ""  # the run id of the Redis that this worker reached last
         self._log = log
         self._witness = witness
         self._pauses = pauses or Pauses()
@@ -253,6 +254,9 @@ class RedisBroker:
     async def _prove(self, listener: Listener) -> None:
         """Learn the incarnation of each shard, and change it where the data is older than before."""
         process = str((await self._control.info("server"))["run_id"])
+        if process == self._connected_to:
+            self._deaths = 0  # only the connection had ended
+        self._connected_to = process
         missing: set[int] = set()
         if process != self._process:
             for known in (listener.delivered(), self._acknowledged) if self._process else ():

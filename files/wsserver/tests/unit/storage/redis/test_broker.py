@@ -520,6 +520,16 @@ async def test_the_live_feed_alone_is_cut_and_comes_back_with_its_rooms(redis: R
         await heard.until(2)
 
 
+async def test_connections_that_break_are_no_full_disk(redis: RedisServer) -> None:
+    async with connected(redis) as (broker, heard):
+        for _ in range(5):
+            heard.available.clear()
+            broker._writing += 1  # the answer to a publish was lost with the connection
+            redis.client().execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+            await asyncio.wait_for(heard.available.wait(), 20)
+            assert not broker.disk_full
+
+
 async def test_scripts_that_redis_forgot_are_loaded_again(redis: RedisServer) -> None:
     async with connected(redis) as (broker, heard):
         await broker.publish("r", "u", "1", b"1")
