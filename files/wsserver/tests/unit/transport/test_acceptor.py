@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -16,12 +17,13 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
 
 from wsserver.auth import Authenticator, issue_ticket, mint
-from wsserver.errors import BrokerUnavailable
+from wsserver.errors import BrokerBusy, BrokerUnavailable
 from wsserver.limits.quotas import Quotas, Refusal, UserRates
 from wsserver.limits.user_rate import UserRate
 from wsserver.limits.user_total import UserTotal
 from wsserver.protocol.types import Position
 from wsserver.rooms.batch_writer import BatchWriter
+from wsserver.rooms.broker import Published
 from wsserver.rooms.hub import Hub
 from wsserver.runtime.pauses import Pauses
 from wsserver.settings import Settings
@@ -193,6 +195,28 @@ async def test_a_stream_whose_join_fails_ends_with_closed(places: list[Place], m
     closed = '{"code":1013,"reason":"the room cannot be joined now"}'
     assert answer.endswith(f"event: closed\ndata: {closed}\n\n")
     assert not place.quotas._rooms._here, "the user is in no room"
+
+
+async def test_a_publish_or_join_that_a_busy_broker_refuses_is_repeated_later(
+    places: list[Place], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def busy_head(room: str) -> Position:
+        raise BrokerBusy
+
+    def busy_publish(*_arguments: object) -> asyncio.Future[Published]:
+        future: asyncio.Future[Published] = asyncio.get_running_loop().create_future()
+        future.set_exception(BrokerBusy())
+        return future
+
+    monkeypatch.setattr(places[0].broker, "head", busy_head)
+    monkeypatch.setattr(places[0].broker, "publish", busy_publish)
+    connection = await places[0].open("/ws", bearer(mint(SECRET, "alice", 60)))
+    await connection.send('{"type":"publish","room":"r","id":"1","data":1}')
+    await connection.send('{"type":"join","room":"r"}')
+    errors = [json.loads(await asyncio.wait_for(connection.recv(), 20)) for _ in range(3)][1:]
+    assert [(error["code"], error["retry_after_ms"]) for error in errors] == [("rate_limited", 1000)] * 2
+    assert {error.get("id") for error in errors} == {"1", None}
+    await connection.close()
 
 
 async def broken_head(room: str) -> Position:
