@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import gc
 
-# Each ping of a client replaces a few objects.
 _INTERVAL_S = 1.0
 
 
@@ -28,12 +27,13 @@ def _freeze_after(phase: str, info: dict[str, int]) -> None:
         gc.freeze()
 
 
-async def collect_often() -> None:
-    """Make a full collection every second, until cancelled.
+async def collect_young() -> None:
+    """Collect the youngest generation once a second, until cancelled.
 
-    The collector starts by the number of objects that there are more than before. Replaced objects
-    do not count, and those of all connections would wait for one long collection.
+    The collector starts by the number of objects that there are more than before. Each frame from a
+    client replaces a few objects: without this, the replaced objects of all connections would wait
+    for one long collection.
     """
     while True:
         await asyncio.sleep(_INTERVAL_S)
-        gc.collect()
+        gc.collect(0)

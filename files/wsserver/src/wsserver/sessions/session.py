@@ -269,6 +269,7 @@ class Session:
             log.exception("publish_failed")
             self.refuse(Error("outcome_unknown", "a fault of the server; it is in its log", id))
         finally:
+            del future  # the traceback of its error refers to this frame: a cycle
             self._carry_on()
 
     # Flow control.

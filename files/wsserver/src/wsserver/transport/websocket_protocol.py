@@ -9,7 +9,7 @@ from http import HTTPStatus
 
 from websockets.frames import CloseCode, Frame, Opcode
 from websockets.http11 import MAX_LINE_LENGTH, MAX_NUM_HEADERS, Request, Response
-from websockets.protocol import CONNECTING, SEND_EOF, Protocol
+from websockets.protocol import CONNECTING, SEND_EOF, Event, Protocol
 from websockets.server import ServerProtocol
 from websockets.typing import StatusLike, Subprotocol
 
@@ -81,6 +81,19 @@ class WebSocketProtocol(ServerProtocol, _AfterAnswer):
             else:
                 raise AssertionError("a server receives no responses")
         return received
+
+    # The library makes a new list for each call. One of each connection would wait for the garbage
+    # collector.
+
+    def events_received(self) -> list[Event]:
+        events = self.events.copy()
+        self.events.clear()
+        return events
+
+    def data_to_send(self) -> list[bytes]:
+        writes = self.writes.copy()
+        self.writes.clear()
+        return writes
 
     def end(self) -> None:
         """Let the protocol be freed: its parser and the tracebacks of its errors refer to it."""

@@ -172,7 +172,7 @@ class Worker:
                     self._tick_often(),
                     self._check_heads(),
                     lag.measure(),
-                    garbage.collect_often(),
+                    garbage.collect_young(),
                 )
             ]
             ready = tasks.create_task(self._tell_when_ready())

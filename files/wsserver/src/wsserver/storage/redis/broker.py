@@ -597,6 +597,9 @@ def _cause(attempt: asyncio.Task[None]) -> str:
     # The first exception is the cause of the others.
     if failure is not None and not all(isinstance(cause, RedisError | OSError | TimeoutError) for cause in causes):
         raise failure
+    for error in (failure, *causes):
+        if error is not None:
+            error.__traceback__ = None  # it refers to the task, which keeps the error: a cycle
     return f"{type(causes[0]).__name__}: {causes[0]}"
 
 
