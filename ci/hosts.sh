@@ -102,5 +102,5 @@ chosen="not rolls"
 (
     cd tests/fleet
     pytest -v -m "$chosen" test_upgrade.py::test_the_upgrade test_host.py test_conversation.py test_edge.py test_failures.py \
-        test_hosts.py test_upgrade.py::test_the_rollback_to_the_previous_release
+        test_tenant.py test_hosts.py test_upgrade.py::test_the_rollback_to_the_previous_release
 )

@@ -26,7 +26,7 @@ trial hostile 11 service HOSTILE_S=600 pytest -s tests/hostile/test_fuzz_load.py
 trial tenant 13 service TENANT_S=60 pytest -s tests/hostile/test_tenant.py
 trial search 20 service HYPOTHESIS_PROFILE=search pytest --timeout=3600 -v tests/properties
 trial debian12 13 ci/one_host.sh debian12
-trial hosts 27 ci/hosts.sh long
+trial hosts 40 env TENANT_S=60 ci/hosts.sh long
 trial rolls 40 ci/rolls.sh
 trial stores 25 ci/stores.sh
 trial observer 45 ci/observer.sh
