@@ -59,9 +59,27 @@ async def test_fewer_workers_and_the_server_api_for_another_host(fleet: Fleet) -
 
 
 async def test_more_workers_and_a_changed_setting_replace_one_at_a_time(fleet: Fleet) -> None:
-    """The server API is also opened to a network that this machine is not in."""
+    """The server API is also opened to a network that this machine is not in.
+
+    The password of Redis changes as well. A worker that is not replaced yet can log in again.
+    """
     before = {instance: fleet.pid(instance) for instance in ("80", "81")}
     fewest = len(before)
+    redis = fleet.ssh(fleet.redis_host, "systemctl show --property=MainPID --value redis-server")
+    earlier = fleet.ssh(fleet.redis_host, "cat /etc/redis/ws-password; rm /etc/redis/ws-password").strip()
+
+    def accepted(password: str) -> bool:
+        ping = f"REDISCLI_AUTH={password} redis-cli -s /run/redis/redis-server.sock --user ws PING 2>&1"
+        return "PONG" in fleet.ssh(fleet.redis_host, ping, check=False)
+
+    def current() -> str:
+        return fleet.ssh(fleet.redis_host, "cat /etc/redis/ws-password", check=False).strip() or "none"
+
+    async def until_both_are_accepted() -> None:
+        def both() -> bool:
+            return accepted(current()) and accepted(earlier)
+
+        await asyncio.to_thread(eventually, both, 600, "both passwords", every=0.5)
 
     async def watch() -> None:
         nonlocal fewest
@@ -71,12 +89,17 @@ async def test_more_workers_and_a_changed_setting_replace_one_at_a_time(fleet: F
             await asyncio.sleep(0.2)
 
     async with watching(fleet):
-        counting = asyncio.create_task(watch())
+        counting, trying = asyncio.create_task(watch()), asyncio.create_task(until_both_are_accepted())
         limits = {"ws_server_heartbeat_s": 20, "ws_server_max_rooms_per_connection": 2}
         settings = json.dumps(limits | {"ws_server_api_clients": ["192.0.2.0/24"]})
-        await asyncio.to_thread(fleet.play, "--tags=ws_server,nginx", f"--extra-vars={settings}")
+        await asyncio.to_thread(fleet.play, "--tags=redis,ws_server,nginx", f"--extra-vars={settings}")
         counting.cancel()
+        await trying
     assert fleet.instances() == ["80", "81", "82", "83"]
+    assert fleet.ssh(fleet.redis_host, "systemctl show --property=MainPID --value redis-server") == redis
+    assert (accepted(current()), accepted(earlier)) == (True, False)
+    outdated = 'grep -LF "$(grep ^WS_REDIS_PASSWORD= /etc/ws-server/env)" /opt/ws-server/generations/*/env'
+    assert fleet.ssh(fleet.worker_host, outdated, check=False) == "", "a rollback could not log in to Redis"
     assert all(fleet.pid(instance) != pid for instance, pid in before.items()), "a worker kept its old settings"
     assert fewest == 1, "both workers were not ready at once, or neither was ever replaced"
     async with connection(fleet, "alice") as alice:

@@ -57,6 +57,51 @@ async def test_postgres_stopped_for_a_minute_and_redis_paused_for_half_of_it(fle
     assert await history(fleet, room) == report.acknowledged == await asyncio.to_thread(archived)
 
 
+async def test_the_disk_of_postgres_wal_is_full(fleet: Fleet) -> None:
+    """Postgres ends, and comes back by itself once there is space. Messages wait in Redis."""
+
+    def there(command: str, check: bool = True) -> str:
+        return fleet.ssh(fleet.postgres_host, command, check).strip()
+
+    def answers() -> bool:
+        return there("psql -U postgres -tAc 'SELECT 1' ws", check=False) == "1"
+
+    wal = there("psql -U postgres -tAc 'SHOW data_directory'") + "/pg_wal"
+    unit = there("systemctl list-units --plain --no-legend 'postgresql@*' | cut -d' ' -f1")
+    restarts = f"systemctl show --property=NRestarts --value {unit}"
+    small = f"mode=700,uid=$(id -u postgres),gid=$(id -g postgres),size=$(($(du -sm {wal} | cut -f1) + 48))M"
+    async with witness(fleet, rate=50.0) as one:
+        await asyncio.to_thread(
+            there,
+            f"systemctl stop {unit}; mkdir -p /mnt/wal; mount -t tmpfs -o {small} tmpfs /mnt/wal; cp -a {wal}/. /mnt/wal;"
+            f" mount --bind /mnt/wal {wal}; systemctl start {unit}",
+        )
+        try:
+            await asyncio.to_thread(eventually, answers, 60, "Postgres with its WAL on the small disk")
+            before = int(there(restarts))
+            fill = "CREATE TABLE filling AS SELECT repeat('x', 500) FROM generate_series(1, 600000)"
+            await asyncio.to_thread(
+                there, f'head -c 1G /dev/zero >/mnt/wal/filling; psql -U postgres -c "{fill}"', check=False
+            )
+            await asyncio.to_thread(eventually, lambda: int(there(restarts)) >= before + 2, 60, "two attempts")
+            assert not answers()
+            await progress(one, 100)
+            await asyncio.to_thread(there, "rm /mnt/wal/filling")
+            back = await asyncio.to_thread(eventually, answers, 60, "Postgres is back")
+            print(f"back {back:.1f} s after there was space")
+        finally:
+            await asyncio.to_thread(
+                there,
+                f"systemctl stop {unit} && umount {wal} && rm -rf /mnt/wal/filling {wal}/* && cp -a /mnt/wal/. {wal}"
+                f" && umount /mnt/wal && systemctl start {unit}",
+            )
+        await progress(one, 50)
+        await finish(one)
+    await asyncio.to_thread(
+        eventually, lambda: fleet.metric("ws_archive_pending") == 0, 60, "the archive has everything"
+    )
+
+
 async def history(fleet: Fleet, room: str) -> int:
     """Count the messages of the room's history, which must be complete, unique and in order."""
     counts: dict[int, list[int]] = {}
