@@ -57,6 +57,7 @@ async def test_postgres_stopped_for_a_minute_and_redis_paused_for_half_of_it(fle
     assert await history(fleet, room) == report.acknowledged == await asyncio.to_thread(archived)
 
 
+@pytest.mark.rolls
 async def test_the_disk_of_postgres_wal_is_full(fleet: Fleet) -> None:
     """Postgres ends, and comes back by itself once there is space. Messages wait in Redis."""
 

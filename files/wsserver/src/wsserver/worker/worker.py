@@ -186,9 +186,9 @@ class Worker:
             await asyncio.gather(*(server.stop() for server in servers))
             for task in background:
                 task.cancel()
+        await asyncio.gather(self._components.stop(), self._stop_tracer())
         for listener in listeners:
             listener.close()
-        await asyncio.gather(self._components.stop(), self._stop_tracer())
         log.info("stopped")
 
     async def _stop_tracer(self) -> None:
