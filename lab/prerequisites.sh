@@ -12,7 +12,7 @@ cd "$(dirname "$0")/.."
 packages=(
     git make python3-venv openssh-client              # the verbs themselves
     iproute2 mmdebstrap nftables systemd-container    # the lab
-    nginx postgresql redis-server                     # unit tests run a real one of each, on a socket of their own
+    nginx postgresql pgbouncer redis-server           # unit tests run a real one of each, on a socket of their own
     prometheus prometheus-alertmanager                 # promtool tests the alerts
     gpg gpg-agent                                     # the repository of the stand-ins is signed
     nodejs php-cli                                    # tests run the recipes of docs/auth.md

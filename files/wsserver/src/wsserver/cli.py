@@ -126,13 +126,19 @@ def _migrate(_arguments: argparse.Namespace) -> int:
     import asyncpg
 
     from wsserver import settings
+    from wsserver.archive import sessions
     from wsserver.archive.migrate import migrate
 
     dsn = settings.load().postgres_dsn
     if dsn is None:
         raise settings.BadSettings([f"{settings.variable('postgres_dsn')} is missing; it must be a postgresql:// URL"])
+
+    async def apply(dsn: str) -> list[str]:
+        await sessions.check(dsn)
+        return await migrate(dsn)
+
     try:
-        applied = asyncio.run(migrate(dsn.get_secret_value()))
+        applied = asyncio.run(apply(dsn.get_secret_value()))
     except (OSError, ValueError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as exc:
         return _fail(1, f"the schema was not changed: {exc or 'Postgres does not answer'}")
     print(json.dumps({"applied": len(applied), "migrations": applied}))

@@ -14,6 +14,7 @@ from typing import Any
 
 import asyncpg
 
+from wsserver.archive import sessions
 from wsserver.errors import ArchiveUnavailable
 from wsserver.telemetry import metrics
 from wsserver.telemetry.logs import log
@@ -24,9 +25,6 @@ READS = 2
 # Postgres, and the deletion of old messages. So no writer waits for a reader.
 _CONNECTIONS = READS + 3
 _CONNECT_TIMEOUT_S = 3.0
-# A statement without an answer means that Postgres is gone: a healthy Postgres answers within
-# milliseconds.
-_STATEMENT_TIMEOUT_S = 8.0
 _CLOSE_TIMEOUT_S = 2.0
 # SQLSTATE classes of a session that will not work again: a read-only one (after a failover, or on
 # a full disk), a broken connection, and a server that stops or has run out of something.
@@ -92,12 +90,8 @@ class Postgres:
                 min_size=0,
                 max_size=_CONNECTIONS,
                 timeout=_CONNECT_TIMEOUT_S,
-                command_timeout=_STATEMENT_TIMEOUT_S,
-                server_settings={
-                    "application_name": "ws-server",
-                    # Postgres need not finish a statement that the worker no longer waits for.
-                    "statement_timeout": str(int(_STATEMENT_TIMEOUT_S * 1000)),
-                },
+                command_timeout=sessions.STATEMENT_TIMEOUT_S,
+                server_settings=sessions.SETTINGS,
             )
         return self._pool
 
