@@ -100,8 +100,8 @@ async def reading() -> AsyncIterator[None]:
     """
     try:
         yield
-    except PoolFull as exc:
-        raise BrokerBusy() from exc
+    except PoolFull:
+        raise BrokerBusy() from None
     except (RedisError, OSError) as exc:
         error = full(exc) or BrokerUnavailable()
         raise error from exc
