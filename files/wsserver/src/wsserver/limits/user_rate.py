@@ -18,7 +18,7 @@ from wsserver.errors import BrokerError
 
 _PERIOD_S = 1.0
 # A bucket fills up in this time. The bucket of a user who was quiet for so long is full, and can be
-# dropped.
+# dropped, unless the user took more than the bucket had.
 _BURST_S = 2.0
 # A worker reports only users who want at least this part of the limit.
 _NOTABLE = 1 / 16
@@ -64,6 +64,7 @@ class UserRate:
         # The users who were active since the last turn, and in the time before that turn.
         self._young: dict[str, _Bucket] = {}
         self._old: dict[str, _Bucket] = {}
+        self._in_debt: dict[str, _Bucket] = {}  # those that had less than nothing
         self._reported: dict[str, _Bucket] = {}
         self._busy: dict[str, _Bucket] = {}
 
@@ -72,12 +73,17 @@ class UserRate:
         bucket = self._wanted(user, units)
         if bucket.tokens < 1:
             return False
-        bucket.tokens -= units
+        self._take(user, bucket, units)
         return True
 
     def charge(self, user: str, units: float) -> None:
         """Count `units` that the user has used."""
-        self._wanted(user, units).tokens -= units
+        self._take(user, self._wanted(user, units), units)
+
+    def _take(self, user: str, bucket: _Bucket, units: float) -> None:
+        bucket.tokens -= units
+        if bucket.tokens < 0:
+            self._in_debt[user] = bucket
 
     def _wanted(self, user: str, units: float) -> _Bucket:
         """The bucket of a user who wants these units, filled up to now. This runs for every publish."""
@@ -86,18 +92,21 @@ class UserRate:
         if bucket is None:
             bucket = self._old.pop(user, None) or _Bucket(self._per_s, now)
             self._young[user] = bucket
-        rate = bucket.rate * self.scale
-        tokens = bucket.tokens + (now - bucket.filled_at) * rate
-        if tokens > 1.0 and tokens > (full := rate * _BURST_S):
-            tokens = max(1.0, full)
-        bucket.tokens = tokens
-        bucket.filled_at = now
+        self._fill(bucket, now)
         if bucket.period != self._period:
             bucket.period, bucket.wanted = self._period, 0
         bucket.wanted += units
         if bucket.wanted >= self._notable:
             self._busy[user] = bucket
         return bucket
+
+    def _fill(self, bucket: _Bucket, now: float) -> bool:
+        """Fill the bucket up to now; returns whether it is full."""
+        rate = bucket.rate * self.scale
+        full = max(1.0, rate * _BURST_S)
+        bucket.tokens = min(full, bucket.tokens + (now - bucket.filled_at) * rate)
+        bucket.filled_at = now
+        return bucket.tokens == full
 
     async def run(self) -> None:
         """Report once a second, until cancelled.
@@ -121,6 +130,7 @@ class UserRate:
         self._period += 1
         if self._period % math.ceil(_BURST_S / _PERIOD_S) == 0:
             self._young, self._old = {}, self._young
+            self._keep_debts(now)
         if self._store is None:
             return
         for user, bucket in self._reported.items():
@@ -134,6 +144,13 @@ class UserRate:
             return
         for user, total in sums.items():
             busy[user].rate = _part(self._per_s, rates[user], total)
+
+    def _keep_debts(self, now: float) -> None:
+        """Keep the buckets that idle users have not filled up again."""
+        in_debt, self._in_debt = self._in_debt, {}
+        for user, bucket in in_debt.items():
+            if not self._fill(bucket, now):
+                self._in_debt[user] = self._old[user] = bucket
 
 
 def _part(limit: float, own: float, total: float) -> float:

@@ -191,3 +191,17 @@ async def test_run_ends_a_period_each_second(redis: RedisServer) -> None:
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     await one.stop()
+
+
+async def test_silence_does_not_pay_a_debt_faster(clock: Clock) -> None:
+    worker = UserRate(LIMIT, None)
+    assert worker.allow("alice")
+    worker.charge("alice", 20 * LIMIT)
+    for _second in range(15):
+        clock.now += 1
+        await worker.turn()
+    assert not worker.allow("alice")
+    for _second in range(10):
+        clock.now += 1
+        await worker.turn()
+    assert burst(worker) == 2 * LIMIT
