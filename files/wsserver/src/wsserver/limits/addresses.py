@@ -61,7 +61,7 @@ class Refusals:
         if not self._rate.late_s(self._paid_until.get(address, 0.0), time.monotonic()):
             return False
         metrics.LIMITED.labels("ip_refusals").inc()
-        self._unlogged[ip] += 1
+        self._unlogged[address] += 1
         return True
 
     def tick(self) -> None:
@@ -69,6 +69,11 @@ class Refusals:
         now = time.monotonic()
         if self._unlogged and now >= self._summary_at:
             self._summary_at = now + _SUMMARY_S
-            [(ip, count)] = self._unlogged.most_common(1)
-            log.warning("refused_unchecked", requests=self._unlogged.total(), most_from=ip, most=count)
+            [(address, count)] = self._unlogged.most_common(1)
+            log.warning(
+                "refused_unchecked",
+                requests=self._unlogged.total(),
+                most_from=address.removeprefix("ip "),
+                most=count,
+            )
             self._unlogged.clear()

@@ -79,3 +79,15 @@ def test_one_log_line_for_all_requests_that_are_not_checked(clock: Clock, monkey
     clock.now += 5
     refusals.tick()
     assert len(lines) == 2
+
+
+def test_the_addresses_of_one_network_take_the_memory_of_one(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[dict[str, Any]] = []
+    monkeypatch.setattr(addresses.log, "warning", lambda _event, **fields: lines.append(fields))
+    refusals: Any = Refusals(per_s=1)
+    for n in range(1000):
+        refused(refusals, f"2001:db8::{n:x}", 1)
+    assert len(refusals._unlogged) == 1
+    refusals.tick()
+    [line] = lines
+    assert line["most"] == line["requests"] > 990
