@@ -157,6 +157,14 @@ async def test_the_log_is_trimmed_to_about_its_bytes(redis: RedisServer) -> None
         assert client.xlen(log) > 30
 
 
+async def test_the_log_keeps_a_message_that_is_larger_than_its_bytes(redis: RedisServer) -> None:
+    async with connected(redis, log_bytes=2**18) as (broker, _):
+        for n in range(32):
+            published = await broker.publish("r", "u", str(n), b'"%b"' % (b"x" * 300_000))
+            [newest] = await broker.read_before("r", None, 1)
+            assert newest.position == published.position
+
+
 async def test_a_room_without_messages_expires_soon(redis: RedisServer) -> None:
     async with connected(redis) as (broker, _):
         await broker.head("r")

@@ -13,12 +13,12 @@ local function newer(position, than)
   return epoch > than_epoch or (epoch == than_epoch and seq > than_seq)
 end
 
--- How many of its newest messages fit into `bytes` of memory, at most `length`. A count alone is no
--- bound: messages may be large.
+-- How many of its newest messages fit into `bytes` of memory, at most `length`, at least one. A count
+-- alone is no bound: messages may be large.
 local function fitting(log, length, bytes)
   local used = redis.call('MEMORY', 'USAGE', log, 'SAMPLES', 0)
   if used and used > bytes then
-    return math.min(length, math.floor(redis.call('XLEN', log) * bytes / used))
+    return math.min(length, math.max(1, math.floor(redis.call('XLEN', log) * bytes / used)))
   end
   return length
 end
