@@ -328,6 +328,21 @@ async def test_calls_without_an_answer_end(make: MakeDriver, server: Scripted) -
         assert (await client.counts())["connects"] == 1
 
 
+async def test_a_join_without_an_answer_does_not_end_a_later_one(make: MakeDriver, server: Scripted) -> None:
+    async with alice(make, server, hurried=True) as (client, peer):
+        first = await client.begin("join", "s")
+        await peer.receive("join")
+        await client.begin("leave", "s")
+        await peer.receive("leave")
+        await asyncio.sleep(0.9)  # the later join has a later deadline
+        later = await client.begin("join", "s")
+        id = (await peer.receive("join"))["id"]
+        assert await failure(first) == ("JoinError", "timeout")
+        await peer.send("joined", room="s", epoch="7", seq=0, recovered=False, id=id)
+        await value(later)
+        await has_read_all(client, peer)  # the next command is the ping: no leave
+
+
 async def test_a_join_again_without_an_answer_ends_the_connection(make: MakeDriver, server: Scripted) -> None:
     async with alice(make, server, hurried=True) as (client, peer):
         await join(client, peer, seq=5)

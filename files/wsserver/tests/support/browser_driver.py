@@ -78,7 +78,8 @@ class BrowserDriver:
                 call = f"client.join({room}, {{ ...{json.dumps(options)}, onMessage }})"
                 call += f".then((room) => {{ rooms[{room}] = room; }})"
             case "leave":
-                call = f"client.leave(rooms[{json.dumps(arguments[0])}])"
+                room = json.dumps(arguments[0])
+                call = f"client.leave(rooms[{room}] ?? client.rooms.get({room}))"
             case _:
                 call = f"client.{method}({given})"
         await self._tab.run(f"window.{name} = outcome({call})")

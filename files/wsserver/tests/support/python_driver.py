@@ -107,8 +107,9 @@ class PythonDriver:
         self._readers[name] = asyncio.create_task(_outcome(self._read(room)))
 
     async def _leave(self, name: str) -> None:
-        await self._client.leave(self._rooms[name])
-        assert await self._readers[name] == {"value": None}, "the iteration ends"
+        await self._client.leave(self._rooms.get(name) or self._client.rooms[name])
+        if name in self._readers:
+            assert await self._readers[name] == {"value": None}, "the iteration ends"
 
     async def _ping(self) -> float:
         return await self._client.ping() * 1000

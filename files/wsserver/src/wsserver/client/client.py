@@ -389,7 +389,8 @@ class Client:
                 self._requests.drop(request, ServerError(no_answer()))
             elif request.asked:
                 self._requests.drop(request, JoinError(no_answer()))
-                self._undo(request)
+                if room is None or room is joining:  # else a leave would end the later join
+                    self._undo(request)
             elif room is joining and self._link is not None:
                 self._link.abort("no answer to a join")
             else:

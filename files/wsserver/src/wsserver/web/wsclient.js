@@ -931,7 +931,8 @@ export class Client extends EventTarget {
       } else if (asked) {
         this.#requests.drop(request, new JoinError(noAnswer()));
         if (room === joining) this.#forget(room);
-        this.#sendRequest(makeRequest({ type: "leave", room: question.room }));
+        // A leave would end a later join.
+        if (!this.rooms.has(question.room)) this.#sendRequest(makeRequest({ type: "leave", room: question.room }));
       } else if (room === joining) {
         link.abort("no answer to a join");
         return;
