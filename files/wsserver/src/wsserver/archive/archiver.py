@@ -40,6 +40,8 @@ _STORE_BATCH = 200
 _SHED_ABOVE = 0.7
 _SHED_TO = 0.6
 _SHED_INTERVAL_S = 5.0
+# After a search without success, the pause is so many times as long: a search reads all keys.
+_SHED_PAUSE = 10
 
 _INSERT = """
     INSERT INTO messages (room, epoch, seq, sender, ts, data)
@@ -176,13 +178,19 @@ class Archiver:
 
     async def _shed(self) -> None:
         """Let Redis give up archived messages before its memory is full."""
+        pause_s = _SHED_INTERVAL_S
         while True:
-            await asyncio.sleep(_SHED_INTERVAL_S)
+            await asyncio.sleep(pause_s)
+            pause_s = _SHED_INTERVAL_S
             if self._broker.fullness < _SHED_ABOVE or not self._stream.leads:
                 continue
+            started = time.monotonic()
             try:
                 logs = await self._shedder.shed(_SHED_TO)
             except BrokerUnavailable:
+                continue
+            if not logs:
+                pause_s = max(_SHED_INTERVAL_S, _SHED_PAUSE * (time.monotonic() - started))
                 continue
             metrics.ARCHIVE_SHED.inc(logs)
             log.info("archived_messages_shed", logs=logs)

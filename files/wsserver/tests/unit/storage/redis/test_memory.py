@@ -97,3 +97,23 @@ async def test_messages_that_postgres_does_not_have_stay(redis: RedisServer) -> 
         assert redis.client().xlen(log) == 1
         assert (await broker.publish("r", "u", "next", b"1")).position == head.next()
         await shedder.close()
+
+
+async def test_a_redis_without_messages_to_give_up_is_not_searched_all_the_time(
+    redis: RedisServer, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searches = 0
+
+    async def search(_shedder: LogShedder, _target: float) -> int:
+        nonlocal searches
+        searches += 1
+        await asyncio.sleep(0.3)  # there are many keys
+        return 0
+
+    monkeypatch.setattr(LogShedder, "shed", search)
+    redis.client().set("ballast", b"x" * (12 * 2**20))
+    limit_memory(redis)
+    async with publishing(redis) as broker, archiving(redis, dsn, broker):
+        await until(lambda: searches)
+        await asyncio.sleep(2)
+    assert searches == 1
