@@ -35,6 +35,7 @@ def resident(fleet: Fleet) -> dict[str, int]:
     return {host: 1024 * sum(map(int, fleet.ssh(host, show).split())) for host in fleet.worker_hosts}
 
 
+@pytest.mark.hosts
 @pytest.mark.timeout(20 * _SECONDS + 240)
 async def test_one_user_cannot_hurt_the_others(fleet: Fleet) -> None:
     urls = [fleet.url_of(edge) for edge in fleet.edges]

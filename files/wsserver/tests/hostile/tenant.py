@@ -122,6 +122,7 @@ async def session(target: Target, number: int, name: str) -> None:
             while not writer.is_closing():
                 writer.write(burst(commands))
                 await writer.drain()
+                await asyncio.sleep(0)  # over TLS, only the event loop tells that the connection is lost
         finally:
             if reading is not None:
                 reading.cancel()

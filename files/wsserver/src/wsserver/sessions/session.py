@@ -106,6 +106,7 @@ class Session:
         """Carry out waiting commands while the flow control lets them; then read again, or hold."""
         while self._backlog and not self._flow.blocked:
             self._execute(self._backlog.popleft())
+        self._backlog = self._backlog or None  # an empty one would take memory for ever
         self._flow.hold()
 
     def _execute(self, payload: bytes) -> None:

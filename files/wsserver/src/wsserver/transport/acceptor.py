@@ -316,15 +316,17 @@ class Acceptor:
         if over is not None:
             self._limit(connection, over.limit, over.text)
             return None
+        admitted = False
         try:
             if self._welcome(connection):  # the state may have changed meanwhile
                 await self._context.authenticator.spend(request)
-                if not connection.gone:
-                    return identity
+                admitted = not connection.gone
         except (Refused, BrokerError) as exc:
             self._turn_down(connection, exc, opening)
-        self._context.quotas.released(identity.user, connection.remote)
-        return None
+        finally:  # also after a fault of this program
+            if not admitted:
+                self._context.quotas.released(identity.user, connection.remote)
+        return identity if admitted else None
 
     def _turn_down(
         self, connection: WebSocketConnection, why: Refused | CannotTell | BrokerError, opening: Response | None
