@@ -792,6 +792,21 @@ async def test_commands_behind_a_join_wait_for_it_in_order(scene: Scene) -> None
 
 
 @scene_test
+async def test_a_cancellation_left_behind_by_a_store_does_not_block_the_session(scene: Scene) -> None:
+    async def cancelled(*_join: Any) -> None:
+        raise asyncio.CancelledError
+
+    client, events = scene.client(), list[Any]()
+    client.on_event = events.append  # type: ignore[method-assign]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scene.hub, "join", cancelled)
+        client.join("r1", None)
+        await asyncio.sleep(1)
+    assert [event["code"] for event in events] == ["unavailable"]
+    assert not client.held
+
+
+@scene_test
 async def test_a_room_that_could_not_be_opened_can_be_joined_later(scene: Scene) -> None:
     async def fail(_room: str) -> Any:
         raise ZeroDivisionError

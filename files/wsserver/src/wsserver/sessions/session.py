@@ -173,6 +173,13 @@ class Session:
             self.refuse(Error("unavailable", str(exc), id))
         except Refused as exc:
             self.refuse(Error("not_authenticated", str(exc), id))
+        except asyncio.CancelledError:
+            if not self.open:
+                raise
+            # A timeout of a store's client library left a cancellation behind. Without this the
+            # session would stay busy, and never read again.
+            log.warning("command_cancelled")
+            self.refuse(Error("unavailable", "the command was interrupted; try again", id, room))
         except Exception:
             # A programming error must not leave the client without an answer.
             log.exception("command_failed")
