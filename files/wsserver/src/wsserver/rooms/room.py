@@ -385,7 +385,8 @@ class Room:
     async def _catch_up(self, member: Member, lag: _Lag, steps: list[_Step]) -> None:
         """Feed `member` from its own position to the room's, then make it live."""
         try:
-            while not member.paused:
+            # A member that left, and perhaps joined again, has another lag or none.
+            while self._lagging.get(member) is lag and not member.paused:
                 for event, position in steps:
                     self._send(member, event, position)
                     lag.position = position
