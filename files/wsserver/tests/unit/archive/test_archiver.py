@@ -17,7 +17,7 @@ from support.redis_server import RedisServer
 from support.wait import until
 
 from wsserver.archive import archiver as archive
-from wsserver.archive import postgres, retention
+from wsserver.archive import postgres, retention, sessions
 from wsserver.archive.archiver import NotArchived
 from wsserver.errors import BrokerFull
 from wsserver.protocol.types import Message, Position
@@ -146,7 +146,7 @@ async def test_an_outage_of_postgres_under_load(redis: RedisServer, cluster: Clu
 async def test_a_postgres_that_hangs_is_noticed(
     redis: RedisServer, cluster: Cluster, dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postgres, "_STATEMENT_TIMEOUT_S", 2.0)
+    monkeypatch.setattr(sessions, "STATEMENT_TIMEOUT_S", 2.0)
     monkeypatch.setattr(archive, "_CHECK_INTERVAL_S", 0.5)
     async with publishing(redis) as broker, archiving(redis, dsn, broker) as worker:
         await publish(broker, "r", 1)
