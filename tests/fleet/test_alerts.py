@@ -133,7 +133,7 @@ def test_limits_are_nearly_reached(fleet: Fleet, calm: Observer) -> None:
     alerts = ("WsRedisMemoryHigh", "WsDescriptorsNearLimit", "WsDiskFilling", "WsDiskFull")
     try:
         fleet.ssh(fleet.redis_host, f"{login} CONFIG SET maxmemory $(({used} * 11 / 10))")
-        fleet.ssh(fleet.worker_host, f"{prlimit} --nofile=$(({opened} * 11 / 10)):")
+        fleet.ssh(fleet.worker_host, f"{prlimit} --nofile=$(({opened} * 12 / 10)):")
         fleet.ssh(fleet.worker_host, "mount -t tmpfs -o size=1M tmpfs /srv && head -c 1000K /dev/zero >/srv/filled")
         calm.raised(*alerts)
     finally:

@@ -44,13 +44,13 @@ async def test_new_clients_are_refused_before_the_worker_is_out_of_descriptors(
 ) -> None:
     socket = run_directory / "control.sock"
     worker = await start(WS_CONTROL_SOCKET=str(socket)).ready()
-    limit_descriptors(worker, 300)
+    limit_descriptors(worker, 1024)
     clients, refused = await fill(worker)
     assert refused.keys() == {503}
-    assert 100 < len(clients) < 300 - 128
+    assert 100 < len(clients) < 1024 - 128
     metrics = await worker.metrics()
     assert metrics['ws_limited_total{limit="descriptors"}'] == 20
-    assert metrics["process_open_fds"] < 300 - 100
+    assert metrics["process_open_fds"] < 1024 - 100
     status, text = await worker.http("/readyz")
     assert status == 200
     assert text.endswith("ready, but no file descriptor is free for new clients\n")

@@ -82,4 +82,5 @@ def _limit() -> int:
 
 
 def _reserve() -> int:
-    return min(_RESERVE, _limit() // 2)
+    # WsDescriptorsNearLimit tells of 80 % in use, so less than a fifth.
+    return min(_RESERVE, _limit() // 8)
