@@ -32,6 +32,7 @@ trial stores 25 ci/stores.sh
 trial observer 45 ci/observer.sh
 trial cores 3 ci/ansible_cores.sh
 trial foreign 10 ci/foreign.sh long
+trial upgrade 10 ci/debian_upgrade.sh
 
 echo "--- summary"
 printf '%s\n' "${summary[@]}"

@@ -46,7 +46,7 @@ LANES = [
             "ci/one_host.sh",
             "debian13",
             "-m",
-            "not rolls and not observability and not hosts and not stores",
+            "not rolls and not observability and not hosts and not stores and not debian_upgrade",
         ],
     },
 ]
