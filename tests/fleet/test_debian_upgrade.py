@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: the selfhost.websocket authors
-"""One host goes from Debian 12 to 13 with the commands of docs/operations.md; see ci/debian_upgrade.sh."""
+"""One host goes from Debian 12 to 13 with the commands of docs/operations.md.
+
+See ci/debian_upgrade.sh.
+"""
 
 from __future__ import annotations
 

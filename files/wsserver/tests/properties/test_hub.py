@@ -13,6 +13,7 @@ import asyncio
 import json
 from functools import partial
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 from hypothesis import strategies as st
@@ -808,20 +809,18 @@ async def test_a_cancellation_left_behind_by_a_store_does_not_block_the_session(
 
 @scene_test
 async def test_a_room_that_could_not_be_opened_can_be_joined_later(scene: Scene) -> None:
-    async def fail(_room: str) -> Any:
-        raise ZeroDivisionError
-
     client, events = scene.client(), []
     for step in ("subscribe", "head"):
         working = getattr(scene.broker, step)
-        setattr(scene.broker, step, fail)
-        client.on_event = events.append  # type: ignore[method-assign]
-        client.join("r1", None)
-        await asyncio.sleep(1)
-        assert [event["code"] for event in events] == ["internal"]
-        assert (scene.hub.rooms, scene.broker.subscribed) == (0, set())
-        events.clear()
-        client.waiting["r1"].clear()
+        for error, code in ((ZeroDivisionError, "internal"), (asyncio.CancelledError, "unavailable")):
+            setattr(scene.broker, step, AsyncMock(side_effect=error))
+            client.on_event = events.append  # type: ignore[method-assign]
+            client.join("r1", None)
+            await asyncio.sleep(1)
+            assert [event["code"] for event in events] == [code]
+            assert (scene.hub.rooms, scene.broker.subscribed) == (0, set())
+            events.clear()
+            client.waiting["r1"].clear()
         setattr(scene.broker, step, working)
     del client.on_event  # type: ignore[method-assign]
     await scene.join_and_hear(client)

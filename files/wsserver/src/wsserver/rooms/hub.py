@@ -71,10 +71,13 @@ class Hub:
         """Returns the error for each join that waits for the room."""
         try:
             await room.open()
-        except Exception as exc:
+        except BaseException as exc:
             del self._rooms[room.name]  # the next join starts over
             if isinstance(exc, BrokerError):
                 return exc
+            if isinstance(exc, asyncio.CancelledError):
+                # A timeout of the broker's client library may leave a cancellation behind.
+                return BrokerUnavailable()
             raise
         room.opened()
         return None

@@ -123,7 +123,7 @@ class Room:
         await broker.subscribe(self.name)
         try:
             self.position = await broker.head(self.name)
-        except Exception:
+        except BaseException:
             await broker.unsubscribe(self.name)
             raise
 

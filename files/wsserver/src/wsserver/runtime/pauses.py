@@ -41,8 +41,10 @@ class Pauses:
         seen_at, self._seen_at = self._seen_at, now
         if now - seen_at > self._longest_s:
             self._recovered_at = math.inf
-            for act in self._acts:
-                act(now - seen_at)
-            self._seen_at = _now()
-            self._recovered_at = self._seen_at + _RECOVERY_S
+            try:
+                for act in self._acts:
+                    act(now - seen_at)
+            finally:
+                self._seen_at = _now()
+                self._recovered_at = self._seen_at + _RECOVERY_S
         return now < self._recovered_at
