@@ -1,38 +1,21 @@
 # SPDX-License-Identifier: MIT
 """A limit per second of a user over all workers: of publishes, of their bytes, or of queries.
 
-Each worker keeps a bucket for every active user. Once a second, it reports the users who
-take a notable part of the limit here. Such a user gets the part of the limit that the other workers
-do not use. If all workers together want more than the limit, each gets a part in proportion to what
-it wants.
+Each worker keeps a bucket for every active user. A user who takes a notable part of the limit gets
+the part that the other workers do not use. If all workers together want more than the limit, each
+gets a part in proportion to what it wants.
 """
 
 from __future__ import annotations
 
-import asyncio
 import math
 import time
-from typing import Protocol
 
-from wsserver.errors import BrokerError
+from wsserver.limits.reports import PERIOD_S, Reported, ReportStore
 
-_PERIOD_S = 1.0
 # A bucket fills up in this time. The bucket of a user who was quiet for so long is full, and can be
 # dropped, unless the user took more than the bucket had.
 _BURST_S = 2.0
-# A worker reports only users who want at least this part of the limit.
-_NOTABLE = 1 / 16
-
-
-class RateStore(Protocol):
-    async def exchange(self, rates: dict[str, float]) -> dict[str, float]:
-        """Report the units per second of each user on this worker, or what it has; returns the sums
-        over all workers.
-
-        A report counts for a little more than two seconds. Raises BrokerUnavailable.
-        """
-
-    async def close(self) -> None: ...
 
 
 class _Bucket:
@@ -46,7 +29,7 @@ class _Bucket:
         self.wanted = 0.0  # in this period
 
 
-class UserRate:
+class UserRate(Reported):
     """`per_s`: the limit; `store`: None if this is the only worker. `scale`: the part of the limit
     that holds now, above 0 to 1.
 
@@ -54,11 +37,10 @@ class UserRate:
     the limit holds within about 25 % once a user has been active for two seconds or so.
     """
 
-    def __init__(self, per_s: float, store: RateStore | None) -> None:
+    def __init__(self, per_s: float, store: ReportStore | None) -> None:
+        super().__init__(per_s, store)
         self.scale = 1.0
         self._per_s = per_s
-        self._store = store
-        self._notable = max(1, math.ceil(per_s * _NOTABLE))
         self._period = 0
         self._period_at = time.monotonic()
         # The users who were active since the last turn, and in the time before that turn.
@@ -108,40 +90,21 @@ class UserRate:
         bucket.filled_at = now
         return bucket.tokens == full
 
-    async def run(self) -> None:
-        """Report once a second, until cancelled.
-
-        While the store is unavailable, its last answer holds.
-        """
-        while True:
-            await asyncio.sleep(_PERIOD_S)
-            await self.turn()
-
-    async def stop(self) -> None:
-        """Close the store. Call after `run`."""
-        if self._store is not None:
-            await self._store.close()
-
     async def turn(self) -> None:
         """End this period: drop the buckets of idle users, and report busy users."""
         now = time.monotonic()
         elapsed, self._period_at = now - self._period_at, now
         busy, self._busy = self._busy, {}
         self._period += 1
-        if self._period % math.ceil(_BURST_S / _PERIOD_S) == 0:
+        if self._period % math.ceil(_BURST_S / PERIOD_S) == 0:
             self._young, self._old = {}, self._young
             self._keep_debts(now)
-        if self._store is None:
-            return
         for user, bucket in self._reported.items():
             if user not in busy:
                 bucket.rate = self._per_s
         self._reported = busy
         rates = {user: bucket.wanted / elapsed for user, bucket in busy.items()}
-        try:
-            sums = await self._store.exchange(rates) if rates else {}
-        except BrokerError:
-            return
+        sums = await self._exchange(rates) or {}
         for user, total in sums.items():
             busy[user].rate = _part(self._per_s, rates[user], total)
 

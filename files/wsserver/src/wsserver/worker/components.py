@@ -18,7 +18,8 @@ from wsserver.archive.postgres import Postgres
 from wsserver.auth import TicketStore
 from wsserver.cluster.leased_counts import CountStore
 from wsserver.limits.quotas import Quotas, UserRates
-from wsserver.limits.user_rate import RateStore, UserRate
+from wsserver.limits.reports import ReportStore
+from wsserver.limits.user_rate import UserRate
 from wsserver.limits.user_total import UserTotal
 from wsserver.rooms.broker import Broker
 from wsserver.rooms.presence import Presence
@@ -106,7 +107,7 @@ def in_memory(settings: Settings) -> Components:
     )
 
 
-def _quotas(settings: Settings, connections: CountStore, store: Callable[[str], RateStore | None]) -> Quotas:
+def _quotas(settings: Settings, connections: CountStore, store: Callable[[str], ReportStore | None]) -> Quotas:
     rates = UserRates(
         messages=UserRate(settings.user_messages_per_s, store("rate")),
         bytes=UserRate(settings.user_bytes_per_s, store("rate-bytes")),
