@@ -70,7 +70,9 @@ class Broker(Protocol):
 
     available: bool
     fullness: float
-    disk_full: bool
+
+    @property
+    def disk_full(self) -> bool: ...
 
     async def run(self, listener: Listener, carry_out: Callable[[bytes], None]) -> None:
         """Keep the broker connected, and its subscriptions in place, until cancelled.

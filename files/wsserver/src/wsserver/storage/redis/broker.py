@@ -25,7 +25,6 @@ from typing import Any, Protocol
 import hiredis
 import msgspec
 from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 
 from wsserver.errors import ArchiveUnavailable, BrokerBusy, BrokerError, BrokerFull, BrokerUnavailable, OutcomeUnknown
@@ -43,9 +42,10 @@ from wsserver.storage.redis.connection import (
     reading,
     script,
 )
+from wsserver.storage.redis.disk import Disk
 from wsserver.storage.redis.envelope import decode, now, publisher_fields
 from wsserver.storage.redis.keys import CONTROL_CHANNEL, SHARDS, LogLimits, RoomKeys, archive_stream, life, shard_of
-from wsserver.storage.redis.memory import disk_full, fullness
+from wsserver.storage.redis.memory import fullness
 from wsserver.telemetry import metrics
 from wsserver.telemetry.logs import log
 
@@ -71,11 +71,6 @@ _PASSING = ("NOREPLICAS", "BUSY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAG
 _HEADS_BATCH = 500
 # The rooms of which a worker remembers its last publish: a Redis that lost data lost the newest.
 _ACKNOWLEDGED_ROOMS = 1000
-# With "appendfsync always", a Redis that cannot write to its disk does not say so, but ends, and
-# systemd starts the next one. So many that ended at a write, one after the other, are no accident.
-_DEATHS_OF_A_FULL_DISK = 3
-# A Redis that lives for so long can write.
-_ALIVE_S = 5.0
 # Longer than a healthy Postgres takes; publishing must not wait for one that hangs.
 _WITNESS_TIMEOUT_S = 2.0
 
@@ -116,10 +111,7 @@ class RedisBroker:
     ) -> None:
         self.available = False
         self.fullness = 0.0
-        self.disk_full = False
-        self._writing = 0  # writes that Redis has not answered
-        self._deaths = 0  # processes of Redis that ended so, without a healthy one in between
-        self._connected_to = ""  # the run id of the Redis that this worker reached last
+        self._disk = Disk()
         self._log = log
         self._witness = witness
         self._pauses = pauses or Pauses()
@@ -149,6 +141,10 @@ class RedisBroker:
         self._confirmations: dict[str, asyncio.Future[None]] = {}
         self._member_decoder = msgspec.json.Decoder(_MemberEvent)
 
+    @property
+    def disk_full(self) -> bool:
+        return self._disk.full
+
     # Connection.
 
     async def run(self, listener: Listener, carry_out: Callable[[bytes], None]) -> None:
@@ -164,7 +160,7 @@ class RedisBroker:
                     attempt.cancel()
                     await asyncio.wait([attempt])
                 was_available = self.available
-                self._note_death(attempt)
+                self._disk.ended([] if attempt.cancelled() else _causes(attempt.exception()))
                 await self._disconnected()
                 delay = 0.0 if was_available else delay
                 log.warning("broker_unavailable", error=_cause(attempt), retry_s=delay)
@@ -208,22 +204,6 @@ class RedisBroker:
         await connection.connect()  # type: ignore[no-untyped-call]
         return connection
 
-    def _note_death(self, attempt: asyncio.Task[None]) -> None:
-        """Find out whether the disk is full, from what ended the connection."""
-        causes = [] if attempt.cancelled() else _causes(attempt.exception())
-        broke = any(isinstance(cause, RedisConnectionError | ConnectionError) for cause in causes)
-        self._deaths += broke and self._writing > 0
-        self._writing = 0
-        if any(map(is_disk_full, causes)) or self._deaths >= _DEATHS_OF_A_FULL_DISK:
-            self._measured_disk(True)
-
-    def _measured_disk(self, full: bool) -> None:
-        if full and not self.disk_full:
-            log.error("broker_disk_full", hint="publishes and joins of new rooms are refused until space is free")
-        elif self.disk_full and not full:
-            log.info("broker_disk_has_room")
-        self.disk_full = full
-
     def _unavailable(self) -> BrokerUnavailable:
         if self.disk_full:
             return BrokerFull("the broker cannot write to its disk; nothing was published")
@@ -254,9 +234,7 @@ class RedisBroker:
     async def _prove(self, listener: Listener) -> None:
         """Learn the incarnation of each shard, and change it where the data is older than before."""
         process = str((await self._control.info("server"))["run_id"])
-        if process == self._connected_to:
-            self._deaths = 0  # only the connection had ended
-        self._connected_to = process
+        self._disk.reached(process)
         missing: set[int] = set()
         if process != self._process:
             for known in (listener.delivered(), self._acknowledged) if self._process else ():
@@ -264,7 +242,6 @@ class RedisBroker:
             self._witnessed = False
         seen = {} if self._witnessed else await self._ask_witness(process)
         kind = await self._kind_of_incarnation(process)
-        self._writing += 1
         async with self._control.pipeline(transaction=False) as pipeline:
             for shard in range(SHARDS):
                 await self._prove_shard(
@@ -272,8 +249,8 @@ class RedisBroker:
                     args=[kind, process, secrets.token_hex(8), seen.get(shard, ""), int(shard in missing)],
                     client=pipeline,
                 )
-            replies = await pipeline.execute()
-        self._writing -= 1
+            with self._disk.writing():
+                replies = await pipeline.execute()
         # What was missing is accounted for: the next start of Redis must not find it once more.
         for room in [room for room in self._acknowledged if shard_of(room) in missing]:
             del self._acknowledged[room]
@@ -330,7 +307,6 @@ class RedisBroker:
         process).
         """
         assert self._feed is not None
-        alive_at = time.monotonic() + _ALIVE_S
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_CHECK_INTERVAL_S):
@@ -340,9 +316,7 @@ class RedisBroker:
                 self._prove_now.clear()
                 await self._prove(listener)
             self._measured(await fullness(self._control))
-            if time.monotonic() >= alive_at:
-                self._deaths = 0
-            self._measured_disk(await disk_full(self._control) or self._deaths >= _DEATHS_OF_A_FULL_DISK)
+            await self._disk.measure(self._control)
             await self._feed.send_command("PING")
             if time.monotonic() - self._feed_heard > _SILENCE_LIMIT_S:
                 raise TimeoutError("the live feed is silent")
@@ -479,12 +453,11 @@ class RedisBroker:
                 for *_place, arguments, _future in batch
             ]
             sent = time.monotonic()
-            self._writing += 1
             try:
-                await connection.send_packed_command(commands)
-                async with asyncio.timeout(COMMAND_TIMEOUT_S):
-                    replies = [await _reply(connection) for _publish in batch]
-                self._writing -= 1
+                with self._disk.writing():
+                    await connection.send_packed_command(commands)
+                    async with asyncio.timeout(COMMAND_TIMEOUT_S):
+                        replies = [await _reply(connection) for _publish in batch]
                 metrics.BROKER_PUBLISH.observe(time.monotonic() - sent)
             except BaseException:
                 unknown = OutcomeUnknown("the broker's answer was lost; repeat the publish with the same id")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""How full Redis's memory and disk are, and the messages that it can give up, because Postgres has them."""
+"""How full Redis's memory is, and the messages that it can give up, because Postgres has them."""
 
 from __future__ import annotations
 
@@ -21,12 +21,6 @@ async def fullness(redis: Redis) -> float:
     memory: dict[str, Any] = await redis.info("memory")
     limit = memory["maxmemory"]
     return float(memory["used_memory"] / limit) if limit else 0.0
-
-
-async def disk_full(redis: Redis) -> bool:
-    """Whether the last write to the disk failed. Redis then refuses writes until one succeeds."""
-    persistence: dict[str, Any] = await redis.info("persistence")
-    return bool(persistence["aof_last_write_status"] != "ok")
 
 
 class LogShedder:

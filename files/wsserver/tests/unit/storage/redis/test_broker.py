@@ -532,7 +532,7 @@ async def test_connections_that_break_are_no_full_disk(redis: RedisServer) -> No
     async with connected(redis) as (broker, heard):
         for _ in range(5):
             heard.available.clear()
-            broker._writing += 1  # the answer to a publish was lost with the connection
+            broker._disk.writing().__enter__()  # the answer to a publish was lost with the connection
             redis.client().execute_command("CLIENT", "KILL", "TYPE", "pubsub")
             await asyncio.wait_for(heard.available.wait(), 20)
             assert not broker.disk_full
