@@ -15,34 +15,38 @@ from ansible_collections.selfhost.websocket.plugins.module_utils._redis_acl impo
 OLD, NEW = sha256(b"old").hexdigest(), sha256(b"new").hexdigest()
 
 
-def acl(earlier: list[str]) -> str:
-    """The role's ACL, with the password "new" of the service."""
+def acl(hashes: list[str]) -> str:
+    """The role's ACL, with these passwords of the service."""
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined)
     environment.filters["hash"] = lambda text, _kind: sha256(text.encode()).hexdigest()
     template = environment.from_string((ROOT / "roles/redis/templates/users.acl.j2").read_text())
-    passwords = {"ws": "new", "admin": "a", "exporter": "e"}
-    return template.render(_redis_passwords=passwords, _redis_earlier_hashes=earlier)
+    return template.render(_redis_passwords={"admin": "a", "exporter": "e"}, _redis_ws_hashes=hashes)
 
 
-def test_the_current_password_comes_first():
-    assert acl_passwords(acl([OLD]), "ws") == [NEW, OLD]
-    assert acl_passwords(acl([]), "ws") == [NEW]
-    assert acl_passwords(acl([OLD]), "admin") == [sha256(b"a").hexdigest()]
+def test_a_changed_password_comes_first():
+    assert acl_passwords(acl([OLD]), "ws", "new") == [NEW, OLD]
+    assert acl_passwords(acl([OLD]), "admin", "new") == [NEW, sha256(b"a").hexdigest()]
+
+
+def test_a_password_is_in_the_list_once():
+    assert acl_passwords(acl([NEW]), "ws", "new") == [NEW]
+    assert acl_passwords(acl([NEW, OLD]), "ws", "new") == [NEW, OLD]
+    assert acl_passwords(acl([OLD, NEW]), "ws", "new") == [NEW, OLD]
 
 
 def test_a_file_that_redis_wrote():
     line = f"user ws on sanitize-payload #{NEW} #{OLD} resetchannels ~ws:* &ws:* -@all +get"
-    assert acl_passwords(f"user default off nopass\n{line}\n", "ws") == [NEW, OLD]
+    assert acl_passwords(f"user default off nopass\n{line}\n", "ws", "new") == [NEW, OLD]
 
 
 def test_no_file_and_no_user():
-    assert acl_passwords("", "ws") == []
-    assert acl_passwords(f"user wsx on #{NEW}\n\nuser\n", "ws") == []
+    assert acl_passwords("", "ws", "new") == [NEW]
+    assert acl_passwords(f"user wsx on #{OLD}\n\nuser\n", "ws", "new") == [NEW]
 
 
 def test_without_earlier_passwords_the_file_is_as_before():
     """A changed line of this file would set the users of every fleet's Redis again."""
-    assert f"\nuser ws on #{NEW} ~ws:* &ws:* +@all -@admin " in acl([])
+    assert f"\nuser ws on #{NEW} ~ws:* &ws:* +@all -@admin " in acl([NEW])
 
 
 def test_the_filter():
