@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import socket
 import ssl
@@ -55,22 +56,26 @@ def failure(url: str, timeout_s: float = 20, **options) -> tuple[str, list[str],
     return failed.value.step, sorted(conversation.steps, key=STEPS.index), str(failed.value)
 
 
+@pytest.fixture
+def probe(module):
+    """Runs the module through Ansible, with a timeout for a slow machine."""
+    return functools.partial(module, "ws_probe", timeout_s=60)
+
+
 # A real worker.
 
 
-def test_a_conversation(module, worker):
-    result = module(
-        "ws_probe", url=f"ws://127.0.0.1:{worker.port}/ws", token=token(join=["probe:*"], publish=["probe:*"])
-    )
+def test_a_conversation(probe, worker):
+    result = probe(url=f"ws://127.0.0.1:{worker.port}/ws", token=token(join=["probe:*"], publish=["probe:*"]))
     assert result["changed"] is False, result
     assert sorted(result["steps"]) == sorted(STEPS)
-    assert all(0 < milliseconds < 20000 for milliseconds in result["steps"].values())
+    assert all(0 < milliseconds < 60000 for milliseconds in result["steps"].values())
     assert result["room"].startswith("probe:")
     assert result["welcome"]["user"] == "probe"
 
 
-def test_a_failure_as_ansible_reports_it(module, worker):
-    result = module("ws_probe", url=f"ws://127.0.0.1:{worker.port}/ws", token=token(publish=[]), room="probe:here")
+def test_a_failure_as_ansible_reports_it(probe, worker):
+    result = probe(url=f"ws://127.0.0.1:{worker.port}/ws", token=token(publish=[]), room="probe:here")
     assert result["failed"]
     assert result["msg"].startswith("publish: refused, forbidden:")
     assert (result["step"], sorted(result["steps"])) == ("publish", ["connect", "join"])
@@ -215,12 +220,12 @@ def certificate(tmp_path_factory):
     return issue(tmp_path_factory.mktemp("tls") / "edge.pem")
 
 
-def test_tls(module, server, certificate):
+def test_tls(probe, server, certificate):
     path, context = certificate
     secure = server(trust=context)
-    result = module("ws_probe", url=secure.url, token="x", ca_file=str(path))
+    result = probe(url=secure.url, token="x", ca_file=str(path))
     assert sorted(result.get("steps", [])) == sorted(STEPS), result
-    stranger = run(ws_probe, url=secure.url, token="x")
+    stranger = run(ws_probe, url=secure.url, token="x", timeout_s=60)
     assert stranger["step"] == "connect"
     assert "certificate verify failed" in stranger["msg"]
     assert "cannot be used" in run(ws_probe, url=secure.url, token="x", ca_file="/nowhere")["msg"]
@@ -240,5 +245,5 @@ def test_a_private_authority_without_key_usage(server, tmp_path, monkeypatch):
     _edge, context = issue(
         tmp_path / "edge.pem", "-CA", ca, "-CAkey", f"{ca}.key", "-addext", "basicConstraints=CA:FALSE"
     )
-    result = run(ws_probe, url=server(trust=context).url, token="x", ca_file=str(ca))
+    result = run(ws_probe, url=server(trust=context).url, token="x", ca_file=str(ca), timeout_s=60)
     assert sorted(result.get("steps", [])) == sorted(STEPS), result
