@@ -5,7 +5,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -27,6 +27,21 @@ _COMMON = {"deadline": None, "database": None, "suppress_health_check": list(Hea
 settings.register_profile("suite", derandomize=True, max_examples=250, stateful_step_count=50, **_COMMON)
 settings.register_profile("search", max_examples=5000, stateful_step_count=80, **_COMMON)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
+
+# Connections that only the garbage collector closes, and a browser's first pipes.
+_FILES_LEFT_OPEN = 100
+
+
+@pytest.fixture(autouse=True)
+def closes_its_files() -> Iterator[None]:
+    """A test that leaves its connections open makes a later test of its process fail."""
+    before = _open_files()
+    yield
+    assert _open_files() < before + _FILES_LEFT_OPEN
+
+
+def _open_files() -> int:
+    return len(os.listdir("/proc/self/fd"))
 
 
 @pytest.fixture
@@ -68,8 +83,8 @@ async def dsn(cluster: Cluster) -> str:
     return dsn
 
 
-@contextmanager
-def _starting(kind: type[Worker], redis: RedisServer) -> Iterator[Callable[..., Worker]]:
+@asynccontextmanager
+async def _starting(kind: type[Worker], redis: RedisServer) -> AsyncIterator[Callable[..., Worker]]:
     workers: list[Worker] = []
 
     def start_worker(**settings: str) -> Worker:
@@ -78,20 +93,21 @@ def _starting(kind: type[Worker], redis: RedisServer) -> Iterator[Callable[..., 
 
     yield start_worker
     for worker in workers:
+        await worker.cut_clients()
         worker.remove()
 
 
 @pytest.fixture
-def start(redis: RedisServer) -> Iterator[Callable[..., Worker]]:
+async def start(redis: RedisServer) -> AsyncIterator[Callable[..., Worker]]:
     """Start a worker on the test's Redis."""
-    with _starting(Worker, redis) as start:
+    async with _starting(Worker, redis) as start:
         yield start
 
 
 @pytest.fixture
-def start_cold(redis: RedisServer) -> Iterator[Callable[..., Worker]]:
+async def start_cold(redis: RedisServer) -> AsyncIterator[Callable[..., Worker]]:
     """Start a worker in a new interpreter."""
-    with _starting(ColdWorker, redis) as start:
+    async with _starting(ColdWorker, redis) as start:
         yield start
 
 

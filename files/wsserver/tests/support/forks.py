@@ -14,7 +14,7 @@ import importlib
 import json
 import os
 import runpy
-import select
+import selectors
 import signal
 import socket
 import subprocess
@@ -37,8 +37,9 @@ class Process:
         self.pid = self._next_report(60)
 
     def poll(self) -> int | None:
-        if self.returncode is None and select.select([self._reports], [], [], 0)[0]:
-            return self.wait(60)
+        if self.returncode is None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return self.wait(0)
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
@@ -60,7 +61,7 @@ class Process:
         while b"\n" not in self._received:
             try:
                 part = self._reports.recv(100)
-            except TimeoutError:
+            except (TimeoutError, BlockingIOError):
                 raise subprocess.TimeoutExpired("a forked process", timeout or 0) from None
             assert part, "the fork server has ended"
             self._received += part
@@ -104,8 +105,12 @@ def _serve(control: socket.socket) -> list[str]:
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # pytest handles Ctrl-C
     children: dict[int, socket.socket] = {}
+    # select() fails on file descriptors above 1023.
+    selector = selectors.PollSelector()
+    selector.register(control, selectors.EVENT_READ)
+    selector.register(ended, selectors.EVENT_READ)
     while True:
-        ready, _, _ = select.select([control, ended], [], [])
+        ready = [key.fileobj for key, _ in selector.select()]
         if ended in ready:
             ended.recv(4096)
             _report_ends(children)

@@ -87,6 +87,7 @@ class Worker:
         if not self._settings["WS_JWT_SECRET"]:  # the environment would set an empty secret
             del self._settings["WS_JWT_SECRET"]
         self._output = tempfile.TemporaryFile("w+")  # noqa: SIM115 - as long as the worker
+        self._connections: list[ClientConnection] = []
         self.process = self._spawn()
 
     def _spawn(self) -> Process | subprocess.Popen[str]:
@@ -157,7 +158,14 @@ class Worker:
     async def connect(self, user: str = "alice", path: str = "/ws", **options: Any) -> ClientConnection:
         headers = {"Authorization": f"Bearer {mint(SECRET, user, 600)}"}
         options = {"additional_headers": headers, "ping_interval": None, "open_timeout": 60, **options}
-        return await connect(f"ws://127.0.0.1:{self.port}{path}", proxy=None, **options)
+        self._connections.append(await connect(f"ws://127.0.0.1:{self.port}{path}", proxy=None, **options))
+        return self._connections[-1]
+
+    async def cut_clients(self) -> None:
+        """Close the sockets of all clients: otherwise they stay open until a collection of garbage."""
+        for connection in self._connections:
+            connection.transport.abort()
+        await asyncio.sleep(0)
 
 
 class ColdWorker(Worker):
