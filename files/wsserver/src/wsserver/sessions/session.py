@@ -333,7 +333,7 @@ class Session:
             self.write(chunk)
 
     def close(self) -> None:
-        """The connection is closing or lost: leave every room, and answer no further commands."""
+        """The connection is closing or lost: write nothing more, and leave every room soon."""
         if not self.open:
             return
         self.open = False
@@ -344,12 +344,17 @@ class Session:
         if self._busy is not None:
             self._busy.cancel()
             self._busy = None  # its traceback refers to this session
-        for room in self.rooms:
+        if self.rooms:
+            # The command under way has been cancelled: it must not leave any of these rooms.
+            rooms, self.rooms = self.rooms, set()
+            self._context.departures.enter(partial(self._depart, rooms, self._entering))
+
+    def _depart(self, rooms: set[str], entering: str | None) -> None:
+        for room in rooms:
             self._context.hub.leave(self, room)
-            if room != self._entering:
+            if room != entering:
                 self._context.presence.dropped(room, self.identity.user)
-        self._context.quotas.rooms(self.identity.user, -len(self.rooms))
-        self.rooms = set()
+        self._context.quotas.rooms(self.identity.user, -len(rooms))
 
 
 def _position(since: Since | None) -> Position | None:

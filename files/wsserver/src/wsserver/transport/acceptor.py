@@ -48,7 +48,6 @@ _Admit = Callable[[WebSocketConnection, Request], Coroutine[Any, Any, None]]
 
 _DOORS = ("/ws", "/events")
 _HANDSHAKES_PER_TURN = 20
-_LOSSES_PER_TURN = 50
 _RETRY_S = 1
 # Connections that opened together must not retire together.
 _AGE_JITTER = 0.1
@@ -80,7 +79,6 @@ class Acceptor:
         self._pauses = pauses
         pauses.then(self._stood_still)
         self._handshakes = TurnQueue(_HANDSHAKES_PER_TURN)
-        self._losses = TurnQueue(_LOSSES_PER_TURN)
         self._refusals = Refusals(settings.ip_refusals_per_s)
         self._descriptors = Descriptors()
         self._tasks = Tasks()
@@ -160,7 +158,7 @@ class Acceptor:
     def lost(self, client: Connection) -> None:
         self._registry.lost(client)
         if client.session is not None:
-            self._losses.enter(partial(self._count_lost, client, client.session))
+            self._context.departures.enter(partial(self._count_lost, client, client.session))
 
     def _count_lost(self, client: Connection, session: Session) -> None:
         _open(client).dec()

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from support.wait import until
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
 
+from wsserver.archive.history import History
 from wsserver.auth import Authenticator, issue_ticket, mint
 from wsserver.errors import BrokerBusy, BrokerUnavailable
 from wsserver.limits.quotas import Quotas, Refusal, UserRates
@@ -62,7 +64,7 @@ class Place:
         writer, broker = BatchWriter(), MemoryBroker(100)
         self.broker = broker
         self.quotas = ScriptedQuotas()
-        self.context = make_services(Hub(broker, writer, None), broker, writer)
+        self.context = make_services(Hub(broker, History(broker, None), writer), broker, writer)
         self.context.authenticator = Authenticator(settings, tickets)
         self.context.quotas = self.quotas
         self.why: str | None = None
@@ -228,3 +230,22 @@ async def test_tokens_take_no_ticket(places: list[Place], tickets: MemoryTickets
     token: Any = bearer(mint(SECRET, "bob", 60))
     assert await places[0].status(f"/ws?ticket={ticket}", token) == 101
     assert await places[1].status(f"/ws?ticket={ticket}") == 101
+
+
+async def test_many_ends_take_several_turns(places: list[Place], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thousands of clients may end at once; the event loop serves the others in between."""
+    place, _ = places
+    clients = [await place.open("/ws", bearer(mint(SECRET, "alice", 600))) for _ in range(150)]
+    for client in clients:
+        await client.send(json.dumps({"type": "join", "room": "r"}))
+        while json.loads(await client.recv())["type"] != "joined":
+            pass
+    left: list[object] = []
+    monkeypatch.setattr(place.context.hub, "leave", lambda member, _room: left.append(member))
+    turns = [0]
+    place.registry.drop_all()
+    while turns[-1] < len(clients):
+        await asyncio.sleep(0)
+        turns.append(len(left))
+    assert max(after - before for before, after in pairwise(turns)) <= 100
+    assert not place.context.quotas.join("alice"), "the rooms count no longer"
