@@ -28,7 +28,7 @@ _CONNECT_TIMEOUT_S = 3.0
 _CLOSE_TIMEOUT_S = 2.0
 # SQLSTATE classes of a session that will not work again: a read-only one (after a failover, or on
 # a full disk), a broken connection, and a server that stops or has run out of something.
-_BROKEN = ("25006", "08", "53", "57", "58", "XX")
+_BROKEN = ("25006", "08", "53", "57P", "58", "XX")
 # Errors for a statement that Postgres always refuses, because of its values.
 REFUSED = (
     asyncpg.DataError,
@@ -55,7 +55,8 @@ class Postgres:
     async def connection(self, even_if_unavailable: bool = False) -> AsyncIterator[Any]:
         """An asyncpg connection. Raises PostgresUnavailable; the errors in REFUSED pass through.
 
-        `even_if_unavailable`: try to connect in any case, to notice when Postgres is back.
+        `even_if_unavailable`: try to connect in any case, to notice when Postgres is back. Only such a
+        caller notices a Postgres that is too slow: a slow read of one client is no outage.
         """
         if not (self.available or even_if_unavailable):
             raise PostgresUnavailable()
@@ -74,9 +75,10 @@ class Postgres:
         except REFUSED:
             raise
         except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as exc:
-            if self.available:
-                log.warning("postgres_unavailable", error=f"{type(exc).__name__}: {exc}")
-            self.available = False
+            if even_if_unavailable or not isinstance(exc, asyncpg.QueryCanceledError):
+                if self.available:
+                    log.warning("postgres_unavailable", error=f"{type(exc).__name__}: {exc}")
+                self.available = False
             raise PostgresUnavailable() from exc
         if not self.available:
             log.info("postgres_available")

@@ -125,14 +125,7 @@ class Session:
             case Ping(t, id):
                 self.send(Pong(t, id))
             case Join(room):
-                if room not in self.rooms and len(self.rooms) >= self._context.limits.rooms:
-                    metrics.LIMITED.labels("rooms").inc()
-                    text = f"one connection may be in {self._context.limits.rooms} rooms: leave one first"
-                    self.refuse(Error("too_many_rooms", text, command.id, room))
-                elif room not in self.rooms and (over := self._context.quotas.join(self.identity.user)) is not None:
-                    metrics.LIMITED.labels(over.limit).inc()
-                    self.refuse(Error("rate_limited", over.text, command.id, room, retry_after_ms=1000))
-                elif self._allowed(room, command.id):
+                if self._allowed(room, command.id):
                     self._take_time(partial(self._join, command), room, command.id)
             case Leave(room, id):
                 self._leave(room)
@@ -194,6 +187,10 @@ class Session:
         room = command.room
         again = room in self.rooms
         if not again:
+            # No other join comes between this check and the count.
+            if (error := self._one_room_too_many(command)) is not None:
+                self.refuse(error)
+                return
             self.rooms.add(room)
             self._context.quotas.rooms(self.identity.user, 1)
         self._entering = None if again else room
@@ -208,6 +205,17 @@ class Session:
             self._entering = None
         if self.open and not again:
             self._context.presence.entered(room, self.identity.user)
+
+    def _one_room_too_many(self, command: Join) -> Error | None:
+        most = self._context.limits.rooms
+        if len(self.rooms) >= most:
+            metrics.LIMITED.labels("rooms").inc()
+            text = f"one connection may be in {most} rooms: leave one first"
+            return Error("too_many_rooms", text, command.id, command.room)
+        if (over := self._context.quotas.join(self.identity.user)) is not None:
+            metrics.LIMITED.labels(over.limit).inc()
+            return Error("rate_limited", over.text, command.id, command.room, retry_after_ms=1000)
+        return None
 
     def _leave(self, room: str) -> None:
         if room in self.rooms:

@@ -10,6 +10,7 @@ import pytest
 from support.postgres import Cluster
 
 from wsserver.archive import messages as messages_module
+from wsserver.archive import sessions
 from wsserver.archive.messages import ArchivedMessages
 from wsserver.archive.postgres import Postgres
 from wsserver.errors import ArchiveUnavailable
@@ -73,6 +74,23 @@ async def test_many_different_reads_wait_for_each_other_and_are_no_outage(
     found = await asyncio.gather(*(archived.after("r", Position(1, seq), 1) for seq in range(10)))
     assert [message.position.seq for [message] in found] == list(range(1, 11))
     assert postgres.available
+    await postgres.close()
+
+
+async def test_a_read_that_takes_too_long_is_no_outage(
+    connection: asyncpg.Connection, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sessions.SETTINGS, "statement_timeout", "300")
+    postgres = Postgres(dsn)
+    async with connection.transaction():
+        await connection.execute("LOCK TABLE messages")
+        with pytest.raises(ArchiveUnavailable):
+            await ArchivedMessages(postgres).after("r", Position(1, 5), 10)
+        assert postgres.available
+        with pytest.raises(ArchiveUnavailable):
+            async with postgres.connection(even_if_unavailable=True) as slow:
+                await slow.fetch("SELECT FROM messages")
+        assert not postgres.available, "the archiver cannot store anything either"
     await postgres.close()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from itertools import pairwise
 from typing import Any
@@ -249,3 +250,26 @@ async def test_many_ends_take_several_turns(places: list[Place], monkeypatch: py
         turns.append(len(left))
     assert max(after - before for before, after in pairwise(turns)) <= 100
     assert not place.context.quotas.join("alice"), "the rooms count no longer"
+
+
+async def test_joins_at_once_keep_to_the_limit_of_their_user(
+    places: list[Place], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, _ = places
+    waiting, go_on = 0, asyncio.Event()
+
+    async def query(_user: str) -> None:
+        nonlocal waiting
+        waiting += 1
+        await go_on.wait()
+
+    monkeypatch.setattr(place.quotas, "query", query)
+    place.quotas._rooms.most = 3
+    clients = [await place.open("/ws", bearer(mint(SECRET, "alice", 600))) for _ in range(10)]
+    for number, client in enumerate(clients):
+        assert json.loads(await client.recv())["type"] == "welcome"
+        await client.send(json.dumps({"type": "join", "room": f"r{number}"}))
+    await until(lambda: waiting == len(clients))
+    go_on.set()
+    answers = [json.loads(await client.recv()) for client in clients]
+    assert Counter(answer.get("code", answer["type"]) for answer in answers) == {"joined": 3, "rate_limited": 7}
