@@ -391,18 +391,20 @@ class RedisBroker:
         room = self._channels.get(channel)
         if room is None:
             return  # unsubscribed meanwhile
-        if payload.startswith(b'{"member":'):
-            event = self._member_decoder.decode(payload)
-            listener.on_member(room, event.member, event.joined == 1)
-        elif (message := self._decode(room, payload)) is not None:
-            listener.on_message(message)
+        try:
+            if payload.startswith(b'{"member":'):
+                event = self._member_decoder.decode(payload)
+                listener.on_member(room, event.member, event.joined == 1)
+            else:
+                listener.on_message(decode(room, payload))
+        except msgspec.MsgspecError as exc:
+            _note_unreadable(exc)
 
     def _decode(self, room: str, envelope: bytes) -> Message | None:
         try:
             return decode(room, envelope)
         except msgspec.MsgspecError as exc:
-            # This release never sends such a message. The hub repairs or reports the hole.
-            log.error("broker_envelope_unreadable", error=str(exc))
+            _note_unreadable(exc)
             return None
 
     # Publishing.
@@ -578,6 +580,11 @@ def _cause(attempt: asyncio.Task[None]) -> str:
 
 def _causes(failure: BaseException | None) -> list[BaseException | None]:
     return list(failure.exceptions) if isinstance(failure, BaseExceptionGroup) else [failure]
+
+
+def _note_unreadable(exc: msgspec.MsgspecError) -> None:
+    """This release never sends such a message. The hub repairs or reports the hole."""
+    log.error("broker_envelope_unreadable", error=str(exc))
 
 
 def _stood_still() -> BrokerUnavailable:

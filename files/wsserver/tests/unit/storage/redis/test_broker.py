@@ -30,7 +30,7 @@ from wsserver.runtime import pauses
 from wsserver.storage.redis import broker as broker_redis
 from wsserver.storage.redis.broker import RedisBroker
 from wsserver.storage.redis.connection import RedisAddress, SoundConnection
-from wsserver.storage.redis.keys import LogLimits, archive_stream, shard_of
+from wsserver.storage.redis.keys import LogLimits, RoomKeys, archive_stream, shard_of
 from wsserver.telemetry import metrics
 
 
@@ -536,6 +536,17 @@ async def test_connections_that_break_are_no_full_disk(redis: RedisServer) -> No
             redis.client().execute_command("CLIENT", "KILL", "TYPE", "pubsub")
             await asyncio.wait_for(heard.available.wait(), 20)
             assert not broker.disk_full
+
+
+@pytest.mark.parametrize("payload", [b'{"member":1}', b'{"member":"', b"{}\n1", b"\xff"])
+async def test_what_no_worker_can_read_harms_no_other_message(redis: RedisServer, payload: bytes) -> None:
+    async with connected(redis) as (broker, heard):
+        await broker.subscribe("r")
+        heard.available.clear()
+        redis.client().publish(RoomKeys("r").channel, payload)
+        await broker.publish("r", "u", "1", b"1")
+        await heard.until(1)
+        assert not heard.available.is_set(), "the connection has stayed"
 
 
 async def test_scripts_that_redis_forgot_are_loaded_again(redis: RedisServer) -> None:
