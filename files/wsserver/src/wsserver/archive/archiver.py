@@ -18,6 +18,7 @@ from wsserver.archive.postgres import REFUSED, Postgres, PostgresUnavailable
 from wsserver.errors import BrokerError, BrokerUnavailable
 from wsserver.protocol.types import Message, Position
 from wsserver.rooms.broker import Broker
+from wsserver.runtime.tasks import apart
 from wsserver.status import ArchiveStatus
 from wsserver.storage.redis.archive_stream import ArchiveStream
 from wsserver.storage.redis.keys import shard_of
@@ -125,7 +126,7 @@ class Archiver:
         pause_s = 0.0
         while True:
             try:
-                pause_s = 0.0 if await self._move_some() else _PAUSE_S
+                pause_s = 0.0 if await apart(self._move_some()) else _PAUSE_S
             except Exception as exc:
                 # The ports report outages of Redis and Postgres. A fault of this program must not
                 # end the worker: it serves its clients without an archive.
@@ -186,8 +187,8 @@ class Archiver:
                 continue
             started = time.monotonic()
             try:
-                logs = await self._shedder.shed(_SHED_TO)
-            except BrokerUnavailable:
+                logs = await apart(self._shedder.shed(_SHED_TO))
+            except (BrokerUnavailable, TimeoutError):
                 continue
             if not logs:
                 pause_s = max(_SHED_INTERVAL_S, _SHED_PAUSE * (time.monotonic() - started))
@@ -219,8 +220,8 @@ class Archiver:
                 self._arrived.clear()
             missing = {waiting.place for waiting in batch}
             try:
-                missing = await self._store(batch)
-            except PostgresUnavailable:
+                missing = await apart(self._store(batch))
+            except (PostgresUnavailable, TimeoutError):
                 pass
             except Exception:
                 log.exception("archive_store_failed")

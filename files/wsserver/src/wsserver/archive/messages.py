@@ -10,7 +10,7 @@ from wsserver.archive.postgres import READS, Postgres
 from wsserver.errors import ArchiveBusy
 from wsserver.protocol.types import Message, Position
 from wsserver.rooms.broker import READ_BYTES
-from wsserver.runtime.tasks import Tasks
+from wsserver.runtime.tasks import Tasks, heard
 from wsserver.telemetry import metrics
 
 _END = Position(2**62, 0)
@@ -59,7 +59,7 @@ class ArchivedMessages:
         task = self._waiting.get(question)
         if task is None:
             task = self._waiting[question] = self._tasks.spawn(self._read(question))
-            task.add_done_callback(_heard)
+            task.add_done_callback(heard)
         return await asyncio.shield(task)
 
     async def _read(self, question: _Question) -> list[Message]:
@@ -81,8 +81,3 @@ class ArchivedMessages:
             Message(room=room, position=Position(epoch, seq), user=sender, ts=ts, data=data.encode())
             for epoch, seq, sender, ts, data in rows
         ]
-
-
-def _heard(task: asyncio.Task[list[Message]]) -> None:
-    if not task.cancelled():
-        task.exception()  # if all who asked are gone, asyncio must not report the error

@@ -7,6 +7,7 @@ import asyncio
 import random
 
 from wsserver.archive.postgres import Postgres, PostgresUnavailable
+from wsserver.runtime.tasks import apart
 from wsserver.telemetry.logs import log
 
 _INTERVAL_S = 3600.0
@@ -29,8 +30,8 @@ async def keep(postgres: Postgres, days: int) -> None:
         # At random intervals, so that workers that started together do not all begin at once.
         await asyncio.sleep(random.uniform(0.01, 1) * _INTERVAL_S)
         try:
-            deleted = await delete_old(postgres, days)
-        except PostgresUnavailable:
+            deleted = await apart(delete_old(postgres, days))
+        except (PostgresUnavailable, TimeoutError):
             continue
         if deleted:
             log.info("archive_expired", messages=deleted, days=days)

@@ -22,7 +22,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple, Protocol
 
 from wsserver.errors import BrokerError, BrokerUnavailable
-from wsserver.runtime.tasks import fail
+from wsserver.runtime.tasks import apart, fail
 from wsserver.telemetry import metrics
 from wsserver.telemetry.logs import log
 
@@ -278,8 +278,8 @@ class LeasedCounts:
         try:
             while True:
                 try:
-                    await self._step()
-                except BrokerError:
+                    await apart(self._step())
+                except (BrokerError, TimeoutError):
                     self._on_store_lost()
                     await asyncio.sleep(_RETRY_S)
         finally:

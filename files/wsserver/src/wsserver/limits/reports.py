@@ -13,6 +13,7 @@ from abc import ABC, abstractmethod
 from typing import Protocol
 
 from wsserver.errors import BrokerError
+from wsserver.runtime.tasks import apart
 
 PERIOD_S = 1.0
 # A worker reports only users who take at least this part of the limit.
@@ -51,8 +52,8 @@ class Reported(ABC):
         if self._store is None:
             return None
         try:
-            return await self._store.exchange(numbers) if numbers else {}
-        except BrokerError:
+            return await apart(self._store.exchange(numbers)) if numbers else {}
+        except (BrokerError, TimeoutError):
             return None
 
     async def stop(self) -> None:

@@ -24,11 +24,34 @@ async def lasting(work: Coroutine[Any, Any, None], over: asyncio.Event) -> None:
         raise RuntimeError(f"{work} was cancelled while the process runs") from exc
 
 
+async def apart(work: Coroutine[Any, Any, _T]) -> _T:
+    """The result of `work`, which runs in a task of its own.
+
+    A timeout of a client library may leave a cancellation behind, which ends the task in which it
+    happened. Here that is not the caller's, and the caller gets a TimeoutError.
+    """
+    task = asyncio.get_running_loop().create_task(work)
+    try:
+        await asyncio.wait([task])
+    finally:
+        task.cancel()  # the caller was cancelled
+        await asyncio.wait([task])
+    if task.cancelled():
+        raise TimeoutError("a timeout of a client library was left behind")
+    return task.result()
+
+
 def fail(future: asyncio.Future[Any], error: Exception) -> None:
     """Let a future raise `error`, unless it is done."""
     if not future.done():
         future.set_exception(error)
         future.exception()  # if the caller is gone, asyncio must not report the error
+
+
+def heard(task: asyncio.Task[Any]) -> None:
+    """A callback for a task whose callers may all be gone: asyncio must not report its error."""
+    if not task.cancelled():
+        task.exception()
 
 
 class Tasks(set[asyncio.Task[Any]]):

@@ -7,6 +7,7 @@ beyond a limit gets 429.
 
 from __future__ import annotations
 
+import asyncio
 import random
 import time
 from collections.abc import Callable, Coroutine
@@ -218,6 +219,9 @@ class Acceptor:
     async def _safely(self, connection: WebSocketConnection, request: Request, admit: _Admit) -> None:
         try:
             await admit(connection, request)
+        except asyncio.CancelledError:
+            # A timeout of a store's client library left a cancellation behind.
+            connection.answer(_not_ready("the request was interrupted"))
         except Exception:
             # A programming error must not leave the client without an answer.
             log.exception("admission_failed")

@@ -165,6 +165,24 @@ async def test_a_postgres_that_hangs_is_noticed(
         assert len(await rows(dsn, "r")) == 2
 
 
+@pytest.mark.parametrize("interrupted", ["heads", "moved"])
+async def test_a_cancellation_left_behind_does_not_end_the_archiver(
+    redis: RedisServer, dsn: str, monkeypatch: pytest.MonkeyPatch, interrupted: str
+) -> None:
+    """A timeout of the client library may leave it behind."""
+
+    async def cancelled(*_arguments: object) -> None:
+        raise asyncio.CancelledError
+
+    async with publishing(redis) as broker, archiving(redis, dsn, broker) as worker:
+        with monkeypatch.context() as patched:
+            patched.setattr(worker.stream, interrupted, cancelled)
+            await publish(broker, "r", 5)
+            await asyncio.sleep(0.5)
+        await until_moved(redis)
+        assert len(await rows(dsn, "r")) == 5
+
+
 async def test_an_outage_of_redis(redis: RedisServer, dsn: str) -> None:
     async with publishing(redis) as broker, archiving(redis, dsn, broker) as worker:
         await publish(broker, "r", 100)

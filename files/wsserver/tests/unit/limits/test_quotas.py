@@ -367,3 +367,41 @@ async def test_new_rooms_count_like_large_messages() -> None:
         assert opened < 100
     assert 25 <= opened <= 35
     assert quotas.publish("bob", 1) is None
+
+
+async def test_a_cancellation_left_behind_does_not_end_the_counting(
+    worker: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A timeout of the client library may leave it behind."""
+    one = await worker()
+
+    async def cancelled(*_arguments: object) -> None:
+        raise asyncio.CancelledError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(one.store, "update", cancelled)
+        with pytest.raises(BrokerUnavailable):
+            await one.admit("alice", "10.0.0.1")
+        await until(lambda: not one.available)
+    await until(lambda: one.available)
+    assert await one.admit("alice", "10.0.0.1") is None
+
+
+class InterruptedStore:
+    """Its client library leaves a cancellation behind."""
+
+    async def exchange(self, numbers: dict[str, float]) -> dict[str, float]:
+        raise asyncio.CancelledError
+
+    async def close(self) -> None:
+        pass
+
+
+async def test_a_cancellation_left_behind_does_not_end_the_reports() -> None:
+    rate, total = UserRate(1, InterruptedStore()), UserTotal(1, InterruptedStore())
+    rate.charge("alice", 5)
+    total.add("alice", 1)
+    for limit in (rate, total):
+        await limit.turn()
+    assert not rate.allow("alice")
+    assert total.reached("alice")

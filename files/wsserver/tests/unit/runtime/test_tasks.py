@@ -5,7 +5,7 @@ import asyncio
 
 import pytest
 
-from wsserver.runtime.tasks import lasting
+from wsserver.runtime.tasks import apart, lasting
 
 
 async def forever() -> None:
@@ -38,3 +38,26 @@ async def test_exceptions_of_the_work_are_raised() -> None:
 
     with pytest.raises(ValueError, match="a fault"):
         await lasting(broken(), asyncio.Event())
+
+
+async def test_a_cancellation_left_behind_ends_only_the_work() -> None:
+    with pytest.raises(TimeoutError, match="left behind"):
+        await apart(cancelled())
+    assert await apart(asyncio.sleep(0, "a result")) == "a result"
+
+
+async def test_work_apart_ends_with_its_caller() -> None:
+    ended = asyncio.Event()
+
+    async def work() -> None:
+        try:
+            await forever()
+        finally:
+            ended.set()
+
+    task = asyncio.create_task(apart(work()))
+    await asyncio.sleep(0.01)
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
+    assert ended.is_set()

@@ -121,16 +121,20 @@ def broken() -> None:
     raise BrokerUnavailable()
 
 
+def interrupted() -> None:
+    raise asyncio.CancelledError
+
+
 PATHS = [("/ws?", 101), ("/events?room=r&", 200)]
 
 
 @pytest.mark.parametrize(("path", "granted"), PATHS)
-@pytest.mark.parametrize("trouble", ["draining", "quotas"])
+@pytest.mark.parametrize("trouble", ["draining", "quotas", "interruption"])
 async def test_a_ticket_survives_the_503_of_one_worker(
     places: list[Place], tickets: MemoryTickets, path: str, granted: int, trouble: str
 ) -> None:
     first, second = places
-    first.quotas.before = first.drain if trouble == "draining" else broken
+    first.quotas.before = {"draining": first.drain, "quotas": broken, "interruption": interrupted}[trouble]
     path += f"ticket={await issue_ticket(tickets, 'alice')}"
     assert await first.status(path) == 503
     assert first.quotas.admitted == 0

@@ -17,7 +17,7 @@ import asyncio
 import math
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from itertools import groupby
 from typing import Any, Protocol
@@ -26,12 +26,13 @@ import hiredis
 import msgspec
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from wsserver.errors import ArchiveUnavailable, BrokerBusy, BrokerError, BrokerFull, BrokerUnavailable, OutcomeUnknown
 from wsserver.protocol.types import Message, Position
 from wsserver.rooms.broker import READ_BYTES, Delivered, Listener, Published
 from wsserver.runtime.pauses import Pauses
-from wsserver.runtime.tasks import fail
+from wsserver.runtime.tasks import fail, heard
 from wsserver.status import NEARLY_FULL
 from wsserver.storage.redis.connection import (
     COMMAND_TIMEOUT_S,
@@ -154,6 +155,7 @@ class RedisBroker:
                 # A task of its own: redis-py's timeouts on Python 3.11.2 may leave a cancellation
                 # behind, which would end the task that reconnects.
                 attempt = asyncio.create_task(self._stay_connected(listener, carry_out))
+                attempt.add_done_callback(heard)
                 try:
                     await asyncio.wait([attempt])
                 finally:
@@ -177,8 +179,8 @@ class RedisBroker:
             await self._connect(tasks, listener, carry_out)
             log.info("broker_available", life=self._kind, rooms=len(self._channels))
             listener.on_available()
-            tasks.create_task(self._send_publishes())
-            tasks.create_task(self._check(listener))
+            tasks.create_task(_lasting(self._send_publishes()))
+            tasks.create_task(_lasting(self._check(listener)))
 
     async def _connect(self, tasks: asyncio.TaskGroup, listener: Listener, carry_out: Callable[[bytes], None]) -> None:
         # Connect before asking for the incarnation: no publish reaches a later Redis with the
@@ -188,7 +190,7 @@ class RedisBroker:
         await self._prove(listener)
         self._feed = await self._dedicated()
         self._feed_heard = time.monotonic()
-        tasks.create_task(self._read_feed(self._feed, listener, carry_out))
+        tasks.create_task(_lasting(self._read_feed(self._feed, listener, carry_out)))
         channels = [CONTROL_CHANNEL, *self._channels]
         async with asyncio.timeout(_SILENCE_LIMIT_S + len(channels) / 1000):
             for start in range(0, len(channels), _SUBSCRIBE_BATCH):
@@ -561,6 +563,14 @@ async def _reply(connection: AbstractConnection) -> Any:
         return await connection.read_response(timeout=math.inf)
     except ResponseError as exc:  # concerns this command only
         return exc
+
+
+async def _lasting(work: Coroutine[Any, Any, None]) -> None:
+    """To a task group, a cancelled task has finished, and the connection would go on without it."""
+    try:
+        await work
+    except asyncio.CancelledError:
+        raise RedisTimeoutError("a timeout of the client library was left behind") from None
 
 
 def _cause(attempt: asyncio.Task[None]) -> str:

@@ -10,7 +10,7 @@ import signal
 import socket
 import struct
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, cast
 
 import pytest
@@ -810,3 +810,34 @@ async def test_an_unexpected_cancellation_is_a_lost_connection(
             await until(lambda: not broker.available)
             await asyncio.sleep(0.2)  # some attempts
         await asyncio.wait_for(heard.available.wait(), 20)
+
+
+@pytest.mark.parametrize("work", ["publishes", "feed", "checks"])
+async def test_a_cancelled_part_of_a_connection_ends_the_connection(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch, work: str
+) -> None:
+    monkeypatch.setattr(broker_redis, "_CHECK_INTERVAL_S", 0.1)
+    async with connected(redis) as (broker, heard):
+        await broker.subscribe("r")
+        heard.available.clear()
+        happened = asyncio.Event()
+
+        async def cancelled(*_arguments: object, **_options: object) -> None:
+            happened.set()
+            raise asyncio.CancelledError
+
+        assert broker._publisher is not None
+        assert broker._feed is not None
+        with monkeypatch.context() as patched:
+            match work:
+                case "publishes":
+                    patched.setattr(broker._publisher, "send_packed_command", cancelled)
+                case "feed":
+                    patched.setattr(broker._feed, "read_response", cancelled)
+                case "checks":
+                    patched.setattr(broker._control, "info", cancelled)
+            with suppress(BrokerError):  # its outcome may be unknown
+                await asyncio.wait_for(broker.publish("r", "u", "1", b"1"), 20)
+            await asyncio.wait_for(happened.wait(), 20)
+        await asyncio.wait_for(heard.available.wait(), 20)
+        await broker.publish("r", "u", "2", b"1")
