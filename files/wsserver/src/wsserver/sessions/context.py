@@ -13,15 +13,20 @@ from wsserver.rooms.batch_writer import BatchWriter
 from wsserver.rooms.hub import Hub
 from wsserver.rooms.presence import Presence
 from wsserver.rooms.publisher import Publisher
+from wsserver.runtime.slices import Slices
 from wsserver.runtime.turns import TurnQueue
 
 # The end of a connection takes two calls. With three rooms, 100 calls take some 5 ms.
 _DEPARTURES_PER_TURN = 100
+# The commands of all clients hold the event loop for so long at most, besides one command.
+_COMMANDS_S = 0.002
 
 
 @dataclass(slots=True)
 class SessionContext:
-    """`departures`: what is left to do for connections that have ended: thousands may end at once."""
+    """`commands`: the time in which sessions carry out commands. `departures`: what is left to do for
+    connections that have ended: thousands may end at once.
+    """
 
     authenticator: Authenticator
     hub: Hub
@@ -31,4 +36,5 @@ class SessionContext:
     history: History
     quotas: Quotas
     limits: ConnectionLimits
+    commands: Slices = field(default_factory=lambda: Slices(_COMMANDS_S))
     departures: TurnQueue = field(default_factory=lambda: TurnQueue(_DEPARTURES_PER_TURN))

@@ -35,7 +35,8 @@ class FlowControl:
     """Holds commands and reading while the client is paused or throttled, or has a command or too
     many publishes under way.
 
-    busy: a command that takes time is under way. Call `hold` after a change of it.
+    busy: a command that takes time is under way. crowded: many commands wait for their turn. Call
+    `hold` after a change of these.
     """
 
     __slots__ = (
@@ -48,12 +49,14 @@ class FlowControl:
         "_transport",
         "_under_way",
         "busy",
+        "crowded",
         "paused",
         "paused_at",
     )
 
     def __init__(self, transport: ClientTransport, limits: ConnectionLimits) -> None:
         self.busy = False
+        self.crowded = False
         self.paused = False
         self.paused_at = 0.0
         self._transport = transport
@@ -78,7 +81,7 @@ class FlowControl:
 
     def hold(self) -> None:
         """Stop reading or read again, as the state requires."""
-        self._transport.hold_reading(self._open and self.blocked)
+        self._transport.hold_reading(self._open and (self.crowded or self.blocked))
 
     def close(self) -> None:
         """Never hold again; the connection decides about reading."""

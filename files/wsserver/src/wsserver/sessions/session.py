@@ -38,6 +38,9 @@ from wsserver.sessions.flow_control import ClientTransport, FlowControl
 from wsserver.telemetry import metrics
 from wsserver.telemetry.logs import log
 
+# A session with many commands lets the other sessions have their turn after so many.
+_COMMANDS_IN_TURN = 10
+
 
 class Session:
     __slots__ = (
@@ -46,6 +49,7 @@ class Session:
         "_context",
         "_entering",
         "_flow",
+        "_in_line",
         "_transport",
         "codec",
         "expiry_announced",
@@ -73,9 +77,10 @@ class Session:
         self._context = context
         self._busy: asyncio.Task[None] | None = None
         self._entering: str | None = None  # the joined room that presence does not count yet
-        # Messages of the last read that wait for the flow control: commands take effect in the order
-        # of the messages. Nothing is read meanwhile.
+        # Messages that wait for the flow control, or for a turn: commands take effect in the order of
+        # the messages. Nothing is read meanwhile, if there are more than a few.
         self._backlog: deque[bytes] | None = None
+        self._in_line = False  # the session waits for a turn
 
     def welcome(self, heartbeat_s: float, max_message_bytes: int) -> None:
         self.send(Welcome(self.identity.user, heartbeat_s, max_message_bytes, self.identity.expires))
@@ -96,18 +101,37 @@ class Session:
             return
         metrics.MESSAGES_IN.inc()
         self.messages_in += 1
-        if self._backlog or self._flow.blocked:
-            self._backlog = self._backlog or deque()
-            self._backlog.append(payload)
-        else:
+        if not self._backlog and not self._flow.blocked and self._context.commands.left():
             self._execute(payload)
+            return
+        self._backlog = self._backlog or deque()
+        self._backlog.append(payload)
+        self._line_up()
+        if len(self._backlog) == _COMMANDS_IN_TURN:
+            self._flow.crowded = True
+            self._flow.hold()
 
     def _carry_on(self) -> None:
         """Carry out waiting commands while the flow control lets them; then read again, or hold."""
-        while self._backlog and not self._flow.blocked:
+        done = 0
+        while self._backlog and not self._flow.blocked and done < _COMMANDS_IN_TURN and self._context.commands.left():
             self._execute(self._backlog.popleft())
+            done += 1
+        self._line_up()
         self._backlog = self._backlog or None  # an empty one would take memory for ever
+        self._flow.crowded = self._backlog is not None and len(self._backlog) >= _COMMANDS_IN_TURN
         self._flow.hold()
+
+    def _line_up(self) -> None:
+        """Wait for a turn, if that is all that the waiting commands need."""
+        if self._backlog and not self._in_line and not self._flow.blocked:
+            self._in_line = True
+            self._context.commands.wait(self._next_turn)
+
+    def _next_turn(self) -> None:
+        self._in_line = False
+        if self.open:
+            self._carry_on()
 
     def _execute(self, payload: bytes) -> None:
         self.charge(1, 0)

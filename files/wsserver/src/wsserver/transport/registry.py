@@ -11,12 +11,10 @@ import math
 import random
 import time
 from collections.abc import Callable, Iterable
-from functools import partial
 
 from websockets.frames import CloseCode
 
 from wsserver.protocol.events import Reconnect
-from wsserver.runtime.turns import TurnQueue
 from wsserver.telemetry import metrics
 from wsserver.telemetry.logs import log
 from wsserver.transport.connection import Connection
@@ -25,7 +23,6 @@ _CLOSING_S = 5.0
 # The least time between the `expiring` event and the expiry of a token.
 _EXPIRY_NOTICE_S = 60.0
 _AFTER_MS_MAX = 2000
-_RESUMES_PER_TURN = 5
 
 
 class ConnectionRegistry:
@@ -47,8 +44,6 @@ class ConnectionRegistry:
         self._handshaking: dict[Connection, float] = {}
         self._closing: dict[Connection, float] = {}
         self._throttled: set[Connection] = set()
-        # A resumed session carries out as many waiting commands as its rate allows.
-        self._resumes = TurnQueue(_RESUMES_PER_TURN)
         # Visits before the next heartbeat: second (time.monotonic) -> connections.
         self._visits: dict[int, set[Connection]] = {}
         # Most users have one connection, and a set for each would take more memory than all else
@@ -173,8 +168,7 @@ class ConnectionRegistry:
         self._each([client for client, deadline in self._handshaking.items() if deadline < now], self._time_out)
         self._each([client for client, deadline in self._closing.items() if deadline < now], _abort)
         throttled, self._throttled = self._throttled, set()
-        for client in throttled:
-            self._resumes.enter(partial(self._each, [client], self._resume))
+        self._each(throttled, self._resume)
         for second in [second for second in self._visits if second <= now]:
             self._each(self._visits.pop(second), self._visit)
         self._turn = (self._turn + 1) % len(self._buckets)

@@ -19,7 +19,7 @@ from wsserver.transport.connection import Connection, Owner
 from wsserver.transport.websocket_protocol import WebSocketProtocol
 
 # Bytes per read: after each read of a flood, the other connections get their turn.
-_READ_SIZE = 16384
+_READ_SIZE = 4096
 _LINGER_S = 0.5
 _CLOSE_REASON_BYTES = 123
 _REQUEST_TIMEOUT = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"

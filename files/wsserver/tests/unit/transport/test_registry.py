@@ -288,23 +288,6 @@ async def test_a_session_that_is_throttled_again_at_once_stays_throttled() -> No
     assert len(asked) == 3
 
 
-async def test_throttled_sessions_resume_a_few_per_turn() -> None:
-    registry: Any = ConnectionRegistry(handshake_s=10, heartbeat_s=60, slow_client_s=30)
-    resumed: list[int] = []
-    for n in range(50):
-        connection = Connection(registry)
-        connection.session.resume_if_paid = lambda n=n: resumed.append(n) or True
-        registry.throttled(connection)
-    registry.tick()
-    before = turns = 0
-    while len(resumed) < 50:
-        await asyncio.sleep(0)
-        assert len(resumed) - before <= 5
-        before = len(resumed)
-        turns += 1
-    assert turns >= 10
-
-
 async def test_a_throttled_connection_is_asked_each_second_whether_it_may_go_on() -> None:
     registry: Any = ConnectionRegistry(handshake_s=10, heartbeat_s=60, slow_client_s=30)
     connection = Connection(registry)

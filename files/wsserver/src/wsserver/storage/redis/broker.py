@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from itertools import groupby
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import hiredis
 import msgspec
@@ -31,6 +31,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from wsserver.errors import ArchiveUnavailable, BrokerBusy, BrokerError, BrokerFull, BrokerUnavailable, OutcomeUnknown
 from wsserver.protocol.types import Message, Position
 from wsserver.rooms.broker import READ_BYTES, Delivered, Listener, Published
+from wsserver.runtime.fair_queue import FairQueue
 from wsserver.runtime.pauses import Pauses
 from wsserver.runtime.tasks import fail, heard
 from wsserver.status import NEARLY_FULL
@@ -60,6 +61,8 @@ _SILENCE_LIMIT_S = 6.0
 _RETRY_DELAY_MAX_S = 1.0
 # Bounds one pipeline's memory, and how long a publish waits behind others.
 _PUBLISH_BATCH = 200
+# So many of one user: a user who opens rooms in a burst must not delay the others.
+_PUBLISH_BATCH_OF_USER = 25
 _SUBSCRIBE_BATCH = 500
 # The live feed holds the event loop for so long at most, besides one message.
 _FEED_TURN_S = 0.01
@@ -84,6 +87,16 @@ class _MemberEvent(msgspec.Struct):
 
     member: str
     joined: int
+
+
+class _Queued(NamedTuple):
+    """A publish that waits for Redis. `size`: as `_waiting_bytes` counts it."""
+
+    room: str
+    ts: float
+    size: int
+    arguments: tuple[Any, ...]
+    future: asyncio.Future[Published]
 
 
 class Witness(Protocol):
@@ -133,7 +146,7 @@ class RedisBroker:
         self._prove_now = asyncio.Event()
         self._witnessed = False  # whether the witness was heard about this process
         self._acknowledged: dict[str, Delivered] = {}  # room -> its last publish; the latest rooms
-        self._queue: list[tuple[str, float, int, tuple[Any, ...], asyncio.Future[Published]]] = []
+        self._queue: FairQueue[_Queued] = FairQueue(_PUBLISH_BATCH_OF_USER)
         self._waiting_bytes = 0  # of the publishes that have no answer
         self._queued = asyncio.Event()
         self._feed: AbstractConnection | None = None
@@ -224,8 +237,7 @@ class RedisBroker:
         self._feed = self._publisher = None
 
     def _drop_queue(self, error: BrokerError) -> None:
-        queue, self._queue = self._queue, []
-        for _room, _ts, size, _arguments, future in queue:
+        for _room, _ts, size, _arguments, future in self._queue.clear():
             self._waiting_bytes -= size
             fail(future, error)
 
@@ -434,18 +446,21 @@ class RedisBroker:
             keys.append(names.archive)
             values.append(room)
         arguments = (len(keys), *keys, *values)
-        self._queue.append((room, ts, size, arguments, future))
+        self._queue.put(user, _Queued(room, ts, size, arguments, future))
         self._queued.set()
         return future
 
     async def _send_publishes(self) -> None:
-        """Send one pipeline at a time, in order. Publishes that arrive meanwhile form the next."""
+        """Send one pipeline at a time. Publishes that arrive meanwhile form the next ones.
+
+        Those of one user keep their order.
+        """
         assert self._publisher is not None
         connection = self._publisher
         while True:
             await self._queued.wait()
             self._pauses.check()
-            batch, self._queue = self._queue[:_PUBLISH_BATCH], self._queue[_PUBLISH_BATCH:]
+            batch = self._queue.take(_PUBLISH_BATCH)
             if not self._queue:
                 self._queued.clear()
             if not batch:
