@@ -770,6 +770,18 @@ async def test_a_failing_source_of_tokens_is_called_again(make: MakeDriver, serv
         assert peer.token == "T"
 
 
+@pytest.mark.parametrize("kind", ["token_factory", "ticket_factory"])
+async def test_a_source_that_gives_no_text_is_called_again(make: MakeDriver, server: Scripted, kind: str) -> None:
+    answers: list[object] = [None, {"error": "busy"}, "T"]
+
+    async def source() -> object:
+        return answers.pop(0)
+
+    async with alice(make, server, **{kind: source}) as (client, peer):
+        assert (peer.token or peer.path) in ("T", "/ws?ticket=T")
+        assert ["and no text" in reason for _state, reason in await client.states()][:2] == [True, True]
+
+
 @pytest.mark.parametrize("token", ["T\n", "", "a b", "ü"])
 async def test_a_token_that_no_request_can_have_ends_the_client_and_is_not_repeated(
     make: MakeDriver, server: Scripted, token: str

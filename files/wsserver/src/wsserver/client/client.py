@@ -79,9 +79,9 @@ class Client:
 
     Give one of: `token`, a JWT; `token_factory`, called for the first token, and when a token
     expires or was refused; `ticket_factory`, called for a ticket before every handshake. A factory
-    has 30 seconds, then the client calls it again. ValueError for a URL or a token that can never
-    work. `ssl`: the
-    TLS context for wss:// if the system's trust is not enough. `max_unacknowledged`: how many
+    has 30 seconds; after that, an exception or no text, the client calls it again. ValueError for a
+    URL or a token that can never work. `ssl`: the TLS context for wss:// if the system's trust is
+    not enough. `max_unacknowledged`: how many
     publishes may wait for their acknowledgement; further publishes are not sent yet. `on_state`
     gets every change of state and every failed attempt, with a reason for people. `on_event` gets
     every event as the server sent it, repeats included, and the gaps and resets that the client

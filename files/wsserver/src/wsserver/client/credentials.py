@@ -106,12 +106,15 @@ def _checked(token: str) -> str:
 
 
 async def _ask(factory: CredentialFactory) -> str:
-    """A credential of the factory. Raises its exceptions, and TimeoutError."""
+    """A credential of the factory. Raises its exceptions, TimeoutError, and TypeError for no text."""
     deadline = asyncio.timeout(ASK_S)
     try:
         async with deadline:
-            return await factory()
+            credential: object = await factory()
     except TimeoutError:
         if deadline.expired():
             raise TimeoutError(f"none within {ASK_S:g} s") from None
         raise
+    if not isinstance(credential, str):  # as `answer.json().get("token")` of an answer with an error
+        raise TypeError(f"the factory gave {type(credential).__name__}, and no text")
+    return credential

@@ -128,6 +128,11 @@ class Session:
             self._in_line = True
             self._context.commands.wait(self._next_turn)
 
+    def finish(self) -> None:
+        """The client closes: carry out the commands that only wait for a turn."""
+        while self._backlog and not self._flow.blocked:
+            self._execute(self._backlog.popleft())
+
     def _next_turn(self) -> None:
         self._in_line = False
         if self.open:

@@ -186,6 +186,8 @@ class WebSocketConnection(Connection, asyncio.BufferedProtocol):
 
     def _closing(self) -> None:
         if self.session is not None and self.session.open:
+            if self.protocol.close_rcvd is not None:
+                self.session.finish()
             self.session.close()
             self.hold_reading(False)  # for the client's side of the closing handshake
             self._owner.closing(self)

@@ -245,14 +245,17 @@ function faultOf(url, subprotocols) {
   return undefined;
 }
 
-/** A credential of the factory. Throws its exceptions, and one if it takes too long. */
+/** A credential of the factory. Throws its exceptions, and one if it takes too long or gives no text. */
 async function ask(factory) {
   let deadline;
   const late = new Promise((_resolve, reject) => {
     deadline = setTimeout(() => reject(new Error(`none within ${ASK_MS / 1000} s`)), ASK_MS);
   });
   try {
-    return await Promise.race([factory(), late]);
+    const credential = await Promise.race([factory(), late]);
+    // As `(await response.json()).token` of an answer with an error.
+    if (typeof credential !== "string") throw new TypeError(`the factory gave ${typeof credential}, and no text`);
+    return credential;
   } finally {
     clearTimeout(deadline);
   }
@@ -660,8 +663,9 @@ export class Room {
  *
  * Give one of: `token`, a JWT; `tokenFactory`, an (async) function that is called for the first
  * token, and when a token expires or was refused; `ticketFactory`, called for a ticket before every
- * handshake. A factory has 30 seconds, then the client calls it again. `maxUnacknowledged`: how many
- * publishes may wait for their acknowledgement; further publishes are not sent yet.
+ * handshake. A factory has 30 seconds; after that, an exception or no text, the client calls it
+ * again. `maxUnacknowledged`: how many publishes may wait for their acknowledgement; further
+ * publishes are not sent yet.
  *
  * It dispatches events whose `detail` is
  *     state   {state, reason}: every change of state and every failed attempt; the reason is for people

@@ -109,6 +109,16 @@ async def test_commands_that_wait_for_a_turn_end_with_their_session(
     assert len(done) == before
 
 
+async def test_commands_that_wait_for_a_turn_are_carried_out_if_the_client_closes(
+    context: SessionContext, done: list[tuple[str, int]]
+) -> None:
+    client = Client("u", context)
+    client.send(50)
+    client.session.finish()
+    client.session.close()
+    assert done == [("u", number) for number in range(50)]
+
+
 async def test_throttled_sessions_take_turns_when_they_may_go_on(
     context: SessionContext, done: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
