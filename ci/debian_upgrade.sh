@@ -10,7 +10,7 @@
 run=upgrade-$clone
 fleet=$PWD/.lab/debian_upgrade
 # The lab keeps the packages of a host for later hosts of the same Debian, and those of Debian 13 do
-# not belong there.
+# not belong there. A host that did not start, or ended, has no such packages.
 trap 'lab/lab ssh --run "$run" one apt-get clean || :; lab/lab down --run "$run"' EXIT
 
 lab/lab down --run "$run"

@@ -848,14 +848,18 @@ def previous_worker(redis: RedisServer, tmp_path: Path) -> Iterator[Start]:
         worker.remove()
 
 
+async def kill_in_turn(workers: list[Worker]) -> None:
+    for worker in workers:
+        worker.signal(signal.SIGKILL)
+        await asyncio.sleep(0.5)
+        worker.start_again()
+        await worker.ready()
+
+
 async def test_kill_9_of_a_worker_loses_and_doubles_nothing(talk: MakeTalk, start_worker: Start) -> None:
     workers = [await start_worker().ready(), await start_worker().ready()]
     async with proxy(*(worker.port for worker in workers)) as balancer, talk(balancer.url):
-        for worker in workers:
-            worker.signal(signal.SIGKILL)
-            await asyncio.sleep(0.5)
-            worker.start_again()
-            await worker.ready()
+        await kill_in_turn(workers)
 
 
 async def test_a_drained_worker_loses_and_doubles_nothing(talk: MakeTalk, start_worker: Start) -> None:
@@ -871,11 +875,7 @@ async def test_clients_move_between_the_previous_release_and_this_one(
     """In a rollout, workers of both releases serve one room."""
     workers = [await previous_worker().ready(), await start_worker().ready()]
     async with proxy(*(worker.port for worker in workers)) as balancer, talk(balancer.url):
-        for worker in workers:
-            worker.signal(signal.SIGKILL)
-            await asyncio.sleep(0.5)
-            worker.start_again()
-            await worker.ready()
+        await kill_in_turn(workers)
 
 
 async def test_a_silently_dead_connection_is_noticed(talk: MakeTalk, start_worker: Start) -> None:

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from playwright.async_api import Browser, Route, expect
-from support.browser import MODULE, ORIGIN, PATIENCE_MS
+from playwright.async_api import Browser, expect
+from support.browser import MODULE, ORIGIN, PATIENCE_MS, say, serving
 from support.worker import SECRET, Worker, environment
 
 from wsserver import client
@@ -60,33 +60,24 @@ async def test_the_examples_talk_to_each_other(browser: Browser, start: Callable
         "/wsclient.js": ("text/javascript", MODULE.read_text()),
         "/token": ("text/plain", mint(SECRET, "alice", 600)),
     }
+    async with serving(browser, bodies) as page:
+        await page.goto(f"{ORIGIN}/")
+        await expect(page.get_by_role("status")).to_have_text("connected")
+        log = page.get_by_role("log").get_by_role("paragraph")
+        await expect(log).to_have_text(["1 here"])
 
-    async def fulfil(route: Route) -> None:
-        content_type, body = bodies[route.request.url.removeprefix(ORIGIN)]
-        await route.fulfill(content_type=content_type, body=body)
-
-    context = await browser.new_context(permissions=["local-network-access"])
-    await context.route(f"{ORIGIN}/**", fulfil)
-    page = await context.new_page()
-    await page.goto(f"{ORIGIN}/")
-    await expect(page.get_by_role("status")).to_have_text("connected")
-    log = page.get_by_role("log").get_by_role("paragraph")
-    await expect(log).to_have_text(["1 here"])
-
-    program = example("python", url=url, **{"ask your backend for one": mint(SECRET, "bob", 600)})
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", program),
-        env=environment(),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    await expect(log).to_have_text(["1 here", "bob: hello"])
-    for text in ("hi", "bye"):
-        await page.get_by_role("textbox", name="Message").fill(text)
-        await page.get_by_role("button", name="Send").click()
-    await expect(log).to_have_text(["1 here", "bob: hello", "alice: hi", "alice: bye"])
-    async with asyncio.timeout(30):
-        output, complaints = await process.communicate()
-    assert (process.returncode, complaints.decode()) == (0, "")
-    assert output.decode().splitlines() == ["bob: hello", "alice: hi", "alice: bye"]
-    await context.close()
+        program = example("python", url=url, **{"ask your backend for one": mint(SECRET, "bob", 600)})
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", program),
+            env=environment(),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        await expect(log).to_have_text(["1 here", "bob: hello"])
+        for text in ("hi", "bye"):
+            await say(page, text)
+        await expect(log).to_have_text(["1 here", "bob: hello", "alice: hi", "alice: bye"])
+        async with asyncio.timeout(30):
+            output, complaints = await process.communicate()
+        assert (process.returncode, complaints.decode()) == (0, "")
+        assert output.decode().splitlines() == ["bob: hello", "alice: hi", "alice: bye"]

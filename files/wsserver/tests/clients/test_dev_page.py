@@ -5,36 +5,16 @@ reads.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Browser, Page, expect
-from support.browser import PATIENCE_MS
+from playwright.async_api import Browser, expect
+from support.browser import PATIENCE_MS, opened, say
 from support.dev import ws_server_dev
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(240)]
 
 expect.set_options(timeout=PATIENCE_MS)
-
-
-@asynccontextmanager
-async def opened(browser: Browser, url: str) -> AsyncIterator[Page]:
-    context = await browser.new_context()
-    page = await context.new_page()
-    complaints: list[str] = []
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.set_default_timeout(PATIENCE_MS)
-    await page.goto(url)
-    yield page
-    await context.close()
-    assert complaints == []
-
-
-async def say(page: Page, text: str) -> None:
-    await page.get_by_role("textbox", name="Message").fill(text)
-    await page.get_by_role("button", name="Send").click()
 
 
 async def test_two_users_chat_and_one_is_cut_off(browser: Browser, tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.async_api import Browser, Page, Route, expect
-from support.browser import MODULE, ORIGIN, PATIENCE_MS
+from playwright.async_api import Browser, Page, expect
+from support.browser import MODULE, ORIGIN, PATIENCE_MS, opened, say, serving
 from support.dev import ws_server_dev
 from support.wait import until
 from support.worker import SECRET, environment, free_port
@@ -70,23 +70,6 @@ def _listens(port: int) -> bool:
             return True
     except OSError:
         return False
-
-
-@asynccontextmanager
-async def opened(browser: Browser, url: str) -> AsyncIterator[Page]:
-    context = await browser.new_context()
-    page = await context.new_page()
-    complaints: list[str] = []
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    await page.goto(url)
-    yield page
-    await context.close()
-    assert complaints == []
-
-
-async def say(page: Page, text: str) -> None:
-    await page.get_by_role("textbox", name="Message").fill(text)
-    await page.get_by_role("button", name="Send").click()
 
 
 async def orders_grow(page: Page) -> None:
@@ -146,20 +129,12 @@ async def test_the_ten_lines_of_the_readme(browser: Browser, tmp_path: Path) -> 
             "/wsclient.js": ("text/javascript", MODULE.read_text()),
             "/token": ("text/plain", backend["token"]("alice")),
         }
-
-        async def fulfil(route: Route) -> None:
-            content_type, body = bodies[route.request.url.removeprefix(ORIGIN)]
-            await route.fulfill(content_type=content_type, body=body)
-
-        context = await browser.new_context(permissions=["local-network-access"])
-        await context.route(f"{ORIGIN}/**", fulfil)
-        page = await context.new_page()
-        said: list[str] = []
-        page.on("console", lambda message: said.append(message.text))
-        page.on("pageerror", lambda error: said.append(str(error)))
-        await page.goto(f"{ORIGIN}/")
-        await until(lambda: said)
-        await asyncio.to_thread(backend["publish"], "lobby", {"text": "from the backend"})
-        await until(lambda: len(said) == 2)
-        assert said == ["alice {text: hello}", "server {text: from the backend}"]
-        await context.close()
+        async with serving(browser, bodies) as page:
+            said: list[str] = []
+            page.on("console", lambda message: said.append(message.text))
+            page.on("pageerror", lambda error: said.append(str(error)))
+            await page.goto(f"{ORIGIN}/")
+            await until(lambda: said)
+            await asyncio.to_thread(backend["publish"], "lobby", {"text": "from the backend"})
+            await until(lambda: len(said) == 2)
+            assert said == ["alice {text: hello}", "server {text: from the backend}"]

@@ -47,6 +47,41 @@ async def chromium(*arguments: str) -> AsyncIterator[Browser]:
         await browser.close()
 
 
+@asynccontextmanager
+async def opened(browser: Browser, url: str) -> AsyncIterator[Page]:
+    """A page of a server. It must report no error."""
+    context = await browser.new_context()
+    page = await context.new_page()
+    complaints: list[str] = []
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.set_default_timeout(PATIENCE_MS)
+    await page.goto(url)
+    yield page
+    await context.close()
+    assert complaints == []
+
+
+async def say(page: Page, text: str) -> None:
+    """In a page with a chat."""
+    await page.get_by_role("textbox", name="Message").fill(text)
+    await page.get_by_role("button", name="Send").click()
+
+
+@asynccontextmanager
+async def serving(browser: Browser, bodies: dict[str, tuple[str, str]]) -> AsyncIterator[Page]:
+    """A page that has yet to go to ORIGIN, and the answers there: path -> (content type, body)."""
+    # A page of such an address needs permission to connect to this machine.
+    context = await browser.new_context(permissions=["local-network-access"])
+
+    async def fulfil(route: Route) -> None:
+        content_type, body = bodies[route.request.url.removeprefix(ORIGIN)]
+        await route.fulfill(content_type=content_type, body=body)
+
+    await context.route(f"{ORIGIN}/**", fulfil)
+    yield await context.new_page()
+    await context.close()
+
+
 class Tab:
     """A page with the module loaded. A call evaluates JavaScript, and awaits a promise.
 

@@ -2,8 +2,8 @@
 """Collects frames during one turn of the event loop, and writes once per client at its end.
 
 Most clients of a room wait for the same frames: they share one tuple of frames, the writer joins
-these once, and the clients share the buffer. A message to thousands of clients takes several turns, so that other work of the event
-loop goes on meanwhile.
+these once, and the clients share the buffer. A message to thousands of clients takes several turns,
+so that other work of the event loop goes on meanwhile.
 """
 
 from __future__ import annotations

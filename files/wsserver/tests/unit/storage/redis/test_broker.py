@@ -9,6 +9,7 @@ import json
 import signal
 import socket
 import struct
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any, cast
@@ -559,6 +560,32 @@ async def test_scripts_that_redis_forgot_are_loaded_again(redis: RedisServer) ->
             await broker.publish("r", "u", "2", b"1")
         await asyncio.wait_for(heard.available.wait(), 20)
         assert (await broker.publish("r", "u", "2", b"1")).position.seq == 2
+
+
+async def test_other_work_goes_on_while_many_messages_arrive(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with connected(redis) as (broker, heard):
+        await broker.subscribe("r")
+        taken = 0
+        take = heard.on_message
+
+        def take_long(message: Message) -> None:
+            nonlocal taken
+            taken += 1
+            time.sleep(0.002)
+            take(message)
+
+        monkeypatch.setattr(heard, "on_message", take_long)
+        client = redis.client().pipeline()
+        for n in range(200):
+            client.publish(RoomKeys("r").channel, f'{{"epoch":1,"seq":{n + 1},"from":"u","ts":1}}\n1'.encode())
+        client.execute()
+        most, before = 0, taken
+        while taken < 200:
+            await asyncio.sleep(0)
+            most, before = max(most, taken - before), taken
+        assert most < 20, "messages in one turn of the event loop"
 
 
 async def test_the_checks_go_on_while_a_room_is_subscribed(redis: RedisServer) -> None:
