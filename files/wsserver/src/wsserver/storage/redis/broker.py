@@ -31,7 +31,6 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from wsserver.errors import ArchiveUnavailable, BrokerBusy, BrokerError, BrokerFull, BrokerUnavailable, OutcomeUnknown
 from wsserver.protocol.types import Message, Position
 from wsserver.rooms.broker import READ_BYTES, Delivered, Listener, Published
-from wsserver.runtime.fair_queue import FairQueue
 from wsserver.runtime.pauses import Pauses
 from wsserver.runtime.tasks import fail, heard
 from wsserver.status import NEARLY_FULL
@@ -61,8 +60,6 @@ _SILENCE_LIMIT_S = 6.0
 _RETRY_DELAY_MAX_S = 1.0
 # Bounds one pipeline's memory, and how long a publish waits behind others.
 _PUBLISH_BATCH = 200
-# So many of one user: a user who opens rooms in a burst must not delay the others.
-_PUBLISH_BATCH_OF_USER = 25
 _SUBSCRIBE_BATCH = 500
 # The live feed holds the event loop for so long at most, besides one message.
 _FEED_TURN_S = 0.01
@@ -146,7 +143,7 @@ class RedisBroker:
         self._prove_now = asyncio.Event()
         self._witnessed = False  # whether the witness was heard about this process
         self._acknowledged: dict[str, Delivered] = {}  # room -> its last publish; the latest rooms
-        self._queue: FairQueue[_Queued] = FairQueue(_PUBLISH_BATCH_OF_USER)
+        self._queue: list[_Queued] = []
         self._waiting_bytes = 0  # of the publishes that have no answer
         self._queued = asyncio.Event()
         self._feed: AbstractConnection | None = None
@@ -237,7 +234,8 @@ class RedisBroker:
         self._feed = self._publisher = None
 
     def _drop_queue(self, error: BrokerError) -> None:
-        for _room, _ts, size, _arguments, future in self._queue.clear():
+        queue, self._queue = self._queue, []
+        for _room, _ts, size, _arguments, future in queue:
             self._waiting_bytes -= size
             fail(future, error)
 
@@ -446,21 +444,18 @@ class RedisBroker:
             keys.append(names.archive)
             values.append(room)
         arguments = (len(keys), *keys, *values)
-        self._queue.put(user, _Queued(room, ts, size, arguments, future))
+        self._queue.append(_Queued(room, ts, size, arguments, future))
         self._queued.set()
         return future
 
     async def _send_publishes(self) -> None:
-        """Send one pipeline at a time. Publishes that arrive meanwhile form the next ones.
-
-        Those of one user keep their order.
-        """
+        """Send one pipeline at a time, in order. Publishes that arrive meanwhile form the next."""
         assert self._publisher is not None
         connection = self._publisher
         while True:
             await self._queued.wait()
             self._pauses.check()
-            batch = self._queue.take(_PUBLISH_BATCH)
+            batch, self._queue = self._queue[:_PUBLISH_BATCH], self._queue[_PUBLISH_BATCH:]
             if not self._queue:
                 self._queued.clear()
             if not batch:

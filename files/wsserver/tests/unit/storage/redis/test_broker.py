@@ -562,6 +562,14 @@ async def test_scripts_that_redis_forgot_are_loaded_again(redis: RedisServer) ->
         assert (await broker.publish("r", "u", "2", b"1")).position.seq == 2
 
 
+async def test_publishes_of_several_users_keep_the_order_of_the_calls(redis: RedisServer) -> None:
+    """A batch of the server API has messages from several users."""
+    async with connected(redis) as (broker, _):
+        users = ["alice"] * 300 + ["bob"] + ["alice"] * 20 + ["carol"]
+        futures = [broker.publish("r", user, str(n), b"1") for n, user in enumerate(users)]
+        assert [(await future).position.seq for future in futures] == list(range(1, len(users) + 1))
+
+
 async def test_other_work_goes_on_while_many_messages_arrive(
     redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
