@@ -31,7 +31,7 @@ from wsserver.runtime import pauses
 from wsserver.storage.redis import broker as broker_redis
 from wsserver.storage.redis.broker import RedisBroker
 from wsserver.storage.redis.connection import RedisAddress, SoundConnection
-from wsserver.storage.redis.keys import LogLimits, RoomKeys, archive_stream, shard_of
+from wsserver.storage.redis.keys import LogLimits, RoomKeys, archive_stream, life, shard_of
 from wsserver.telemetry import metrics
 
 
@@ -388,6 +388,17 @@ async def test_a_worker_that_is_behind_does_not_begin_epochs(redis: RedisServer)
         two._incarnations = ["run id"] * 16
         assert (await two.publish("r", "u", "2", b"1")).position == first.next()
         assert await one.head("r") == first.next()
+
+
+async def test_a_worker_that_is_behind_continues_no_epoch_of_older_data(redis: RedisServer) -> None:
+    """Another worker has found that Redis came back older, and this one has yet to hear of it."""
+    async with connected(redis) as (one, _), connected(redis) as (two, _):
+        first = (await two.publish("r", "u", "1", b"1")).position
+        [name] = redis.client().hmget(life(shard_of("r")), "name")
+        redis.client().hset(life(shard_of("r")), "name", name + b"+found")
+        second = (await two.publish("r", "u", "2", b"1")).position
+        assert second.epoch > first.epoch
+        assert (await one.publish("r", "u", "3", b"1")).position == second.next()
 
 
 class Postgres:

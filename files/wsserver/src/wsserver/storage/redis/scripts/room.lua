@@ -63,10 +63,9 @@ local function open(incarnation)
   if not room[1] then
     return begin_epoch(incarnation, 0)
   end
-  if room[3] ~= incarnation then
-    -- A worker may be a moment behind. The shard knows which incarnation it is.
-    incarnation = redis.call('HGET', string.match(KEYS[1], '^[^}]+}:') .. 'life', 'name') or incarnation
-  end
+  -- A worker may be a moment behind, and know the same incarnation as a room that has lost messages.
+  -- The shard knows which incarnation it is.
+  incarnation = redis.call('HGET', string.match(KEYS[1], '^[^}]+}:') .. 'life', 'name') or incarnation
   if room[3] ~= incarnation then
     -- Where data was lost, the end of the old epoch is not known.
     local complete = string.match(room[3] or '', '%+.*$') == string.match(incarnation, '%+.*$')
