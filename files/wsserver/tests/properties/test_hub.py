@@ -808,6 +808,15 @@ async def test_a_cancellation_left_behind_by_a_store_does_not_block_the_session(
 
 
 @scene_test
+async def test_a_cancellation_left_behind_by_a_store_does_not_end_the_checks(scene: Scene) -> None:
+    client = scene.client()
+    await scene.join_and_hear(client)
+    scene.broker.heads = AsyncMock(side_effect=asyncio.CancelledError)  # type: ignore[method-assign]
+    await scene.hub.check()
+    assert scene.broker.heads.called
+
+
+@scene_test
 async def test_a_room_that_could_not_be_opened_can_be_joined_later(scene: Scene) -> None:
     client, events = scene.client(), []
     for step in ("subscribe", "head"):

@@ -55,8 +55,8 @@ class Postgres:
     async def connection(self, even_if_unavailable: bool = False) -> AsyncIterator[Any]:
         """An asyncpg connection. Raises PostgresUnavailable; the errors in REFUSED pass through.
 
-        `even_if_unavailable`: try to connect in any case, to notice when Postgres is back. Only such a
-        caller notices a Postgres that is too slow: a slow read of one client is no outage.
+        `even_if_unavailable`: try to connect in any case, to notice when Postgres is back. Only
+        such a caller notices a Postgres that is too slow: a slow read of one client is no outage.
         """
         if not (self.available or even_if_unavailable):
             raise PostgresUnavailable()

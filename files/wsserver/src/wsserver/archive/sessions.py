@@ -13,7 +13,7 @@ import asyncpg
 STATEMENT_TIMEOUT_S = 8.0
 SETTINGS = {
     "application_name": "ws-server",
-    # Postgres ends a slow statement before the worker ends to wait: the answer shows that Postgres is there.
+    # Postgres ends a slow statement while the worker still waits: so Postgres is seen to be there.
     "statement_timeout": str(int((STATEMENT_TIMEOUT_S - 1) * 1000)),
 }
 _CONNECT_TIMEOUT_S = 10

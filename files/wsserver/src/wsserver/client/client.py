@@ -81,11 +81,11 @@ class Client:
     expires or was refused; `ticket_factory`, called for a ticket before every handshake. A factory
     has 30 seconds; after that, an exception or no text, the client calls it again. ValueError for a
     URL or a token that can never work. `ssl`: the TLS context for wss:// if the system's trust is
-    not enough. `max_unacknowledged`: how many
-    publishes may wait for their acknowledgement; further publishes are not sent yet. `on_state`
-    gets every change of state and every failed attempt, with a reason for people. `on_event` gets
-    every event as the server sent it, repeats included, and the gaps and resets that the client
-    itself found. The client logs exceptions of these functions, and ignores them.
+    not enough. `max_unacknowledged`: how many publishes may wait for their acknowledgement; further
+    publishes are not sent yet. `on_state` gets every change of state and every failed attempt, with
+    a reason for people. `on_event` gets every event as the server sent it, repeats included, and
+    the gaps and resets that the client itself found. The client logs exceptions of these functions,
+    and ignores them.
 
     `duplicates`: messages that came twice and were dropped. `holes`: messages that were missing
     without a gap from the server, so that the client resumed. `connects`: connections so far.

@@ -106,7 +106,9 @@ def _checked(token: str) -> str:
 
 
 async def _ask(factory: CredentialFactory) -> str:
-    """A credential of the factory. Raises its exceptions, TimeoutError, and TypeError for no text."""
+    """A credential of the factory. Raises its exceptions, TimeoutError, and TypeError if it is no
+    text.
+    """
     deadline = asyncio.timeout(ASK_S)
     try:
         async with deadline:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 
 from wsserver.errors import BrokerError, BrokerUnavailable
 from wsserver.protocol.types import Message, Since
@@ -17,7 +18,7 @@ from wsserver.rooms.batch_writer import BatchWriter
 from wsserver.rooms.broker import Broker, Delivered
 from wsserver.rooms.past import Past
 from wsserver.rooms.room import Member, Room, RoomContext
-from wsserver.runtime.tasks import Tasks
+from wsserver.runtime.tasks import Tasks, apart
 from wsserver.telemetry.tracing import Tracer
 
 _HEADS_BATCH = 500
@@ -125,6 +126,10 @@ class Hub:
 
         Call every few seconds.
         """
+        with suppress(TimeoutError):  # the next check does it
+            await apart(self._check())
+
+    async def _check(self) -> None:
         await self._drop_idle()
         await self._compare(_FEED_GRACE_S)
 

@@ -38,7 +38,7 @@ class Slices:
             asyncio.get_running_loop().call_soon(self._turn)
 
     def _turn(self) -> None:
-        """A new turn begins, with the work that waits. A failure leaves the rest to the next turn."""
+        """A new turn begins, with the work that waits. A failure leaves the rest to the next one."""
         self._ends_at = math.inf
         while self._waiting and self.left():
             self._waiting.popleft()()

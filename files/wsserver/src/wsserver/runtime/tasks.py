@@ -31,14 +31,19 @@ async def apart(work: Coroutine[Any, Any, _T]) -> _T:
     happened. Here that is not the caller's, and the caller gets a TimeoutError.
     """
     task = asyncio.get_running_loop().create_task(work)
+    task.add_done_callback(heard)
     try:
         await asyncio.wait([task])
-    finally:
-        task.cancel()  # the caller was cancelled
+    except asyncio.CancelledError:
+        task.cancel()
         await asyncio.wait([task])
-    if task.cancelled():
-        raise TimeoutError("a timeout of a client library was left behind")
-    return task.result()
+        raise
+    try:
+        return task.result()
+    except asyncio.CancelledError:
+        raise TimeoutError("a timeout of a client library was left behind") from None
+    finally:
+        del task  # the traceback of its error refers to this frame: a cycle
 
 
 def fail(future: asyncio.Future[Any], error: Exception) -> None:

@@ -112,14 +112,15 @@ class Session:
             self._flow.hold()
 
     def _carry_on(self) -> None:
-        """Carry out waiting commands while the flow control lets them; then read again, or hold."""
-        done = 0
-        while self._backlog and not self._flow.blocked and done < _COMMANDS_IN_TURN and self._context.commands.left():
-            self._execute(self._backlog.popleft())
-            done += 1
-        self._line_up()
-        self._backlog = self._backlog or None  # an empty one would take memory for ever
-        self._flow.crowded = self._backlog is not None and len(self._backlog) >= _COMMANDS_IN_TURN
+        """Carry out some waiting commands, if the flow control lets them; then read again, or hold."""
+        if self._backlog:  # this runs for every acknowledged publish
+            for _command in range(min(len(self._backlog), _COMMANDS_IN_TURN)):
+                if self._flow.blocked or not self._context.commands.left():
+                    break
+                self._execute(self._backlog.popleft())
+            self._line_up()
+            self._flow.crowded = len(self._backlog) >= _COMMANDS_IN_TURN
+            self._backlog = self._backlog or None  # an empty one would take memory for ever
         self._flow.hold()
 
     def _line_up(self) -> None:

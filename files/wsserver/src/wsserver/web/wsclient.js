@@ -245,7 +245,9 @@ function faultOf(url, subprotocols) {
   return undefined;
 }
 
-/** A credential of the factory. Throws its exceptions, and one if it takes too long or gives no text. */
+/**
+ * A credential of the factory. Throws its exceptions, and one if it takes too long or gives no text.
+ */
 async function ask(factory) {
   let deadline;
   const late = new Promise((_resolve, reject) => {

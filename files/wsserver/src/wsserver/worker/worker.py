@@ -21,7 +21,7 @@ from wsserver.rooms.batch_writer import BatchWriter
 from wsserver.rooms.hub import Hub
 from wsserver.rooms.publisher import Publisher
 from wsserver.runtime import garbage, sockets, systemd
-from wsserver.runtime.tasks import apart, lasting
+from wsserver.runtime.tasks import lasting
 from wsserver.sessions.context import SessionContext
 from wsserver.settings import Settings
 from wsserver.status import BrokerStatus, Counters, State, Status
@@ -235,7 +235,7 @@ class Worker:
             await asyncio.sleep(_HEADS_INTERVAL_S)
             if self._components.broker.available:
                 with surviving("check"):
-                    await apart(self._context.hub.check())
+                    await self._context.hub.check()
 
     # Requests: the operator's through the control socket, any worker's through the broker.
 

@@ -6,6 +6,8 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
+from collections import Counter
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import asyncpg
@@ -25,6 +27,7 @@ from wsserver.storage.redis import archive_stream
 from wsserver.storage.redis.broker import RedisBroker
 from wsserver.storage.redis.keys import RoomKeys, shard_of
 from wsserver.storage.redis.keys import archive_stream as stream_of
+from wsserver.storage.redis.memory import LogShedder
 from wsserver.telemetry import metrics
 
 _START = Position(0, 0)
@@ -170,17 +173,47 @@ async def test_a_cancellation_left_behind_does_not_end_the_archiver(
     redis: RedisServer, dsn: str, monkeypatch: pytest.MonkeyPatch, interrupted: str
 ) -> None:
     """A timeout of the client library may leave it behind."""
+    happened = asyncio.Event()
 
     async def cancelled(*_arguments: object) -> None:
+        happened.set()
         raise asyncio.CancelledError
 
     async with publishing(redis) as broker, archiving(redis, dsn, broker) as worker:
         with monkeypatch.context() as patched:
             patched.setattr(worker.stream, interrupted, cancelled)
             await publish(broker, "r", 5)
-            await asyncio.sleep(0.5)
+            await asyncio.wait_for(happened.wait(), 20)
         await until_moved(redis)
         assert len(await rows(dsn, "r")) == 5
+
+
+async def test_a_cancellation_left_behind_ends_no_other_work_of_the_archiver(
+    redis: RedisServer, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = Counter[str]()
+
+    def interrupted(name: str) -> Callable[..., Coroutine[Any, Any, None]]:
+        async def call(*_arguments: object) -> None:
+            calls[name] += 1
+            raise asyncio.CancelledError
+
+        return call
+
+    monkeypatch.setattr(archive, "_SHED_INTERVAL_S", 0.01)
+    monkeypatch.setattr(retention, "_INTERVAL_S", 0.01)
+    monkeypatch.setattr(retention, "delete_old", interrupted("delete"))
+    monkeypatch.setattr(LogShedder, "shed", interrupted("shed"))
+    async with publishing(redis) as broker, archiving(redis, dsn, broker, days=1) as worker:
+        monkeypatch.setattr(broker, "fullness", 0.99)
+        monkeypatch.setattr(archive, "_SHED_ABOVE", -1)
+        await until(lambda: min(calls["delete"], calls["shed"]) > 1)
+        [position] = await publish(broker, "r", 1)
+        with monkeypatch.context() as patched:
+            patched.setattr(worker.archive, "_store", interrupted("store"))
+            with pytest.raises(NotArchived):
+                await worker.archive.store("r", position)
+        await worker.archive.store("r", position)
 
 
 async def test_an_outage_of_redis(redis: RedisServer, dsn: str) -> None:

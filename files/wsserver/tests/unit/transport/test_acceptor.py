@@ -29,6 +29,7 @@ from wsserver.rooms.batch_writer import BatchWriter
 from wsserver.rooms.broker import Published
 from wsserver.rooms.hub import Hub
 from wsserver.runtime.pauses import Pauses
+from wsserver.runtime.slices import Slices
 from wsserver.settings import Settings
 from wsserver.status import BrokerStatus
 from wsserver.storage.memory.broker import MemoryBroker
@@ -277,3 +278,15 @@ async def test_joins_at_once_keep_to_the_limit_of_their_user(
     go_on.set()
     answers = [json.loads(await client.recv()) for client in clients]
     assert Counter(answer.get("code", answer["type"]) for answer in answers) == {"joined": 3, "rate_limited": 7}
+
+
+async def test_publishes_before_a_close_are_carried_out(places: list[Place]) -> None:
+    """They have waited for their turn, which never comes here."""
+    place, _ = places
+    place.context.commands = Slices(0)
+    client = await place.open("/ws", bearer(mint(SECRET, "alice", 600)))
+    for number in range(3):
+        await client.send(json.dumps({"type": "publish", "room": "r", "data": number, "id": str(number)}))
+    await client.close()
+    messages = await place.broker.read("r", Position(0, 0), 10)
+    assert [message.data for message in messages] == [b"0", b"1", b"2"]

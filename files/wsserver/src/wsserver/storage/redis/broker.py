@@ -17,22 +17,21 @@ import asyncio
 import math
 import secrets
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from contextlib import suppress
 from itertools import groupby
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import hiredis
 import msgspec
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from wsserver.errors import ArchiveUnavailable, BrokerBusy, BrokerError, BrokerFull, BrokerUnavailable, OutcomeUnknown
 from wsserver.protocol.types import Message, Position
 from wsserver.rooms.broker import READ_BYTES, Delivered, Listener, Published
 from wsserver.runtime.pauses import Pauses
-from wsserver.runtime.tasks import fail, heard
+from wsserver.runtime.tasks import apart, fail
 from wsserver.status import NEARLY_FULL
 from wsserver.storage.redis.connection import (
     COMMAND_TIMEOUT_S,
@@ -86,16 +85,6 @@ class _MemberEvent(msgspec.Struct):
     joined: int
 
 
-class _Queued(NamedTuple):
-    """A publish that waits for Redis. `size`: as `_waiting_bytes` counts it."""
-
-    room: str
-    ts: float
-    size: int
-    arguments: tuple[Any, ...]
-    future: asyncio.Future[Published]
-
-
 class Witness(Protocol):
     """A store that knows which messages Redis has had."""
 
@@ -143,7 +132,7 @@ class RedisBroker:
         self._prove_now = asyncio.Event()
         self._witnessed = False  # whether the witness was heard about this process
         self._acknowledged: dict[str, Delivered] = {}  # room -> its last publish; the latest rooms
-        self._queue: list[_Queued] = []
+        self._queue: list[tuple[str, float, int, tuple[Any, ...], asyncio.Future[Published]]] = []
         self._waiting_bytes = 0  # of the publishes that have no answer
         self._queued = asyncio.Event()
         self._feed: AbstractConnection | None = None
@@ -162,20 +151,14 @@ class RedisBroker:
         delay = 0.0
         try:
             while True:
-                # A task of its own: redis-py's timeouts on Python 3.11.2 may leave a cancellation
-                # behind, which would end the task that reconnects.
-                attempt = asyncio.create_task(self._stay_connected(listener, carry_out))
-                attempt.add_done_callback(heard)
                 try:
-                    await asyncio.wait([attempt])
-                finally:
-                    attempt.cancel()
-                    await asyncio.wait([attempt])
-                was_available = self.available
-                self._disk.ended([] if attempt.cancelled() else _causes(attempt.exception()))
-                await self._disconnected()
-                delay = 0.0 if was_available else delay
-                log.warning("broker_unavailable", error=_cause(attempt), retry_s=delay)
+                    await apart(self._stay_connected(listener, carry_out))
+                except Exception as failure:
+                    was_available = self.available
+                    self._disk.ended(_causes(failure))
+                    await self._disconnected()
+                    delay = 0.0 if was_available else delay
+                    log.warning("broker_unavailable", error=_cause(failure), retry_s=delay)
                 await asyncio.sleep(delay)
                 delay = min(delay * 2 or 0.05, _RETRY_DELAY_MAX_S)
         finally:
@@ -184,13 +167,17 @@ class RedisBroker:
             await self._control.aclose()
 
     async def _stay_connected(self, listener: Listener, carry_out: Callable[[bytes], None]) -> None:
-        """Serve until something about the connection fails."""
+        """Serve until something about the connection fails.
+
+        Each part runs `apart`: to a task group, a cancelled task has finished, and the connection
+        would go on without it.
+        """
         async with asyncio.TaskGroup() as tasks:
             await self._connect(tasks, listener, carry_out)
             log.info("broker_available", life=self._kind, rooms=len(self._channels))
             listener.on_available()
-            tasks.create_task(_lasting(self._send_publishes()))
-            tasks.create_task(_lasting(self._check(listener)))
+            tasks.create_task(apart(self._send_publishes()))
+            tasks.create_task(apart(self._check(listener)))
 
     async def _connect(self, tasks: asyncio.TaskGroup, listener: Listener, carry_out: Callable[[bytes], None]) -> None:
         # Connect before asking for the incarnation: no publish reaches a later Redis with the
@@ -200,7 +187,7 @@ class RedisBroker:
         await self._prove(listener)
         self._feed = await self._dedicated()
         self._feed_heard = time.monotonic()
-        tasks.create_task(_lasting(self._read_feed(self._feed, listener, carry_out)))
+        tasks.create_task(apart(self._read_feed(self._feed, listener, carry_out)))
         channels = [CONTROL_CHANNEL, *self._channels]
         async with asyncio.timeout(_SILENCE_LIMIT_S + len(channels) / 1000):
             for start in range(0, len(channels), _SUBSCRIBE_BATCH):
@@ -444,7 +431,7 @@ class RedisBroker:
             keys.append(names.archive)
             values.append(room)
         arguments = (len(keys), *keys, *values)
-        self._queue.append(_Queued(room, ts, size, arguments, future))
+        self._queue.append((room, ts, size, arguments, future))
         self._queued.set()
         return future
 
@@ -575,31 +562,19 @@ async def _reply(connection: AbstractConnection) -> Any:
         return exc
 
 
-async def _lasting(work: Coroutine[Any, Any, None]) -> None:
-    """To a task group, a cancelled task has finished, and the connection would go on without it."""
-    try:
-        await work
-    except asyncio.CancelledError:
-        raise RedisTimeoutError("a timeout of the client library was left behind") from None
-
-
-def _cause(attempt: asyncio.Task[None]) -> str:
+def _cause(failure: Exception) -> str:
     """Describes the failure that ended a connection. Raises any other exception."""
-    if attempt.cancelled():
-        return "CancelledError: a timeout of the client library was left behind"
-    failure = attempt.exception()
     causes = _causes(failure)
     # The first exception is the cause of the others.
-    if failure is not None and not all(isinstance(cause, RedisError | OSError | TimeoutError) for cause in causes):
+    if not all(isinstance(cause, RedisError | OSError | TimeoutError) for cause in causes):
         raise failure
     for error in (failure, *causes):
-        if error is not None:
-            error.__traceback__ = None  # it refers to the task, which keeps the error: a cycle
+        error.__traceback__ = None  # it refers to the task, which keeps the error: a cycle
     return f"{type(causes[0]).__name__}: {causes[0]}"
 
 
-def _causes(failure: BaseException | None) -> list[BaseException | None]:
-    return list(failure.exceptions) if isinstance(failure, BaseExceptionGroup) else [failure]
+def _causes(failure: Exception) -> list[Exception]:
+    return list(failure.exceptions) if isinstance(failure, ExceptionGroup) else [failure]
 
 
 def _note_unreadable(exc: msgspec.MsgspecError) -> None:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -46,9 +46,8 @@ class Disk:
             self._alive_at = time.monotonic() + _ALIVE_S
         self._process = process
 
-    def ended(self, causes: Iterable[BaseException | None]) -> None:
+    def ended(self, causes: list[Exception]) -> None:
         """The connection has ended, by these errors."""
-        causes = list(causes)
         broke = any(isinstance(cause, RedisConnectionError | ConnectionError) for cause in causes)
         self._deaths += broke and self._unanswered > 0
         self._unanswered = 0
